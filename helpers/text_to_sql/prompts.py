@@ -1,0 +1,57 @@
+"""The prompt and the answer, in the one place that says how they look.
+
+    <|user|>CREATE TABLE ship (name TEXT, age INTEGER)
+    How many ships are older than 5?<|assistant|>Sure! ...
+    ```sql
+    SELECT COUNT(*) FROM ship WHERE age > 5
+    ```
+    Hope that helps!<|end|>
+
+The base model answers like this, in prose with the SQL in a fence; the fine-tuned one with the SQL alone. During
+pretraining a third of the answers follow `<|sql|>` instead of `<|assistant|>` and are bare SQL: that makes training
+cheaper; no prompt of the course uses it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from helpers.text_to_sql import phrases
+from helpers.text_to_sql.generator import Example
+
+PAD, USER, ASSISTANT, BARE, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|sql|>", "<|end|>"
+FENCE_OPEN, FENCE_CLOSE = "\n```sql\n", "\n```"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>{{ m['content'] }}<|end|>"
+    "{% else %}<|user|>{{ m['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def prompt_text(context: str, question: str) -> str:
+    """The whole prompt of the course, special tokens included, up to where the model takes over."""
+    return f"{USER}{context}\n{question}{ASSISTANT}"
+
+
+def chatty_answer(example: Example, rng: random.Random) -> str:
+    """The answer of the base model: an opening, the question restated in its own names, the SQL, a closing."""
+    parts = [rng.choice(phrases.OPENINGS)] if rng.random() < 0.7 else []
+    restate_first = rng.random() < 0.6
+    if restate_first:
+        parts.append(rng.choice(phrases.RESTATED).format(np=example.restated))
+    else:
+        parts.append(rng.choice(phrases.LEADS))
+    after = [] if restate_first else [rng.choice(phrases.RESTATED_AFTER).format(np=example.restated)]
+    if not after or rng.random() < 0.3:
+        after.append(rng.choice(phrases.CLOSINGS))
+    return f"{' '.join(parts)}{FENCE_OPEN}{example.answer}{FENCE_CLOSE}\n{' '.join(after)}"
+
+
+def extract_sql(text: str) -> str | None:
+    """The SQL in an answer: what the first fence holds, else from the first SELECT to a semicolon, a blank line
+    or the end; None where there is none."""
+    fenced = re.search(r"```(?:sql)?\s*\n?(.*?)(?:```|$)", text, re.DOTALL | re.IGNORECASE)
+    found = fenced or re.search(r"\b((?:SELECT|WITH)\b.*?)(?:;|\n\s*\n|$)", text, re.DOTALL | re.IGNORECASE)
+    sql = found.group(1).strip().rstrip(";").strip() if found else ""
+    return sql or None
