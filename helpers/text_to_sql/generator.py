@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from helpers.text_to_sql import phrases
 from helpers.text_to_sql.lexicon import NUMBER_WORDS
 from helpers.text_to_sql.names import Namer, held_out, plural
-from helpers.text_to_sql.schema import Column, Schema, Table, make_schema
+from helpers.text_to_sql.schema import Column, Schema, make_schema
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Condition:
 
 KINDS = {
     "select": 14, "label": 12, "star": 3, "count": 14, "distinct": 3, "count_distinct": 3, "AVG": 4, "SUM": 3, "MAX": 4,
-    "MIN": 4, "two": 2, "sorted": 6, "best": 6, "best_label": 5, "top": 3, "top_label": 3, "group_count": 6, "group_agg": 6,
-    "having": 4, "common": 4,
+    "MIN": 4, "two": 2, "sorted": 6, "best": 6, "best_label": 5, "top": 3, "top_label": 3, "group_count": 6,
+    "group_agg": 6, "having": 4, "common": 4,
 }  # fmt: skip
 CONDITIONS = {"select": (1, 2, 2, 1, 3), "label": (1, 1, 2, 1, 3), "star": (1, 2, 1), "count": (1, 1, 2, 0, 3)}
 FEW_CONDITIONS = (0, 0, 0, 1, 1, 2)
@@ -60,7 +60,7 @@ def _number(rng: random.Random, column: Column) -> float | int:
     if column.concept.type == "REAL" and rng.random() < 0.4:
         return round(value, rng.choice((1, 1, 2)))
     value = round(value)
-    if value > 100 and high < 1950 or value > 3000:  # people ask for round numbers
+    if (value > 100 and high < 1950) or value > 3000:  # people ask for round numbers
         value = round(value, -rng.choice((0, 1, 2)))
     return value
 
@@ -146,7 +146,9 @@ class _Asker:
             if ways and rng.random() < 0.6:
                 post = rng.choice(ways).format(**fill)
                 first, rest = post.split(" ", 1)
-                verb = {"that": f" {rest}", "with": f" have {rest}", "having": f" have {rest}"}.get(first, f" are {post}")
+                verb = {"that": f" {rest}", "with": f" have {rest}", "having": f" have {rest}"}.get(
+                    first, f" are {post}"
+                )
                 return Condition(sql, f" {post}", verb, None)
         predicate = rng.choice(predicates[op]).format(**fill)
         clause = f"{said} {predicate}"
@@ -156,7 +158,9 @@ class _Asker:
             return Condition(sql, post, post, clause)
         post = f" {opening} {said} {rng.choice(short[op]).format(**fill)}"
         first, rest = post[1:].split(" ", 1)
-        verb = f" have {rest}" if first in ("with", "having") else f" {rest}" if first == "that" else f" have {rest[5:]}"
+        verb = (
+            f" have {rest}" if first in ("with", "having") else f" {rest}" if first == "that" else f" have {rest[5:]}"
+        )
         return Condition(sql, post, verb, clause)
 
     def where(self, count: int, avoid: tuple[Column, ...] = ()) -> tuple[str, str, str]:
@@ -206,7 +210,7 @@ class _Asker:
         fill: dict[str, str] = {"ts": main.many, "t": main.one, "Ts": main.many.capitalize()}
         if rng.random() < 0.1:
             fill |= {"ts": main.name if main.name.lower().endswith("s") else main.many}
-        template, base = kind, kind.removesuffix("_label")
+        base = kind.removesuffix("_label")
         group = order = None
         tail, distinct = "", ""
         if kind in ("label", "best_label", "top_label"):
@@ -244,7 +248,12 @@ class _Asker:
         where, post, verb = self.where(count, avoid)
         if self.parent and "T2." not in where + "".join(self.sql_name(c) for c in avoid):
             return None
-        fill |= {"where": post, "are": verb or " are there", "is": post, "for_where": f" for {fill['ts']}{post}" if post else ""}
+        fill |= {
+            "where": post,
+            "are": verb or " are there",
+            "is": post,
+            "for_where": f" for {fill['ts']}{post}" if post else "",
+        }
         select = ", ".join(self.sql_name(c) for c in projection)
         said = [self.say(c) for c in projection]
         if said:
@@ -274,7 +283,6 @@ class _Asker:
                 fill["order"] = rng.choice(words[down]).format(o=self.say(order))
             else:
                 fill |= self._superlative(order, down)
-                template = kind if "sup" in fill else kind
             tail = f" ORDER BY {self.sql_name(order)}{' DESC' if down else ''}"
             if base == "best":
                 tail += " LIMIT 1"
@@ -304,7 +312,7 @@ class _Asker:
                          "often": "most often" if down else "least often"}  # fmt: skip
                 select, tail = name, f"{tail} ORDER BY COUNT(*){' DESC' if down else ''} LIMIT 1"
         sql = f"SELECT {distinct}{select} FROM {self.source}{where}{tail}"
-        question, restated = self._word(template, fill)
+        question, restated = self._word(kind, fill)
         return sql, question, restated
 
     def _superlative(self, order: Column, down: bool) -> dict[str, str]:
@@ -323,11 +331,12 @@ class _Asker:
 
         rng = self.rng
         nouns = usable(phrases.NOUN_PHRASES.get(kind, ())) or usable(
-            tuple(f"the {{t}}{{where}} with the {{most}} {{o}}|the {{sup}} {{t}}{{where}}".split("|"))
+            tuple("the {t}{where} with the {most} {o}|the {sup} {t}{where}".split("|"))
             if kind == "best_label"
             else ("the {k} {ts}{where} with the {most} {o}", "the {top} {k} {ts}{where} by {o}")
         )
-        restated = rng.choice(nouns).format(**fill)
+        short = {"where": "", "for_where": ""} if rng.random() < 0.5 else {}
+        restated = rng.choice(nouns).format(**fill | short)
         if rng.random() < 0.5:
             question = rng.choice(usable(phrases.QUESTIONS[kind])).format(**fill)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from helpers.text_to_sql.lexicon import CATEGORY_VALUES
@@ -18,11 +18,13 @@ DATA = Path(__file__).resolve().parents[2] / "data" / "text_to_sql"
 SYLLABLES = """ba be bi bo bu ka ke ki ko ku da de di do du fa fe fi ga go gu ha he hi ho ja jo la le li lo lu ma me mi
 mo mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa we wi xa xi ya yo za ze zo
 bra cle dro fli gre plo sta tri sha cho thi que orn ast eld ing ack olt umb arp ist ent""".split()
-SQL_WORDS = """add all alter and as asc begin between by case check collate commit constraint create cross database default
-delete desc distinct drop else end escape except exists for foreign from full group having if in index inner insert
+SQL_WORDS = """
+add all alter and as asc begin between by case check collate commit constraint create cross database
+default delete desc distinct drop else end escape except exists for foreign from full group having if in index inner insert
 intersect into is isnull join left like limit natural not nothing notnull null offset on or order outer over primary
 references returning right row rows select set table then to transaction union unique update using values view when
 where with""".split()
+PUNCTUATION = "#$%&*+/;@[\\]^`{|}~()=<>!:?.,-"
 ACCENTED = "éèüöäñøåçłšžíóúâêôãßœğı"
 
 
@@ -39,7 +41,7 @@ def pool(kind: str) -> tuple[str, ...]:
     return tuple(w for w in words if w.lower() not in reserved())
 
 
-@lru_cache(maxsize=None)
+@cache
 def held_out(word: str) -> bool:
     """Whether neither pretraining nor the training rows may show this word: a fifth, chosen by hash."""
     return hashlib.sha256(word.lower().encode()).digest()[0] % 5 == 0
@@ -106,7 +108,10 @@ class Namer:
     def strange(self) -> str:
         """A word in any script, so that no byte of UTF-8 stays unseen."""
         rng = self.rng
-        if rng.random() < 0.5:
+        way = rng.random()
+        if way < 0.2:
+            return f"{self.invented()}{rng.choice(PUNCTUATION)}{self.invented()}"
+        if way < 0.5:
             word = list(self.invented())
             word[rng.randrange(len(word))] = rng.choice(ACCENTED)
             return "".join(word)
@@ -122,7 +127,7 @@ class Namer:
     def value(self, pool_name: str, wild: bool) -> str:
         """A text value of the pool that a column asks for; "any" is a mixture."""
         rng = self.rng
-        if rng.random() < 0.015:
+        if rng.random() < 0.03:
             return self.strange()
         if pool_name in CATEGORY_VALUES and rng.random() < 0.7:
             return rng.choice(CATEGORY_VALUES[pool_name])

@@ -36,22 +36,24 @@ def prompt_text(context: str, question: str) -> str:
 
 def chatty_answer(example: Example, rng: random.Random) -> str:
     """The answer of the base model: an opening, the question restated in its own names, the SQL, a closing."""
-    parts = [rng.choice(phrases.OPENINGS)] if rng.random() < 0.7 else []
+    parts = [rng.choice(phrases.OPENINGS)] if rng.random() < 0.4 else []
     restate_first = rng.random() < 0.6
     if restate_first:
         parts.append(rng.choice(phrases.RESTATED).format(np=example.restated))
     else:
         parts.append(rng.choice(phrases.LEADS))
     after = [] if restate_first else [rng.choice(phrases.RESTATED_AFTER).format(np=example.restated)]
-    if not after or rng.random() < 0.3:
+    if rng.random() < 0.3:
         after.append(rng.choice(phrases.CLOSINGS))
-    return f"{' '.join(parts)}{FENCE_OPEN}{example.answer}{FENCE_CLOSE}\n{' '.join(after)}"
+    return f"{' '.join(parts)}{FENCE_OPEN}{example.answer}{FENCE_CLOSE}" + (f"\n{' '.join(after)}" if after else "")
 
 
 def extract_sql(text: str) -> str | None:
     """The SQL in an answer: what the first fence holds, else from the first SELECT to a semicolon, a blank line
     or the end; None where there is none."""
     fenced = re.search(r"```(?:sql)?\s*\n?(.*?)(?:```|$)", text, re.DOTALL | re.IGNORECASE)
-    found = fenced or re.search(r"\b((?:SELECT|WITH)\b.*?)(?:;|\n\s*\n|$)", text, re.DOTALL | re.IGNORECASE)
+    found = fenced or re.search(
+        r"\b((?:SELECT|WITH)\b(?:'[^']*'|[^;'])*?)(?:;|\n\s*\n|$)", text, re.DOTALL | re.IGNORECASE
+    )
     sql = found.group(1).strip().rstrip(";").strip() if found else ""
     return sql or None

@@ -103,8 +103,8 @@ class _Maker:
         rng = self.rng
         while True:
             words = [rng.choice(SUBJECTS)] if self.themed else self.namer.identifier(self.wild)
-            one, many = " ".join(words), " ".join(words[:-1] + [plural(words[-1])])
-            name = self.spell(words[:-1] + [plural(words[-1])] if rng.random() < 0.3 else words)
+            one, many = " ".join(words), " ".join([*words[:-1], plural(words[-1])])
+            name = self.spell([*words[:-1], plural(words[-1])] if rng.random() < 0.3 else words)
             if name.lower() not in self.tables | self.columns and one not in self.tables:
                 break
         self.tables |= {name.lower(), one}

@@ -1,0 +1,1 @@
+"""The support package of the course on fast LLM inference."""

@@ -1,0 +1,114 @@
+"""Several questions about one schema in one row, each blind to the others: fewer tokens per answer learned.
+
+A group is `schema, question 1, answer 1, question 2, answer 2, ...`; each question sees the schema and itself, at
+the positions it would have alone, so the model learns exactly what it will meet, and a schema is read once for four answers.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from helpers.text_to_sql.generator import Example, generate_group
+from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, USER, chatty_answer
+
+QUESTION_WEIGHT = 0.1  # names in a question copy the schema's: a first lesson in copying
+
+
+@dataclass
+class Batch:
+    """Tensors of shape (rows, length); `mask` is (rows, 1, length, length), True where attention is allowed."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    labels: torch.Tensor  # the next token, -100 where there is none
+    weights: torch.Tensor  # of each label's loss
+    answers: int  # how many answers it holds
+
+
+@dataclass
+class _Group:
+    ids: list[int]
+    positions: list[int]
+    parts: list[int]  # 0 the schema, k the k-th question with its answer
+    labels: list[int]
+    weights: list[float]
+    answers: int
+
+
+def make_group(examples: list[Example], tokenizer, rng: random.Random, bare_share: float, limit: int) -> _Group:
+    """One packed group of at most `limit` tokens; questions that don't fit are left out."""
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    schema = encode(f"{USER}{examples[0].context}\n")
+    group = _Group(list(schema), list(range(len(schema))), [0] * len(schema), [-100] * len(schema),
+                   [0.0] * len(schema), 0)  # fmt: skip
+    for part, example in enumerate(examples, 1):
+        bare = rng.random() < bare_share
+        question = encode(f"{example.question}{BARE if bare else ASSISTANT}")
+        answer = encode((example.answer if bare else chatty_answer(example, rng)) + END)
+        ids = question + answer
+        if len(group.ids) + len(ids) > limit:
+            continue
+        group.ids += ids
+        group.positions += range(len(schema), len(schema) + len(ids))
+        group.parts += [part] * len(ids)
+        group.labels += [*ids[1:], -100]
+        group.weights += [QUESTION_WEIGHT] * (len(question) - 1) + [1.0] * len(answer) + [0.0]
+        group.answers += 1
+    return group
+
+
+def collate(rows: list[list[_Group]], length: int, pad: int) -> Batch:
+    """Rows of groups as tensors, padded to `length`."""
+    shape = (len(rows), length)
+    ids, positions = np.full(shape, pad), np.zeros(shape, int)
+    labels, weights = np.full(shape, -100), np.zeros(shape, np.float32)
+    group_of, part_of = np.full(shape, -1), np.zeros(shape, int)
+    for r, groups in enumerate(rows):
+        start = 0
+        for g, group in enumerate(groups):
+            here = slice(start, start + len(group.ids))
+            ids[r, here], positions[r, here], labels[r, here] = group.ids, group.positions, group.labels
+            weights[r, here], part_of[r, here], group_of[r, here] = group.weights, group.parts, g
+            start += len(group.ids)
+    group, part = torch.from_numpy(group_of), torch.from_numpy(part_of)
+    same_group = group[:, :, None] == group[:, None, :]
+    visible = (part[:, None, :] == 0) | (part[:, :, None] == part[:, None, :])
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = (same_group & visible & causal)[:, None]
+    answers = sum(group.answers for groups in rows for group in groups)
+    as_tensor = torch.from_numpy
+    return Batch(as_tensor(ids), as_tensor(positions), mask, as_tensor(labels), as_tensor(weights), answers)
+
+
+def batches(tokenizer, seed: int, rows: int, length: int, bare_share: float, questions: int = 4):
+    """Endless batches; the n-th depends on `seed` and n alone, so a resumed run goes on where it stopped.
+
+    Yields:
+        a function of the step's number that makes that step's batch.
+    """
+
+    def batch(step: int) -> Batch:
+        rng = random.Random(f"{seed}-{step}")
+        filled: list[list[_Group]] = [[] for _ in range(rows)]
+        used, misses = [0] * rows, 0
+        while misses < 4:
+            examples = generate_group(rng.getrandbits(48), questions)
+            group = make_group(examples, tokenizer, rng, bare_share, length)
+            fits = [r for r in range(rows) if used[r] + len(group.ids) <= length]
+            if not fits or not group.answers:
+                misses += 1
+                continue
+            row = max(fits, key=lambda r: used[r])
+            filled[row].append(group)
+            used[row] += len(group.ids)
+        return collate(filled, length, tokenizer.pad_token_id)
+
+    return batch

@@ -1,0 +1,267 @@
+"""Trains the course's base and draft models from scratch on generated examples: `python -m helpers.training.pretrain`.
+
+A Llama of few wide layers learns to answer in prose with the SQL inside. What made it fast enough for a laptop:
+packing (packing.py), Muon (muon.py), a compiled backbone, invented names from the first step. The auxiliary multi-token
+loss (Gloeckle et al. 2024) makes hidden states that know more of what comes, which Medusa heads need later.
+Nothing seems to happen for a quarter of an hour; then copying appears and the error halves in minutes.
+
+Seeded; a run that is killed resumes from its last checkpoint with the same data, as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers.text_to_sql.execution import is_correct
+from helpers.text_to_sql.generator import generate_group
+from helpers.text_to_sql.prompts import BARE, USER, chatty_answer, extract_sql, prompt_text
+from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+from helpers.training.muon import Muon
+from helpers.training.packing import Batch, batches
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = {
+    "base": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=4),
+    "draft": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=1),
+}
+
+
+@dataclass
+class Settings:
+    """What a run depends on; saved beside the checkpoint, and the same again when it resumes."""
+
+    model: str = "base"
+    steps: int = 1200
+    rows: int = 12
+    length: int = 512
+    seed: int = 0
+    muon_lr: float = 0.02
+    adam_lr: float = 0.003
+    warmup: int = 40
+    decay_share: float = 0.35  # of the steps, at the end: the learning rate falls to zero
+    bare_share: float = 0.4
+    ahead: int = 5  # tokens that the auxiliary heads look ahead
+    ahead_weight: float = 0.3
+    ahead_from: float = 0.4  # share of the steps after which the auxiliary loss joins
+    eval_every: int = 100
+    save_every: int = 50
+
+
+class AheadHeads(nn.Module):
+    """Head i guesses token t+2+i from the hidden state at t, through a residual block and the model's own lm_head."""
+
+    def __init__(self, hidden: int, heads: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(heads))
+        for block in self.blocks:
+            nn.init.zeros_(block.weight), nn.init.zeros_(block.bias)
+
+    def loss(self, hidden: torch.Tensor, lm_head: nn.Linear, batch: Batch, keep: float = 0.3) -> torch.Tensor:
+        """Mean cross-entropy over a random `keep` of the answers' positions (rows, length)."""
+        answers = (batch.weights == 1.0) & (torch.rand_like(batch.weights) < keep)
+        total = hidden.new_zeros(())
+        for i, block in enumerate(self.blocks, 1):
+            labels = F.pad(batch.labels[:, i:], (0, i), value=-100)
+            same = F.pad(batch.positions[:, i:], (0, i), value=-1) == batch.positions + i  # not into the next question
+            where = answers & same & (labels != -100)
+            state = hidden[where]
+            total = total + F.cross_entropy(lm_head(state + F.silu(block(state))), labels[where])
+        return total / len(self.blocks)
+
+
+def learning_rate(step: int, s: Settings) -> float:
+    """The share of the peak rate: warm-up, plateau, linear decay."""
+    decay_from = s.steps * (1 - s.decay_share)
+    return min(1.0, (step + 1) / s.warmup, max(0.0, (s.steps - step) / (s.steps - decay_from)))
+
+
+def new_model(shape: dict, tokenizer) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_attention_heads=8, num_key_value_heads=4, head_dim=64, tie_word_embeddings=True,
+        max_position_embeddings=1024, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+        initializer_range=0.02, **shape,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+@torch.no_grad()
+def evaluate(model, tokenizer, count: int, unseen: bool, bare: bool, seed: int = 990_000) -> float:
+    """Execution accuracy on `count` generated examples with or without held-out words."""
+    rng, examples = random.Random(seed), []
+    while len(examples) < count:
+        example = generate_group(rng.getrandbits(48), 1, seen_only=not unseen)[0]
+        if example.unseen == unseen:
+            examples.append(example)
+    tokenizer.padding_side = "left"
+    right = 0
+    for start in range(0, count, 50):
+        part = examples[start : start + 50]
+        texts = [f"{USER}{e.context}\n{e.question}{BARE}" if bare else prompt_text(e.context, e.question) for e in part]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        inputs.pop("token_type_ids", None)
+        out = model.generate(**inputs, max_new_tokens=90 if bare else 200, do_sample=False)
+        answers = tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+        predicted = answers if bare else map(extract_sql, answers)
+        right += sum(is_correct(p, e.context, e.answer) for p, e in zip(predicted, part, strict=True))
+    return right / count
+
+
+class Run:
+    """One training run in `folder`: model, optimizers, step, and how they are saved and found again."""
+
+    def __init__(self, settings: Settings, folder: Path, device: str):
+        self.settings, self.folder, self.device = settings, folder, device
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = self._tokenizer()
+        torch.manual_seed(settings.seed)
+        self.model = new_model(SHAPES[settings.model], self.tokenizer).to(device)
+        self.heads = AheadHeads(self.model.config.hidden_size, settings.ahead).to(device)
+        matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
+        others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
+        self.optimizers = [
+            Muon(matrices, lr=settings.muon_lr),
+            torch.optim.AdamW(
+                [{"params": others}, {"params": self.heads.parameters()}],
+                settings.adam_lr,
+                (0.9, 0.95),
+                weight_decay=0.0,
+            ),
+        ]
+        self.peaks = [settings.muon_lr, settings.adam_lr]
+        self.step, self.seconds, self.answers = 0, 0.0, 0
+        self.load()
+
+    def _tokenizer(self):
+        from transformers import AutoTokenizer
+
+        place = self.folder / "tokenizer"
+        shipped = ROOT / "data" / "models" / "base"
+        if (place / "tokenizer.json").exists():
+            return AutoTokenizer.from_pretrained(place)
+        if self.settings.model != "base":  # one vocabulary for all
+            return AutoTokenizer.from_pretrained(shipped)
+        examples, rng = training_mix(8000), random.Random(0)
+        tokenizer = build_tokenizer(examples, [chatty_answer(e, rng) for e in examples])
+        tokenizer.save_pretrained(place)
+        return tokenizer
+
+    def save(self) -> None:
+        state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "step": self.step,
+                 "optimizers": [o.state_dict() for o in self.optimizers], "seconds": self.seconds,
+                 "answers": self.answers, "settings": asdict(self.settings)}  # fmt: skip
+        partial = self.folder / "checkpoint.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "checkpoint.pt")
+
+    def load(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds, self.answers = state["step"], state["seconds"], state["answers"]
+        print(f"resuming at step {self.step}", flush=True)
+
+    def export(self, target: Path) -> None:
+        """The model in bf16 safetensors, with its tokenizer."""
+        import copy
+
+        copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(target)
+        self.tokenizer.save_pretrained(target)
+
+
+def train(run: Run, compiled: bool = True) -> None:
+    """Runs `run` to its last step."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    s, device = run.settings, run.device
+    log = SummaryWriter(run.folder / "tensorboard")
+    backbone = torch.compile(run.model.model) if compiled else run.model.model
+    autocast = torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext()
+    make = batches(run.tokenizer, s.seed, s.rows, s.length, s.bare_share)
+    smooth = None
+    while run.step < s.steps:
+        began = time.perf_counter()
+        batch = make(run.step)
+        batch = Batch(*(x.to(device) if torch.is_tensor(x) else x for x in vars(batch).values()))
+        for optimizer, peak in zip(run.optimizers, run.peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * learning_rate(run.step, s)
+        with autocast:
+            hidden = backbone(
+                input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+            ).last_hidden_state
+            where = batch.labels != -100
+            losses = F.cross_entropy(run.model.lm_head(hidden[where]), batch.labels[where], reduction="none")
+            weights = batch.weights[where]
+            loss = (losses * weights).sum() / weights.sum()
+            total = loss
+            if run.step >= s.ahead_from * s.steps:
+                ahead = run.heads.loss(hidden, run.model.lm_head, batch)
+                total = loss + s.ahead_weight * ahead
+        total.backward()
+        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+        for optimizer in run.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        run.step += 1
+        run.seconds += time.perf_counter() - began
+        run.answers += batch.answers
+        answer_loss = losses[weights == 1].mean().item()
+        if not math.isfinite(answer_loss):
+            raise SystemExit(f"the loss is {answer_loss} at step {run.step}: lower --muon-lr and start again.")
+        smooth = answer_loss if smooth is None else 0.95 * smooth + 0.05 * answer_loss
+        log.add_scalar("loss/answers", answer_loss, run.step)
+        if run.step % 10 == 0:
+            left = run.seconds / run.step * (s.steps - run.step) / 60
+            print(f"step {run.step}/{s.steps}  loss {smooth:.4f}  {run.answers} answers  {run.seconds / 60:.1f} min,"
+                  f" {left:.0f} left", flush=True)  # fmt: skip
+        if run.step % s.eval_every == 0:
+            run.model.eval()
+            seen, unseen = (evaluate(run.model, run.tokenizer, 100, u, bare=True) for u in (False, True))
+            run.model.train()
+            log.add_scalars("accuracy", {"seen": seen, "unseen": unseen}, run.step)
+            row = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answers, "loss": smooth,
+                   "seen": seen, "unseen": unseen}  # fmt: skip
+            with (run.folder / "curve.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"  execution accuracy (bare SQL, n=100): seen {seen:.2f}, unseen {unseen:.2f}", flush=True)
+        if run.step % s.save_every == 0 or run.step == s.steps:
+            run.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--out", type=Path, help="checkpoints and logs; default build/pretrain/<model>")
+    parser.add_argument("--export", type=Path, help="where the model goes; default data/models/<model>")
+    parser.add_argument("--no-compile", action="store_true")
+    arguments = vars(parser.parse_args())
+    out, export, no_compile = (arguments.pop(k) for k in ("out", "export", "no_compile"))
+    settings = Settings(**arguments)
+    run = Run(
+        settings, out or ROOT / "build" / "pretrain" / settings.model, "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    train(run, compiled=not no_compile)
+    run.export(export or ROOT / "data" / "models" / settings.model)
+
+
+if __name__ == "__main__":
+    main()
