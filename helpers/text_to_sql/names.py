@@ -18,10 +18,10 @@ DATA = Path(__file__).resolve().parents[2] / "data" / "text_to_sql"
 SYLLABLES = """ba be bi bo bu ka ke ki ko ku da de di do du fa fe fi ga go gu ha he hi ho ja jo la le li lo lu ma me mi
 mo mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa we wi xa xi ya yo za ze zo
 bra cle dro fli gre plo sta tri sha cho thi que orn ast eld ing ack olt umb arp ist ent""".split()
-SQL_WORDS = """
-add all alter and as asc begin between by case check collate commit constraint create cross database
-default delete desc distinct drop else end escape except exists for foreign from full group having if in index inner insert
-intersect into is isnull join left like limit natural not nothing notnull null offset on or order outer over primary
+SQL_WORDS = """add all alter and as asc begin between by case check collate commit constraint create cross database
+default delete desc distinct drop else end escape except exists for foreign from full group having if in index inner
+insert intersect into is isnull join left like limit natural not nothing notnull null offset on or order outer over
+primary
 references returning right row rows select set table then to transaction union unique update using values view when
 where with""".split()
 PUNCTUATION = "#$%&*+/;@[\\]^`{|}~()=<>!:?.,-"

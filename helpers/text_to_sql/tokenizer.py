@@ -2,8 +2,8 @@
 
 An ordinary byte-level BPE joins a word to the space or the quote before it, so ` oslo` and `'oslo` share no token and
 a value must be re-spelled instead of copied. Here a pre-tokenizer isolates words from spaces, quotes, digits,
-underscores and punctuation before BPE sees them. Phrases that are never copied (SQL's own, and the function words of the
-wordings, with their leading space) are one token each: fewer tokens are faster answers.
+underscores and punctuation before BPE sees them. Phrases that are never copied (SQL's own, and the function words of
+the wordings, with their leading space) are one token each: fewer tokens are faster answers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Several questions about one schema in one row, each blind to the others: fewer tokens per answer learned.
 
 A group is `schema, question 1, answer 1, question 2, answer 2, ...`; each question sees the schema and itself, at
-the positions it would have alone, so the model learns exactly what it will meet, and a schema is read once for four answers.
+the positions it would have alone, so the model learns exactly what it will meet, and a schema is read once for all.
 """
 
 from __future__ import annotations
