@@ -88,27 +88,18 @@ def collate(rows: list[list[_Group]], length: int, pad: int) -> Batch:
     return Batch(as_tensor(ids), as_tensor(positions), mask, as_tensor(labels), as_tensor(weights), answers)
 
 
-def batches(tokenizer, seed: int, rows: int, length: int, bare_share: float, questions: int = 4):
-    """Endless batches; the n-th depends on `seed` and n alone, so a resumed run goes on where it stopped.
-
-    Yields:
-        a function of the step's number that makes that step's batch.
-    """
-
-    def batch(step: int) -> Batch:
-        rng = random.Random(f"{seed}-{step}")
-        filled: list[list[_Group]] = [[] for _ in range(rows)]
-        used, misses = [0] * rows, 0
-        while misses < 4:
-            examples = generate_group(rng.getrandbits(48), questions)
-            group = make_group(examples, tokenizer, rng, bare_share, length)
-            fits = [r for r in range(rows) if used[r] + len(group.ids) <= length]
-            if not fits or not group.answers:
-                misses += 1
-                continue
-            row = max(fits, key=lambda r: used[r])
-            filled[row].append(group)
-            used[row] += len(group.ids)
-        return collate(filled, length, tokenizer.pad_token_id)
-
-    return batch
+def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, bare_share: float, questions: int = 6) -> Batch:
+    """The batch of one step: it depends on `seed` and `step` alone, so a resumed run goes on where it stopped."""
+    rng = random.Random(f"{seed}-{step}")
+    filled: list[list[_Group]] = [[] for _ in range(rows)]
+    room, misses = [length] * rows, 0
+    while misses < 8:
+        row = max(range(rows), key=room.__getitem__)
+        examples = generate_group(rng.getrandbits(48), questions)
+        group = make_group(examples, tokenizer, rng, bare_share, room[row])
+        if not group.answers:
+            misses += 1
+            continue
+        filled[row].append(group)
+        room[row] -= len(group.ids)
+    return collate(filled, length, tokenizer.pad_token_id)

@@ -29,7 +29,7 @@ from helpers.text_to_sql.generator import generate_group
 from helpers.text_to_sql.prompts import BARE, USER, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training.muon import Muon
-from helpers.training.packing import Batch, batches
+from helpers.training.packing import Batch, make_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {
@@ -43,7 +43,7 @@ class Settings:
     """What a run depends on; saved beside the checkpoint, and the same again when it resumes."""
 
     model: str = "base"
-    steps: int = 1200
+    steps: int = 900
     rows: int = 12
     length: int = 512
     seed: int = 0
@@ -51,7 +51,8 @@ class Settings:
     adam_lr: float = 0.003
     warmup: int = 40
     decay_share: float = 0.35  # of the steps, at the end: the learning rate falls to zero
-    bare_share: float = 0.4
+    bare_from: float = 0.8  # share of bare SQL answers: cheap lessons first, the course's own prose last
+    bare_to: float = 0.25
     ahead: int = 5  # tokens that the auxiliary heads look ahead
     ahead_weight: float = 0.3
     ahead_from: float = 0.4  # share of the steps after which the auxiliary loss joins
@@ -85,6 +86,12 @@ def learning_rate(step: int, s: Settings) -> float:
     """The share of the peak rate: warm-up, plateau, linear decay."""
     decay_from = s.steps * (1 - s.decay_share)
     return min(1.0, (step + 1) / s.warmup, max(0.0, (s.steps - step) / (s.steps - decay_from)))
+
+
+def bare_share(step: int, s: Settings) -> float:
+    """The share of answers without prose: falls from `bare_from` to `bare_to` between 30 % and 70 % of the steps."""
+    way = min(1.0, max(0.0, (step / s.steps - 0.3) / 0.4))
+    return s.bare_from + way * (s.bare_to - s.bare_from)
 
 
 def new_model(shape: dict, tokenizer) -> LlamaForCausalLM:
@@ -194,11 +201,10 @@ def train(run: Run, compiled: bool = True) -> None:
     log = SummaryWriter(run.folder / "tensorboard")
     backbone = torch.compile(run.model.model) if compiled else run.model.model
     autocast = torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext()
-    make = batches(run.tokenizer, s.seed, s.rows, s.length, s.bare_share)
     smooth = None
     while run.step < s.steps:
         began = time.perf_counter()
-        batch = make(run.step)
+        batch = make_batch(run.tokenizer, s.seed, run.step, s.rows, s.length, bare_share(run.step, s))
         batch = Batch(*(x.to(device) if torch.is_tensor(x) else x for x in vars(batch).values()))
         for optimizer, peak in zip(run.optimizers, run.peaks, strict=True):
             for group in optimizer.param_groups:
