@@ -289,7 +289,7 @@ class _Asker:
             elif base == "top":
                 k = rng.choice((2, 3, 3, 4, 5, 5, 6, 7, 8, 10, 10))
                 fill["k"] = NUMBER_WORDS[k] if rng.random() < 0.6 else str(k)
-                fill["top"] = "top" if down else "bottom"
+                fill["top"] = phrases.RANKS[down][0]
                 tail += f" LIMIT {k}"
         if group:
             name = self.sql_name(group)
@@ -308,8 +308,8 @@ class _Asker:
                 select, tail = name, f"{tail} HAVING COUNT(*) {op} {n}"
             else:
                 down = rng.random() < 0.8
-                fill |= {"common": rng.choice(phrases.COMMON[down]), "most_n": "most" if down else "fewest",
-                         "often": "most often" if down else "least often"}  # fmt: skip
+                _, fill["most_n"], fill["often"] = phrases.RANKS[down]
+                fill["common"] = rng.choice(phrases.COMMON[down])
                 select, tail = name, f"{tail} ORDER BY COUNT(*){' DESC' if down else ''} LIMIT 1"
         sql = f"SELECT {distinct}{select} FROM {self.source}{where}{tail}"
         question, restated = self._word(kind, fill)

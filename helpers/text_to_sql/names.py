@@ -11,7 +11,7 @@ import random
 from functools import cache, lru_cache
 from pathlib import Path
 
-from helpers.text_to_sql.lexicon import CATEGORY_VALUES
+from helpers.text_to_sql.lexicon import CATEGORY_VALUES, NUMBER_WORDS
 from helpers.text_to_sql.phrases import template_words
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "text_to_sql"
@@ -31,7 +31,7 @@ ACCENTED = "éèüöäñøåçłšžíóúâêôãßœğı"
 @lru_cache
 def reserved() -> frozenset[str]:
     """Words that are never drawn as names: SQL's own and those that the wordings use."""
-    return template_words() | frozenset(SQL_WORDS)
+    return template_words() | frozenset(SQL_WORDS) | frozenset(NUMBER_WORDS.values())
 
 
 @lru_cache
@@ -43,8 +43,8 @@ def pool(kind: str) -> tuple[str, ...]:
 
 @cache
 def held_out(word: str) -> bool:
-    """Whether neither pretraining nor the training rows may show this word: a fifth, chosen by hash."""
-    return hashlib.sha256(word.lower().encode()).digest()[0] % 5 == 0
+    """Whether neither pretraining nor the training rows may show this word: a fifth, by hash; plurals with it."""
+    return hashlib.sha256(word.lower().rstrip("s").encode()).digest()[0] % 5 == 0
 
 
 @lru_cache
@@ -102,7 +102,7 @@ class Namer:
             else:
                 word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 6)))
             word = word[:10]
-            if len(word) > 1 and word not in _held_out_words() and word not in reserved():
+            if len(word) > 1 and word not in reserved() and not {word, plural(word)} & _held_out_words():
                 return word
 
     def strange(self) -> str:

@@ -185,6 +185,7 @@ TEXT_ORDER = {
 }  # fmt: skip
 MANY = {">": ("more than {n}", "over {n}"), ">=": ("at least {n}", "{n} or more"), "<": ("fewer than {n}", "less than {n}"),
         "=": ("exactly {n}",)}  # fmt: skip
+RANKS = {True: ("top", "most", "most often"), False: ("bottom", "fewest", "least often")}
 COMMON = {True: ("most common", "most frequent"), False: ("least common", "rarest", "least frequent")}
 
 OPENINGS = (
