@@ -36,14 +36,14 @@ def prompt_text(context: str, question: str) -> str:
 
 def chatty_answer(example: Example, rng: random.Random) -> str:
     """The answer of the base model: an opening, the question restated in its own names, the SQL, a closing."""
-    parts = [rng.choice(phrases.OPENINGS)] if rng.random() < 0.4 else []
+    parts = [rng.choice(phrases.OPENINGS)] if rng.random() < 0.3 else []
     restate_first = rng.random() < 0.6
     if restate_first:
         parts.append(rng.choice(phrases.RESTATED).format(np=example.restated))
     else:
         parts.append(rng.choice(phrases.LEADS))
     after = [] if restate_first else [rng.choice(phrases.RESTATED_AFTER).format(np=example.restated)]
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         after.append(rng.choice(phrases.CLOSINGS))
     return f"{' '.join(parts)}{FENCE_OPEN}{example.answer}{FENCE_CLOSE}" + (f"\n{' '.join(after)}" if after else "")
 
