@@ -1,0 +1,243 @@
+"""The decode loop: prefill once, then step after step, each asking a proposer for guesses and keeping what the model
+agrees with. Plain greedy decoding is the proposer that guesses nothing (notebook 00); the others come in 07 and 08.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.sampling import GREEDY, Chooser, Sampling
+from helpers.errors import CourseError
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Guessed tokens as a tree: token i follows token parents[i], -1 being the last token that is certain."""
+
+    tokens: Sequence[int] = ()
+    parents: Sequence[int] = ()
+    proposers: Sequence[str] = ()  # who guessed each: "draft", "lookup", "head 1"
+
+
+NOTHING = Proposal()
+
+
+class Proposer(Protocol):
+    """Guesses what comes next. `hidden` is the last hidden state (hidden,), None before a model with none to give."""
+
+    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None) -> Proposal: ...
+
+
+@dataclass
+class Step:
+    """One run of the model: what it was given, what came of it, how long it took.
+
+    `rows` is how many tokens it read, `kv_length` what the cache held before; `emitted` are the tokens it made certain
+    (accepted guesses and one of the model's own), with their log-probabilities.
+    """
+
+    kind: str  # "prefill" or "decode"
+    seconds: float
+    rows: int
+    kv_length: int
+    proposal: Proposal
+    accepted: tuple[int, ...]  # indices into the proposal
+    emitted: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
+@dataclass
+class Completion:
+    """What was generated; `finish_reason` is "eos", "stop" (a stop string) or "length"."""
+
+    prompt_tokens: int
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    log_probs: list[float] = field(default_factory=list)
+    finish_reason: str = "length"
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Time in the model and the loop, from prompt to last token."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def seconds_to_first_token(self) -> float:
+        return self.steps[0].seconds
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens emitted by decode steps for each run of the model after prefill."""
+        decode = [step for step in self.steps if step.kind == "decode"]
+        return sum(len(step.emitted) for step in decode) / len(decode) if decode else 0.0
+
+
+def tree_mask(parents: Sequence[int], before: int, device=None) -> torch.Tensor:
+    """(1, 1, n, before + n) for n = 1 + guesses: each sees the past, the certain token, its ancestors and itself."""
+    n = len(parents) + 1
+    mask = torch.zeros(n, before + n, dtype=torch.bool, device=device)
+    mask[:, : before + 1] = True
+    for i, parent in enumerate(parents, 1):
+        if parent >= 0:
+            mask[i] = mask[parent + 1]
+        mask[i, before + i] = True
+    return mask[None, None]
+
+
+def depths(parents: Sequence[int]) -> list[int]:
+    """How far each guess lies after the certain token, from 1."""
+    found: list[int] = []
+    for parent in parents:
+        found.append(1 if parent < 0 else found[parent] + 1)
+    return found
+
+
+class Decoder:
+    """One model and what its runs need: `step(tokens, ...)` reads tokens into the cache and gives logits and hidden."""
+
+    def __init__(self, model, keep_hidden: bool = False):
+        self.model, self.keep_hidden = model, keep_hidden
+        self.device = next(model.parameters()).device
+
+    def step(self, tokens: Sequence[int], cache: KVCache, parents: Sequence[int] = (), last_only: bool = False):
+        """Run the model on `tokens` (a chain, or one certain token and its tree of guesses).
+
+        Returns:
+            logits (n, vocabulary) and hidden states (n, hidden) or None; n is 1 with `last_only`.
+        """
+        before = cache.length
+        ids = torch.tensor([tokens], device=self.device)
+        offsets = [0, *depths(parents)] if parents else range(len(tokens))
+        positions = torch.tensor([[before + k for k in offsets]], device=self.device)
+        mask = tree_mask(parents, before, self.device) if parents else None
+        out = self.model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True,
+            logits_to_keep=1 if last_only else 0, output_hidden_states=self.keep_hidden,
+        )  # fmt: skip
+        hidden = out.hidden_states[-1][0] if self.keep_hidden else None
+        return out.logits[0], hidden
+
+
+def longest_path(proposal: Proposal, logits: torch.Tensor, choose: Callable[[torch.Tensor], int]):
+    """Walk the tree along what the model itself would say.
+
+    Returns:
+        (indices of the accepted guesses, the tokens they and the model's last word are, rows of logits they came from)
+    """
+    children: dict[tuple[int, int], int] = {}
+    for i, (token, parent) in enumerate(zip(proposal.tokens, proposal.parents, strict=True)):
+        children.setdefault((parent, token), i)
+    path, tokens, rows, here = [], [], [0], -1
+    while True:
+        token = choose(logits[rows[-1]])
+        tokens.append(token)
+        if (here, token) not in children:
+            return path, tokens, rows
+        here = children[here, token]
+        path.append(here)
+        rows.append(here + 1)
+
+
+@torch.inference_mode()
+def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampling: Sampling = GREEDY,
+          eos: Sequence[int] | None = None, proposer: Proposer | None = None) -> Iterator[Step]:  # fmt: skip
+    """The loop itself: yields each step as it is done; ends after an end-of-sequence token or `max_new_tokens`."""
+    if not prompt_ids:
+        raise CourseError("The prompt is empty: give at least one token.")
+    if max_new_tokens < 1:
+        raise CourseError("max_new_tokens must be at least 1.")
+    end = set(eos_tokens(model) if eos is None else eos)
+    decoder, choose = Decoder(model, keep_hidden=proposer is not None), Chooser(sampling)
+    cache = KVCache.for_model(model, len(prompt_ids) + max_new_tokens + MOST_GUESSES)
+    known, made, proposal = list(prompt_ids), 0, NOTHING
+    feed = known
+    while True:
+        began, before = time.perf_counter(), cache.length
+        kind = "decode" if before else "prefill"
+        logits, hidden = decoder.step(feed, cache, proposal.parents, last_only=kind == "prefill")
+        path, tokens, rows = longest_path(proposal, logits, choose)
+        if kind == "decode":
+            cache.keep(before, [0, *(i + 1 for i in path)])
+        tokens = tokens[: max_new_tokens - made]
+        tokens = tokens[: next((i + 1 for i, t in enumerate(tokens) if t in end), len(tokens))]
+        rows = rows[: len(tokens)]
+        picked = logits[rows].float().log_softmax(-1)[range(len(tokens)), tokens]
+        known, made = known + tokens, made + len(tokens)
+        done = made >= max_new_tokens or tokens[-1] in end
+        step = Step(kind, 0.0, len(feed), before, proposal, tuple(path[: len(tokens)]), tuple(tokens),
+                    tuple(picked.tolist()))  # fmt: skip
+        proposal = NOTHING
+        if proposer and not done:
+            proposal = proposer.propose(known, None if hidden is None else hidden[rows[-1]])
+        feed = [known[-1], *proposal.tokens]
+        step.seconds = time.perf_counter() - began
+        yield step
+        if done:
+            return
+
+
+MOST_GUESSES = 128  # room in the cache for guesses beside what is certain
+
+
+def eos_tokens(model) -> list[int]:
+    """The model's end-of-sequence tokens."""
+    found = model.generation_config.eos_token_id
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+
+def stream(model, tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str] = (),
+           completion: Completion | None = None, **options) -> Iterator[str]:  # fmt: skip
+    """Yields the answer's text piece by piece; a `completion` given to it is filled on the way.
+
+    Text that might be the beginning of a stop string, or half a character, is held back until it is certain.
+    """
+    ids = tokenizer(prompt, add_special_tokens=False).input_ids if isinstance(prompt, str) else list(prompt)
+    completion = completion if completion is not None else Completion(0)
+    completion.prompt_tokens = len(ids)
+    end = set(eos_tokens(model) if options.get("eos") is None else options["eos"])
+    shown = 0
+    for step in steps(model, ids, **options):
+        completion.steps.append(step)
+        for token, log_prob in zip(step.emitted, step.log_probs, strict=True):
+            completion.token_ids.append(token)
+            completion.log_probs.append(log_prob)
+            if token in end:
+                completion.finish_reason = "eos"
+                break
+            completion.text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+            found = [at for s in stop if (at := completion.text.find(s)) >= 0]
+            if found:
+                completion.text, completion.finish_reason = completion.text[: min(found)], "stop"
+                break
+        certain = len(completion.text)
+        if completion.finish_reason == "length":
+            certain -= _uncertain(completion.text, stop)
+        if certain > shown:
+            yield completion.text[shown:certain]
+            shown = certain
+        if completion.finish_reason == "stop":
+            return
+    if len(completion.text) > shown:
+        yield completion.text[shown:]
+
+
+def _uncertain(text: str, stop: Sequence[str]) -> int:
+    """How many characters at the end might still change: half a character, or the beginning of a stop string."""
+    broken = len(text) - len(text.rstrip("\ufffd"))
+    begun = max((n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+    return max(broken, begun)
+
+
+def generate(model, tokenizer, prompt: str | Sequence[int], **options) -> Completion:
+    """The whole answer at once; options as of `stream` and `steps`."""
+    completion = Completion(0)
+    for _ in stream(model, tokenizer, prompt, completion=completion, **options):
+        pass
+    return completion
