@@ -1,1 +1,8 @@
-"""The support package of the course on fast LLM inference."""
+"""Support package of the course on fast LLM inference."""
+
+
+def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0):
+    """Set up a notebook (lesson.py); imported only when called, since torch takes seconds."""
+    from helpers.lesson import start as begin
+
+    return begin(name, profile, model_id, seed)

@@ -22,6 +22,7 @@ from helpers.text_to_sql.generator import Example
 
 PAD, USER, ASSISTANT, BARE, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|sql|>", "<|end|>"
 FENCE_OPEN, FENCE_CLOSE = "\n```sql\n", "\n```"
+INSTRUCTION = "Answer the question with one SQLite query in a ```sql fence. Use only these tables."
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>{{ m['content'] }}<|end|>"
     "{% else %}<|user|>{{ m['content'] }}{% endif %}{% endfor %}"
@@ -32,6 +33,18 @@ CHAT_TEMPLATE = (
 def prompt_text(context: str, question: str) -> str:
     """The whole prompt of the course, special tokens included, up to where the model takes over."""
     return f"{USER}{context}\n{question}{ASSISTANT}"
+
+
+def prompt_for(tokenizer, example: Example) -> str:
+    """The prompt for any model: the course's own format, else the tokenizer's chat template with an instruction."""
+    if ASSISTANT in tokenizer.get_vocab():
+        return prompt_text(example.context, example.question)
+    task = f"{INSTRUCTION}\n\n{example.context}\n\n{example.question}"
+    if tokenizer.chat_template is None:  # a model without instruction tuning goes on with a text
+        return f"{task}\n```sql\n"
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": task}], tokenize=False, add_generation_prompt=True
+    )
 
 
 def chatty_answer(example: Example, rng: random.Random) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from helpers.text_to_sql.dataset import key, reserved_for_tests
 from helpers.text_to_sql.generator import Example, generate_group
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, USER, chatty_answer
 
@@ -95,7 +96,9 @@ def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, bare_sha
     room, misses = [length] * rows, 0
     while misses < 8:
         row = max(range(rows), key=room.__getitem__)
-        examples = generate_group(rng.getrandbits(48), questions)
+        examples = [e for e in generate_group(rng.getrandbits(48), questions) if key(e) not in reserved_for_tests()]
+        if not examples:
+            continue
         group = make_group(examples, tokenizer, rng, bare_share, room[row])
         if not group.answers:
             misses += 1

@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers.text_to_sql.execution import is_correct
+from helpers.machine import describe_machine
+from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.generator import generate_group
 from helpers.text_to_sql.prompts import BARE, USER, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
@@ -78,7 +79,7 @@ class AheadHeads(nn.Module):
             same = F.pad(batch.positions[:, i:], (0, i), value=-1) == batch.positions + i  # not into the next question
             where = answers & same & (labels != -100)
             state = hidden[where]
-            total = total + F.cross_entropy(lm_head(state + F.silu(block(state))), labels[where])
+            total = total + F.cross_entropy(lm_head(state + F.silu(block(state))).float(), labels[where])
         return total / len(self.blocks)
 
 
@@ -112,18 +113,11 @@ def evaluate(model, tokenizer, count: int, unseen: bool, bare: bool, seed: int =
         example = generate_group(rng.getrandbits(48), 1, seen_only=not unseen)[0]
         if example.unseen == unseen:
             examples.append(example)
-    tokenizer.padding_side = "left"
-    right = 0
-    for start in range(0, count, 50):
-        part = examples[start : start + 50]
-        texts = [f"{USER}{e.context}\n{e.question}{BARE}" if bare else prompt_text(e.context, e.question) for e in part]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-        inputs.pop("token_type_ids", None)
-        out = model.generate(**inputs, max_new_tokens=90 if bare else 200, do_sample=False)
-        answers = tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
-        predicted = answers if bare else map(extract_sql, answers)
-        right += sum(is_correct(p, e.context, e.answer) for p, e in zip(predicted, part, strict=True))
-    return right / count
+    prompts = [
+        f"{USER}{e.context}\n{e.question}{BARE}" if bare else prompt_text(e.context, e.question) for e in examples
+    ]
+    answers = answer_in_batches(model, tokenizer, prompts, max_new_tokens=90 if bare else 200)
+    return sum(right_answers(examples, answers, str if bare else extract_sql)) / count
 
 
 class Run:
@@ -131,6 +125,7 @@ class Run:
 
     def __init__(self, settings: Settings, folder: Path, device: str):
         self.settings, self.folder, self.device = settings, folder, device
+        self.bf16 = device == "cuda" or describe_machine().bf16_is_native
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = self._tokenizer()
         torch.manual_seed(settings.seed)
@@ -139,7 +134,7 @@ class Run:
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.optimizers = [
-            Muon(matrices, lr=settings.muon_lr),
+            Muon(matrices, lr=settings.muon_lr, dtype=torch.bfloat16 if self.bf16 else torch.float32),
             torch.optim.AdamW(
                 [{"params": others}, {"params": self.heads.parameters()}],
                 settings.adam_lr,
@@ -200,7 +195,7 @@ def train(run: Run, compiled: bool = True) -> None:
     s, device = run.settings, run.device
     log = SummaryWriter(run.folder / "tensorboard")
     backbone = torch.compile(run.model.model) if compiled else run.model.model
-    autocast = torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext()
+    autocast = torch.autocast(device, torch.bfloat16) if run.bf16 else nullcontext()
     smooth = None
     while run.step < s.steps:
         began = time.perf_counter()
@@ -214,7 +209,7 @@ def train(run: Run, compiled: bool = True) -> None:
                 input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
             ).last_hidden_state
             where = batch.labels != -100
-            losses = F.cross_entropy(run.model.lm_head(hidden[where]), batch.labels[where], reduction="none")
+            losses = F.cross_entropy(run.model.lm_head(hidden[where]).float(), batch.labels[where], reduction="none")
             weights = batch.weights[where]
             loss = (losses * weights).sum() / weights.sum()
             total = loss

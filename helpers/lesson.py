@@ -1,0 +1,80 @@
+"""The first call of every notebook: what this machine is, what is real here, how much is measured, and one seed."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from helpers import machine_report
+from helpers.errors import CourseError
+from helpers.machine import describe_machine, is_calm
+from helpers.plots import use_style
+from helpers.results import Results
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many prompts a profile takes: for answers and identity, for times, and of freshly generated questions."""
+
+    answers: int
+    timed: int
+    generated: int
+    shapes: tuple[str, ...]  # random shapes whose steps are timed
+
+
+SIZES = {
+    "smoke": Sizes(8, 4, 8, ("llama-50m",)),
+    "cpu": Sizes(100, 40, 100, ("llama-50m", "llama-150m", "llama-300m")),
+    "full": Sizes(450, 450, 1000, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
+    "gpu": Sizes(450, 100, 1000, ("llama-300m", "llama-1b", "llama-7b")),
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a notebook works with: `results` takes its findings, `sizes` says how many prompts to take."""
+
+    name: str
+    profile: str
+    device: str
+    model_id: str
+    seed: int
+    sizes: Sizes
+    results: Results
+
+
+def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0) -> Lesson:
+    """Set up a notebook called NN_name and say what is real on this machine; a CourseError says what to do first."""
+    if profile not in SIZES:
+        raise CourseError(f"There is no profile {profile!r}; there are {', '.join(SIZES)}.")
+    if profile == "gpu" and not torch.cuda.is_available():
+        raise CourseError('The profile "gpu" needs a CUDA device that torch can use: take PROFILE = "cpu".')
+    from helpers.models import FOLDER, folder_of
+
+    place = folder_of(model_id)  # fails early, before anything is measured
+    machine = describe_machine()
+    torch.set_num_threads(machine.cores)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the old generator
+    torch.manual_seed(seed)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    use_style()
+    device = "cuda" if profile == "gpu" else "cpu"
+    sizes = SIZES[profile]
+    results = Results(name, profile, models=[FOLDER / model_id if place.startswith(str(FOLDER)) else model_id])
+    versions = ", ".join(f"{p} {machine_report.version_of(p)}" for p in ("torch", "transformers"))
+    calm = is_calm()
+    print(f"{name}, profile {profile}: {sizes.answers} prompts for answers, {sizes.timed} for times, seed {seed}")
+    bf16 = "native" if machine.bf16_is_native else "emulated"
+    gpu = machine.accelerator or "no GPU"
+    print(f"machine: {machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
+    print(f"versions: Python {'.'.join(map(str, sys.version_info[:3]))}, {versions}")
+    print(f"everything below is measured here; {calm.verdict}")
+    return Lesson(name, profile, device, str(model_id), seed, sizes, results)

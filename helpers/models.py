@@ -1,0 +1,131 @@
+"""Models by name: the course's own under data/models, a folder, a model of the Hub; and shapes with random weights.
+
+One name for each of the course's models everywhere: `base` answers in prose (notebooks 00 to 02), `fine-tuned` in SQL
+alone (from 03 on), `draft` guesses for the fine-tuned one (07).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from helpers.errors import CourseError
+
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "models"
+MADE_BY = {
+    "base": "python -m helpers.training.pretrain --model base",
+    "draft": "python -m helpers.training.pretrain --model draft",
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_LLAMA = dict(model_type="llama", vocab_size=32_000, rope_theta=10_000.0)
+
+
+def _llama(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, **more) -> dict:
+    return _LLAMA | dict(
+        hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+    ) | more  # fmt: skip
+
+
+# The small ones are ours, for CPUs (their vocabulary is small, so that the layers are most of the weights);
+# from 1b on they are the published architectures, named beside each.
+SHAPES = {
+    "llama-50m": _llama(768, 2048, 8, 12, 4, vocab_size=2048, tie_word_embeddings=True),
+    "llama-150m": _llama(1024, 4096, 10, 16, 4, vocab_size=2048, tie_word_embeddings=True),
+    "llama-300m": _llama(1280, 5120, 13, 20, 4, vocab_size=2048, tie_word_embeddings=True),
+    "llama-500m": _llama(1536, 6144, 15, 24, 8, vocab_size=2048, tie_word_embeddings=True),
+    "llama-1b": _llama(2048, 8192, 16, 32, 8, vocab_size=128_256, tie_word_embeddings=True, rope_theta=5e5),  # 3.2 1B
+    "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4),  # TinyLlama 1.1B
+    "llama-7b": _llama(4096, 11_008, 32, 32, 32),  # Llama 2 7B
+    "llama-8b": _llama(4096, 14_336, 32, 32, 8, vocab_size=128_256, rope_theta=5e5),  # Llama 3.1 8B
+    "mistral-7b": _llama(4096, 14_336, 32, 32, 8, model_type="mistral", sliding_window=4096),  # Mistral 7B v0.1
+    "qwen2-0.5b": _llama(896, 4864, 24, 14, 2, model_type="qwen2", vocab_size=151_936, tie_word_embeddings=True,
+                         rope_theta=1e6),  # Qwen2 0.5B
+}  # fmt: skip
+
+
+def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device: str = "cpu"):
+    """(model, tokenizer) of a course's model by its name, of a folder, or of a model on the Hub by its id.
+
+    The model is in eval mode. Only safetensors are read, and no code that comes with a model is run.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    place = folder_of(name)
+    logging.disable_progress_bar()  # it writes to stderr, even in a notebook
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype_of(dtype), use_safetensors=True)
+    except Exception as error:
+        raise CourseError(_trouble(name, place, error)) from error
+    return model.to(device).eval(), tokenizer
+
+
+def folder_of(name: str | Path) -> str:
+    """Where a model is: data/models/<name> for the course's, otherwise the name as it stands (a folder, a Hub id)."""
+    if name in MADE_BY or (FOLDER / str(name)).is_dir():
+        place = FOLDER / str(name)
+        if not (place / "model.safetensors").exists():
+            made = MADE_BY.get(str(name), "git checkout data/models")
+            raise CourseError(f"The course's model {name} is not there: `{made}` makes it.")
+        return str(place)
+    if not Path(name).exists() and str(name).count("/") != 1:
+        known = ", ".join(sorted({*MADE_BY, *(p.name for p in FOLDER.glob("*/"))}))
+        raise CourseError(f"There is no model {name}: take one of {known}, a folder, or a Hub id as owner/name.")
+    return str(name)
+
+
+def _trouble(name: str | Path, place: str, error: Exception) -> str:
+    """What to do about a model that would not load."""
+    reason = (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}" if str(error) else type(error).__name__
+    )
+    if Path(place).is_relative_to(FOLDER):
+        return f"The course's model {name} is damaged ({reason}): `git checkout data/models/{name}` brings it back."
+    if Path(place).is_dir():
+        return f"The model in {place} can't be read ({reason}): it needs config.json, a tokenizer and safetensors."
+    return f"The model {name} can't be had from the Hub ({reason}): check its id, the network and HF_HUB_OFFLINE."
+
+
+def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of a name like "bfloat16"."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise CourseError(f"There is no dtype {dtype!r} here; there are {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def shape_only(name: str, dtype: str | torch.dtype = "float32", device: str = "cpu", seed: int = 0):
+    """A model of exactly that architecture with random weights, made in `dtype` without a detour through float32.
+
+    For speed and memory alone: what it says means nothing.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if name not in SHAPES:
+        raise CourseError(f"There is no shape {name!r}; there are {', '.join(SHAPES)}.")
+    shape = dict(SHAPES[name])
+    rope = {"rope_type": "default", "rope_theta": shape.pop("rope_theta")}
+    config = AutoConfig.for_model(**shape, rope_parameters=rope, bos_token_id=None, eos_token_id=None)
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype_of(dtype)).eval()
+
+
+def shipped() -> dict[str, int]:
+    """The course's models that are there, with the bytes of their folder."""
+    found = sorted(p for p in FOLDER.glob("*/") if (p / "model.safetensors").exists())
+    return {p.name: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in found}
+
+
+def card(name: str) -> dict:
+    """What the model's own card.json says: how it was made, how long that took, how good it is."""
+    try:
+        return json.loads((FOLDER / name / "card.json").read_text(encoding="utf-8"))
+    except OSError:
+        return {}

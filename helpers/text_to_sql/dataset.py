@@ -1,0 +1,132 @@
+"""The splits: 2,100 / 450 / 450 committed examples, the handwritten ones, and sql-create-context from the Hub.
+
+`python -m helpers.text_to_sql.dataset` makes the committed files anew, the same to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from helpers.errors import CourseError
+from helpers.text_to_sql.generator import Example, generate
+from helpers.text_to_sql.names import DATA
+from helpers.text_to_sql.prompts import prompt_text
+
+SIZES = {"train": 2100, "validation": 450, "test": 450}  # of AWS's Medusa-1 notebook
+SEEDS = {"train": 11, "validation": 12, "test": 13}
+HUB_DATASET = "b-mc2/sql-create-context"
+
+
+def key(example: Example) -> tuple[str, str]:
+    """What makes two examples the same: their tables and the question."""
+    return example.context, example.question
+
+
+def make_splits() -> dict[str, list[Example]]:
+    """All three splits, no (tables, question) twice; training sees no held-out word, the others draw from all."""
+    taken: set[tuple[str, str]] = set()
+    splits: dict[str, list[Example]] = {}
+    for split, size in SIZES.items():
+        stream = generate(SEEDS[split], seen_only=split == "train")
+        splits[split] = rows = []
+        while len(rows) < size:
+            example = next(stream)
+            if key(example) not in taken:
+                taken.add(key(example))
+                rows.append(example)
+    return splits
+
+
+def write_splits(folder: Path = DATA) -> None:
+    """Write train.jsonl, validation.jsonl and test.jsonl, a line an example."""
+    for split, rows in make_splits().items():
+        lines = (asdict(e) | {"id": f"{split}-{n:04}"} for n, e in enumerate(rows, 1))
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def load_split(split: str = "test", dataset: str = "course", limit: int | None = None, seed: int = 0) -> list[Example]:
+    """The first `limit` examples (None: all) of "train", "validation", "test" or, of the course's own, "handwritten".
+
+    `dataset` is "course" for the committed files, else a name on the Hub or a folder with the columns context, question
+    and answer ("b-mc2/sql-create-context"), which is shuffled by `seed` and cut into splits of the same sizes.
+    """
+    known = [*SIZES, "handwritten"] if dataset == "course" else list(SIZES)
+    if split not in known:
+        raise CourseError(f"There is no split {split!r} of {dataset}; there are {', '.join(known)}.")
+    rows = _committed(split) if dataset == "course" else _from_hub(dataset, split, seed)
+    return rows[:limit]
+
+
+def _committed(split: str) -> list[Example]:
+    path = DATA / f"{split}.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [Example(**line | {"words": tuple(line.get("words", ()))}) for line in lines]
+    except (OSError, ValueError, TypeError):
+        raise CourseError(
+            f"{path.name} is missing or damaged: `git checkout data/text_to_sql` brings it back."
+        ) from None
+
+
+def _from_hub(dataset: str, split: str, seed: int) -> list[Example]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(dataset, split="train")
+    except Exception as error:
+        raise CourseError(
+            f"Can't load the data set {dataset} ({type(error).__name__}): check its name and the network, or leave "
+            'HF_HUB_OFFLINE unset; dataset="course" needs neither.'
+        ) from None
+    missing = {"context", "question", "answer"} - set(rows.column_names)
+    if missing:
+        raise CourseError(f"The data set {dataset} has no column {', '.join(sorted(missing))}: it is another task.")
+    if len(rows) < sum(SIZES.values()):
+        raise CourseError(f"The data set {dataset} has {len(rows)} rows; the splits need {sum(SIZES.values())}.")
+    order = random.Random(seed).sample(range(len(rows)), sum(SIZES.values()))
+    start = sum(size for name, size in SIZES.items() if list(SIZES).index(name) < list(SIZES).index(split))
+    chosen = (rows[i] | {"id": f"{dataset}-{i}"} for i in order[start : start + SIZES[split]])
+    return [Example(r["id"], r["context"], r["question"], r["answer"], kind_of(r["answer"])) for r in chosen]
+
+
+def kind_of(sql: str) -> str:
+    """A rough kind of a query that comes without one: its most telling clause."""
+    upper = f" {sql.upper()} "
+    for sign, kind in (
+        (" JOIN ", "join"), (" GROUP BY ", "group"), (" ORDER BY ", "sorted"), ("COUNT(", "count"),
+        (" DISTINCT ", "distinct"), ("AVG(", "AVG"), ("SUM(", "SUM"), ("MAX(", "MAX"), ("MIN(", "MIN"),
+    ):  # fmt: skip
+        if sign in upper:
+            return kind
+    return "select"
+
+
+@cache
+def reserved_for_tests() -> frozenset[tuple[str, str]]:
+    """What pretraining must never see: the tables and questions of validation and test, and the handwritten ones."""
+    return frozenset(key(e) for split in ("validation", "test", "handwritten") for e in load_split(split))
+
+
+def token_lengths(examples: Iterable[Example], tokenizer) -> tuple[list[int], list[int]]:
+    """(tokens of each prompt, tokens of each reference query)."""
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False).input_ids)
+
+    pairs = [(count(prompt_text(e.context, e.question)), count(e.answer)) for e in examples]
+    return [p for p, _ in pairs], [a for _, a in pairs]
+
+
+def kinds(examples: Sequence[Example]) -> dict[str, int]:
+    """How many examples there are of each kind of query, the most frequent first."""
+    return dict(Counter(e.kind for e in examples).most_common())
+
+
+if __name__ == "__main__":
+    write_splits()

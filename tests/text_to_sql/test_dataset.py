@@ -1,0 +1,119 @@
+"""The committed splits: their sizes, nothing shared, nothing leaked, the same when made again."""
+
+import json
+import random
+
+import pytest
+
+from helpers.errors import CourseError
+from helpers.text_to_sql import dataset
+from helpers.text_to_sql.dataset import key, load_split, make_splits, reserved_for_tests
+from helpers.text_to_sql.generator import Example, generate_group
+from helpers.text_to_sql.names import DATA
+from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+from helpers.training import packing
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {split: load_split(split) for split in ("train", "validation", "test", "handwritten")}
+
+
+def test_sizes_are_those_of_the_published_notebook(splits):
+    assert {s: len(rows) for s, rows in splits.items()} == dict(train=2100, validation=450, test=450, handwritten=60)
+
+
+def test_no_question_about_the_same_tables_stands_twice(splits):
+    keys = [key(e) for rows in splits.values() for e in rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_training_sees_no_held_out_word_and_the_others_see_some(splits):
+    assert not any(e.unseen for e in splits["train"])
+    assert 0.2 < sum(e.unseen for e in splits["test"]) / 450 < 0.95
+
+
+def test_the_committed_files_are_what_the_generator_makes(splits):
+    made = make_splits()
+    for split, rows in made.items():
+        assert [key(e) for e in rows] == [key(e) for e in splits[split]]
+        assert [e.answer for e in rows] == [e.answer for e in splits[split]]
+
+
+def test_pretraining_leaves_out_what_is_reserved(monkeypatch):
+    examples = training_mix(60)
+    tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+
+    made = [e for _ in range(3) for e in generate_group(random.Random("0-0").getrandbits(48), 6)]
+    leaked = frozenset(key(e) for e in made[::2])
+    used = []
+    real = packing.make_group
+    monkeypatch.setattr(packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest))
+    packing.make_batch(tokenizer, 0, 0, 2, 512, bare_share=1.0)
+    assert leaked & {key(e) for e in used}  # without a reservation they are there
+    used.clear()
+    monkeypatch.setattr(packing, "reserved_for_tests", lambda: leaked)
+    assert packing.make_batch(tokenizer, 0, 0, 2, 512, bare_share=1.0).answers
+    assert used and not leaked & {key(e) for e in used}
+
+
+def test_a_sample_of_the_pretraining_stream_shares_nothing_with_the_tests():
+    reserved = reserved_for_tests()
+    assert len(reserved) == 450 + 450 + 60
+    for step in (0, 1, 400, 1799):
+        rng = random.Random(f"0-{step}")
+        for _ in range(20):
+            assert not reserved & {key(e) for e in packing.generate_group(rng.getrandbits(48), 6)}
+
+
+def test_the_hub_s_data_set_is_cut_into_the_same_sizes(tmp_path):
+    rows = [
+        {
+            "context": f"CREATE TABLE t{i} (a INTEGER)",
+            "question": f"How many {i}?",
+            "answer": f"SELECT COUNT(*) FROM t{i}",
+        }
+        for i in range(3100)
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = {s: load_split(s, dataset=str(tmp_path)) for s in dataset.SIZES}
+    assert {s: len(r) for s, r in splits.items()} == dataset.SIZES
+    assert len({key(e) for r in splits.values() for e in r}) == 3000
+    assert splits["test"][0].kind == "count"
+
+
+@pytest.mark.parametrize(
+    "columns, says",
+    [
+        ({"context": "", "question": ""}, "no column answer"),
+        ({"context": "", "question": "", "answer": ""}, "has 2 rows"),
+    ],
+)
+def test_another_data_set_is_refused(tmp_path, columns, says):
+    (tmp_path / "train.jsonl").write_text("\n".join([json.dumps(columns)] * 2))
+    with pytest.raises(CourseError, match=says):
+        load_split(dataset=str(tmp_path))
+
+
+def test_unknown_names_and_damaged_files_say_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(CourseError, match="there are train, validation, test, handwritten"):
+        load_split("tests")
+    with pytest.raises(CourseError, match="check its name and the network"):
+        load_split(dataset=str(tmp_path / "nowhere"))
+    (tmp_path / "test.jsonl").write_text((DATA / "test.jsonl").read_text()[:1000])
+    monkeypatch.setattr(dataset, "DATA", tmp_path)
+    with pytest.raises(CourseError, match="git checkout"):
+        load_split("test")
+
+
+def test_lengths_and_kinds(splits):
+    examples = training_mix(60)
+    tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+    prompts, answers = dataset.token_lengths(splits["test"][:5], tokenizer)
+    assert len(prompts) == len(answers) == 5 and min(prompts) > 10
+    assert sum(dataset.kinds(splits["test"]).values()) == 450
+    assert dataset.kind_of("SELECT T1.a FROM t AS T1 JOIN u AS T2 ON T1.a = T2.a") == "join"
+
+
+def test_an_example_keeps_its_words(splits):
+    assert isinstance(splits["test"][0], Example) and isinstance(splits["test"][0].words, tuple)
