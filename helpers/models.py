@@ -55,11 +55,11 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    place = folder_of(name)
+    place, dtype = folder_of(name), dtype_of(dtype)
     logging.disable_progress_bar()  # it writes to stderr, even in a notebook
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype_of(dtype), use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True)
     except Exception as error:
         raise CourseError(_trouble(name, place, error)) from error
     return model.to(device).eval(), tokenizer
@@ -67,7 +67,7 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
 
 def folder_of(name: str | Path) -> str:
     """Where a model is: data/models/<name> for the course's, otherwise the name as it stands (a folder, a Hub id)."""
-    if name in MADE_BY or (FOLDER / str(name)).is_dir():
+    if name in MADE_BY or ("/" not in str(name) and (FOLDER / name).is_dir()):
         place = FOLDER / str(name)
         if not (place / "model.safetensors").exists():
             made = MADE_BY.get(str(name), "git checkout data/models")

@@ -1,27 +1,30 @@
-"""The loop gives what `model.generate` gives, token by token."""
+"""The loop gives what `model.generate` gives, token by token; guesses never change it; streams lose nothing."""
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from helpers.decoding.generate import Proposal, steps
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    shape = dict(vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4)
-    config = LlamaConfig(**shape, num_key_value_heads=2, eos_token_id=None, bos_token_id=None, pad_token_id=None)
-    return LlamaForCausalLM(config).double().eval()
+from helpers.decoding import generate as module
+from helpers.decoding.generate import Completion, Proposal, depths, generate, longest_path, steps, stream, tree_mask
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.sampling import Sampling
+from helpers.errors import CourseError
+from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
 
 
-def greedy(model, ids, count):
-    out = model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False)
-    return out[0, len(ids) :].tolist()
+class Letters:
+    """A tokenizer for tests: token n is chr(64 + n)."""
+
+    def __call__(self, text, add_special_tokens=False):
+        return type("Encoding", (), {"input_ids": [ord(c) - 64 for c in text]})()
+
+    def decode(self, ids, skip_special_tokens=True):
+        return "".join(chr(64 + i) for i in ids)
 
 
 class Guesser:
-    """Guesses a tree around the truth: some right, some wrong."""
+    """Guesses a tree around the truth: a wrong branch first, then the right one."""
 
     def __init__(self, truth, start):
         self.truth, self.start = truth, start
@@ -29,19 +32,132 @@ class Guesser:
     def propose(self, tokens, hidden):
         at = len(tokens) - self.start
         right = self.truth[at : at + 3]
-        wrong = [(t + 1) % 97 for t in right]
-        return Proposal(wrong + right, [-1, 0, 1][: len(right)] + [-1, 3, 4][: len(right)], ["test"] * 2 * len(right))
+        wrong = [(t + 1) % VOCABULARY for t in right]
+        n = len(right)
+        parents = [*range(-1, n - 1), -1, *range(n, 2 * n - 1)][: 2 * n]
+        return Proposal(wrong + right, parents, ["test"] * 2 * n)
 
 
-def test_greedy_equals_generate(model):
-    prompt = [5, 9, 2, 44]
-    made = [t for step in steps(model, prompt, max_new_tokens=40) for t in step.emitted]
-    assert made == greedy(model, prompt, 40)
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_equals_generate(kind):
+    model, prompt = tiny(kind), [5, 9, 2, 44]
+    truth = greedy(model, prompt, 40)
+    assert len(set(truth)) > 5
+    assert [t for step in steps(model, prompt, max_new_tokens=40) for t in step.emitted] == truth
 
 
-def test_guesses_change_the_steps_but_not_the_tokens(model):
-    prompt = [7, 8, 9]
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "falcon"])
+def test_guesses_change_the_steps_but_not_the_tokens(kind):
+    model, prompt = tiny(kind), [7, 8, 9]
     truth = greedy(model, prompt, 40)
     done = list(steps(model, prompt, max_new_tokens=40, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert [t for step in done for t in step.emitted] == truth
     assert len(done) < 15
+    assert all(len(step.accepted) == len(step.emitted) - 1 for step in done[1:-1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_guess_leaves_the_tokens_as_they_are(model, data):
+    prompt = data.draw(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6))
+    truth = greedy(model, prompt, 12)
+
+    class Anything:
+        def propose(self, tokens, hidden):
+            n = data.draw(st.integers(0, 5))
+            guess = st.sampled_from(truth) | st.integers(0, VOCABULARY - 1)
+            return Proposal([data.draw(guess) for _ in range(n)], [data.draw(st.integers(-1, i - 1)) for i in range(n)])
+
+    made = [t for step in steps(model, prompt, max_new_tokens=12, proposer=Anything()) for t in step.emitted]
+    assert made == truth
+
+
+def test_a_mask_that_lets_branches_see_each_other_is_caught(model, monkeypatch):
+    prompt = [7, 8, 9]
+    truth = greedy(model, prompt, 30)
+
+    def chain(parents, before, device=None):  # the mistake: plain causal order instead of ancestors
+        n = len(parents) + 1
+        return torch.ones(n, before + n, dtype=torch.bool).tril(before)[None, None]
+
+    monkeypatch.setattr(module, "tree_mask", chain)
+    done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
+    assert len(done) > 12 or [t for s in done for t in s.emitted] != truth
+
+
+def test_a_cache_that_keeps_the_wrong_branch_is_caught(model, monkeypatch):
+    prompt = [7, 8, 9]
+    truth = greedy(model, prompt, 30)
+    real = KVCache.keep
+    monkeypatch.setattr(KVCache, "keep", lambda self, start, kept: real(self, start, list(range(len(kept)))))
+    done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
+    assert [t for s in done for t in s.emitted] != truth
+
+
+def test_the_tree_s_mask_and_depths():
+    assert depths([-1, 0, -1, 2]) == [1, 2, 1, 2]
+    assert tree_mask([-1, 0, -1], 2)[0, 0].int().tolist() == [
+        [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]
+    ]  # fmt: skip
+
+
+def test_the_longest_path_follows_the_model():
+    logits = torch.zeros(4, 10)
+    logits[0, 5] = logits[2, 6] = 1.0  # says 5; after guess 1 (which is 5) says 6
+    proposal = Proposal([4, 5, 6], [-1, -1, 0])
+    assert longest_path(proposal, logits, lambda row: int(row.argmax())) == ([1], [5, 6], [0, 2])
+
+
+def test_it_ends_with_eos_or_at_the_limit(model):
+    prompt = [5, 9, 2, 44]
+    truth = greedy(model, prompt, 20)
+    end = max(set(truth), key=truth.index)  # the last token to appear for the first time
+    at = truth.index(end)
+    done = generate(model, Letters(), prompt, max_new_tokens=20, eos=[end])
+    assert done.token_ids == truth[: at + 1] and done.finish_reason == "eos"
+    limited = generate(model, Letters(), prompt, max_new_tokens=at, eos=[end])
+    assert limited.token_ids == truth[:at] and limited.finish_reason == "length"
+    assert limited.prompt_tokens == 4 and limited.steps[0].kind == "prefill"
+    assert [s.kv_length for s in limited.steps] == [0, *range(4, 3 + at)]
+
+
+def test_log_probabilities_are_the_model_s(model):
+    prompt = [5, 9, 2, 44]
+    done = generate(model, Letters(), prompt, max_new_tokens=6)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + done.token_ids])).logits[0].log_softmax(-1)
+    wanted = [logits[len(prompt) - 1 + i, t].item() for i, t in enumerate(done.token_ids)]
+    assert done.log_probs == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_stream_is_the_text_and_stops_before_a_stop_string(model):
+    prompt = [5, 9, 2, 44]
+    whole = generate(model, Letters(), prompt, max_new_tokens=20)
+    pieces = list(stream(model, Letters(), prompt, max_new_tokens=20))
+    assert "".join(pieces) == whole.text and len(pieces) == 20
+    stop = whole.text[8:11]
+    done = Completion(0)
+    shown = list(stream(model, Letters(), prompt, max_new_tokens=20, stop=[stop], completion=done))
+    assert "".join(shown) == done.text == whole.text[: whole.text.index(stop)]
+    assert done.finish_reason == "stop"
+
+
+def test_a_stop_string_that_never_completes_is_shown_in_the_end(model):
+    prompt = [5, 9, 2, 44]
+    whole = generate(model, Letters(), prompt, max_new_tokens=8).text
+    pieces = list(stream(model, Letters(), prompt, max_new_tokens=8, stop=[whole[-2:] + "never"]))
+    assert "".join(pieces) == whole
+
+
+def test_sampling_depends_on_the_seed_alone(model):
+    def run(seed):
+        sampling = Sampling(temperature=1.0, top_k=50, top_p=0.95, seed=seed)
+        return generate(model, Letters(), [3, 4], max_new_tokens=15, sampling=sampling).token_ids
+
+    assert run(1) == run(1) != run(2)
+
+
+@pytest.mark.parametrize("options, says", [(dict(max_new_tokens=0), "at least 1"), (dict(), "prompt is empty")])
+def test_bad_input_is_refused(model, options, says):
+    with pytest.raises(CourseError, match=says):
+        list(steps(model, [1] if options else [], **options))

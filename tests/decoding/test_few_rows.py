@@ -1,0 +1,65 @@
+"""Every form is the same product; the choice is measured once and kept."""
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.decoding import few_rows
+from helpers.decoding.few_rows import FORMS, ROWS, FewRowsLinear, install, measure_forms
+from helpers.decoding.generate import steps
+from tests.decoding.conftest import greedy, tiny
+
+
+@pytest.fixture(autouse=True)
+def build(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", [1, 2, 7, 32])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_form_is_the_same_product(form, rows, bias, dtype):
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 80, bias=bias).to(dtype)
+    x = torch.randn(1, rows, 48, dtype=dtype)
+    with torch.no_grad():
+        wanted, found = linear(x), FewRowsLinear(linear, [form] * len(ROWS))(x)
+    assert found.shape == wanted.shape and found.dtype == dtype
+    torch.testing.assert_close(found, wanted, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=1e-2)
+
+
+def test_more_rows_go_the_library_s_way():
+    linear = nn.Linear(8, 8)
+    x = torch.randn(3, 40, 8)
+    torch.testing.assert_close(FewRowsLinear(linear, ["swapped"] * 6)(x), linear(x))
+
+
+def test_a_wrong_form_is_caught(monkeypatch):
+    monkeypatch.setitem(FORMS, "padded", lambda x, w, b: few_rows.plain(x, w, None))  # the mistake: no bias
+    linear = nn.Linear(8, 8)
+    x = torch.randn(1, 1, 8)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(FewRowsLinear(linear, ["padded"] * 6)(x), linear(x))
+
+
+def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch):
+    model, prompt = tiny().float(), [5, 9, 2, 44]
+    truth = greedy(model, prompt, 30)
+    bytes_before = {p.data_ptr() for p in model.parameters()}
+    install(model)
+    assert {p.data_ptr() for p in model.parameters()} == bytes_before  # shared, not copied
+    assert [t for s in steps(model, prompt, max_new_tokens=30) for t in s.emitted] == truth
+    assert few_rows.forms_of(model)
+
+    def again(*_):
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr(few_rows, "measure_forms", again)
+    install(tiny().float())
+
+
+def test_every_form_that_runs_is_timed():
+    with torch.no_grad():
+        times = measure_forms([nn.Linear(16, 16)], 1, seconds=0.001)
+    assert {"plain", "swapped", "padded"} <= set(times) and min(times.values()) > 0
