@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 
 from helpers.errors import CourseError
@@ -43,7 +45,37 @@ def hygiene(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-COMMANDS = {"check": check, "run": run, "notebooks": notebooks, "hygiene": hygiene}
+def lab(arguments: argparse.Namespace) -> int:
+    """JupyterLab on the learner's own copies; `python3` is this interpreter there, and `helpers` is found."""
+    from helpers.hashes import ROOT
+    from helpers.notebooks import copy_for_lab
+
+    target = ROOT / "work"
+    made, kept = copy_for_lab(target)
+    print(f"{len(made)} notebooks copied to {target.name}/, {len(kept)} of your own left as they are.", flush=True)
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={target}", *arguments.options]
+    return subprocess.call(command, cwd=target, env=os.environ | {"PYTHONPATH": paths})
+
+
+def models(arguments: argparse.Namespace) -> int:
+    from helpers import models
+
+    found = models.shipped()
+    for name, size in found.items():
+        made = models.card(name)
+        told = f", trained for {made['minutes']:.0f} minutes on {made['answers']:,} answers" if made else ""
+        print(f"[ok]      {name}: {size / 2**20:.1f} MiB{told}")
+    for name, command in models.MADE_BY.items():
+        if name not in found:
+            print(f"[missing] {name}: training it now; it resumes when it is stopped", flush=True)
+            status = subprocess.call([sys.executable, *command.split()[1:]])
+            if status:
+                return status
+    return 0
+
+
+COMMANDS = {"check": check, "run": run, "notebooks": notebooks, "hygiene": hygiene, "lab": lab, "models": models}
 
 
 def main() -> int:
@@ -58,6 +90,9 @@ def main() -> int:
     building = commands.add_parser("notebooks", help="build notebooks/*.ipynb from their sources")
     building.add_argument("--outputs-from", metavar="PROFILE", help="also take the outputs of the last run")
     commands.add_parser("hygiene", help="hold the notebooks to the rules of the house")
+    opening = commands.add_parser("lab", help="open JupyterLab on your own copy of the notebooks, in work/")
+    opening.add_argument("options", nargs="*", help="for JupyterLab itself, after --: -- --no-browser --port 9999")
+    commands.add_parser("models", help="say which models are there, and train what is missing")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments)

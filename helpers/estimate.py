@@ -42,6 +42,17 @@ class Shape:
         return cls(config.num_hidden_layers, sum(p.numel() for p in read), sum(p.nbytes for p in read), kv)
 
 
+def least_milliseconds(weight_bytes: float, bandwidth: float) -> float:
+    """The least time of a step, in ms: each weight has to come from memory once."""
+    return weight_bytes / bandwidth * 1e3
+
+
+def balance_rows(bytes_per_weight: float, bandwidth: float, rate: float) -> float:
+    """Rows at which arithmetic takes as long as reading: each weight of `bytes_per_weight` bytes is read once, and used
+    in 2 operations for every row."""
+    return rate / bandwidth * bytes_per_weight / 2
+
+
 @dataclass(frozen=True)
 class Measured:
     """One measured step of `name` in `dtype`: `rows` tokens at once, after `context` tokens."""

@@ -100,6 +100,7 @@ def execute(path: Path, copy: Path, parameters: dict, cell_timeout: int, watch: 
         cwd=path.parent,
         start_timeout=120,
         execution_timeout=cell_timeout,
+        coalesce_streams=True,  # a text that came piece by piece is one output
     )
 
 

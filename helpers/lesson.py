@@ -25,14 +25,15 @@ class Sizes:
     answers: int
     timed: int
     generated: int
+    rounds: int  # of each timing that is repeated
     shapes: tuple[str, ...]  # random shapes whose steps are timed
 
 
 SIZES = {
-    "smoke": Sizes(8, 4, 8, ("llama-50m",)),
-    "cpu": Sizes(100, 40, 100, ("llama-50m", "llama-150m", "llama-300m")),
-    "full": Sizes(450, 450, 1000, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
-    "gpu": Sizes(450, 100, 1000, ("llama-300m", "llama-1b", "llama-7b")),
+    "smoke": Sizes(8, 4, 8, 3, ("llama-50m", "llama-150m")),
+    "cpu": Sizes(100, 40, 100, 10, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
+    "full": Sizes(450, 450, 1000, 20, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
+    "gpu": Sizes(450, 100, 1000, 20, ("llama-300m", "llama-1b", "llama-7b", "mistral-7b")),
 }
 
 

@@ -135,6 +135,12 @@ def peak_memory(device: str = "cpu") -> dict[str, float]:
     return found
 
 
+def decode_tokens_per_second(steps: Sequence) -> float:
+    """Tokens per second after the prefill: what the decode steps emitted over the seconds that they took."""
+    decode = [step for step in steps if step.kind == "decode"]
+    return sum(len(step.emitted) for step in decode) / sum(step.seconds for step in decode)
+
+
 @dataclass(frozen=True)
 class Latency:
     """What a user feels, in milliseconds: time to first token (median), and between tokens; and tokens per second."""

@@ -16,7 +16,7 @@ from helpers.errors import CourseError
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "models"
 MADE_BY = {
     "base": "python -m helpers.training.pretrain --model base",
-    "draft": "python -m helpers.training.pretrain --model draft",
+    "draft": "python -m helpers.training.pretrain --model draft --steps 500 --bare-from 0.25",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

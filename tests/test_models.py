@@ -53,7 +53,7 @@ def test_a_pickle_is_never_read(folder, tmp_path_factory):
     shutil.copytree(folder / "base", place, dirs_exist_ok=True)
     (place / "model.safetensors").unlink()
     torch.save(tiny().state_dict(), place / "pytorch_model.bin")
-    with pytest.raises(CourseError, match="it needs config.json, a tokenizer and safetensors"):
+    with pytest.raises(CourseError, match=r"it needs config\.json, a tokenizer and safetensors"):
         load(place)
 
 

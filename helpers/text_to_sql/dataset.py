@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from helpers.errors import CourseError
-from helpers.text_to_sql.generator import Example, generate
+from helpers.text_to_sql.generator import Example, generate, generate_group
 from helpers.text_to_sql.names import DATA
 from helpers.text_to_sql.prompts import prompt_text
 
@@ -111,6 +111,16 @@ def kind_of(sql: str) -> str:
 def reserved_for_tests() -> frozenset[tuple[str, str]]:
     """What pretraining must never see: the tables and questions of validation and test, and the handwritten ones."""
     return frozenset(key(e) for split in ("validation", "test", "handwritten") for e in load_split(split))
+
+
+def fresh_examples(count: int, unseen: bool, seed: int = 990_000) -> list[Example]:
+    """Generated examples with at least one held-out word each, or with none at all."""
+    rng, examples = random.Random(seed), []
+    while len(examples) < count:
+        example = generate_group(rng.getrandbits(48), 1, seen_only=not unseen)[0]
+        if example.unseen == unseen:
+            examples.append(example)
+    return examples
 
 
 def token_lengths(examples: Iterable[Example], tokenizer) -> tuple[list[int], list[int]]:

@@ -8,8 +8,8 @@
     Hope that helps!<|end|>
 
 The base model answers like this, in prose with the SQL in a fence; the fine-tuned one with the SQL alone. During
-pretraining a third of the answers follow `<|sql|>` instead of `<|assistant|>` and are bare SQL: that makes training
-cheaper; no prompt of the course uses it.
+pretraining many answers follow `<|sql|>` instead of `<|assistant|>` and are bare SQL: that makes training cheaper; no
+prompt of the course uses it.
 """
 
 from __future__ import annotations

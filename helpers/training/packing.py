@@ -30,6 +30,10 @@ class Batch:
     weights: torch.Tensor  # of each label's loss
     answers: int  # how many answers it holds
 
+    def to(self, device: str) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(x.to(device) if torch.is_tensor(x) else x for x in vars(self).values()))
+
 
 @dataclass
 class _Group:

@@ -11,6 +11,8 @@ Seeded; a run that is killed resumes from its last checkpoint with the same data
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import json
 import math
 import random
@@ -24,10 +26,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers import models
 from helpers.machine import describe_machine
+from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
-from helpers.text_to_sql.generator import generate_group
-from helpers.text_to_sql.prompts import BARE, USER, chatty_answer, extract_sql, prompt_text
+from helpers.text_to_sql.prompts import ASSISTANT, BARE, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training.muon import Muon
 from helpers.training.packing import Batch, make_batch
@@ -35,7 +38,7 @@ from helpers.training.packing import Batch, make_batch
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {
     "base": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=4),
-    "draft": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=1),
+    "draft": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=2),  # fewer could not learn to copy
 }
 
 
@@ -44,7 +47,7 @@ class Settings:
     """What a run depends on; saved beside the checkpoint, and the same again when it resumes."""
 
     model: str = "base"
-    steps: int = 900
+    steps: int = 1800
     rows: int = 12
     length: int = 512
     seed: int = 0
@@ -83,6 +86,25 @@ class AheadHeads(nn.Module):
         return total / len(self.blocks)
 
 
+@torch.no_grad()
+def inherit(draft: LlamaForCausalLM, base: LlamaForCausalLM, batch: Batch) -> tuple[int, ...]:
+    """Give the draft the base's embeddings, last norm and, of its layers, those that together lose least on `batch`.
+
+    Returns the layers that were taken: the draft starts hundreds of steps ahead of random weights.
+    """
+    draft.load_state_dict(base.state_dict(), strict=False)
+    best, chosen = math.inf, ()
+    for taken in itertools.combinations(range(base.config.num_hidden_layers), draft.config.num_hidden_layers):
+        for here, there in enumerate(taken):
+            draft.model.layers[here].load_state_dict(base.model.layers[there].state_dict())
+        hidden = draft.model(batch.ids, attention_mask=batch.mask, position_ids=batch.positions).last_hidden_state
+        loss = F.cross_entropy(draft.lm_head(hidden).flatten(0, 1), batch.labels.flatten()).item()
+        if loss < best:
+            best, chosen, state = loss, taken, copy.deepcopy(draft.state_dict())
+    draft.load_state_dict(state)
+    return chosen
+
+
 def learning_rate(step: int, s: Settings) -> float:
     """The share of the peak rate: warm-up, plateau, linear decay."""
     decay_from = s.steps * (1 - s.decay_share)
@@ -108,14 +130,10 @@ def new_model(shape: dict, tokenizer) -> LlamaForCausalLM:
 @torch.no_grad()
 def evaluate(model, tokenizer, count: int, unseen: bool, bare: bool, seed: int = 990_000) -> float:
     """Execution accuracy on `count` generated examples with or without held-out words."""
-    rng, examples = random.Random(seed), []
-    while len(examples) < count:
-        example = generate_group(rng.getrandbits(48), 1, seen_only=not unseen)[0]
-        if example.unseen == unseen:
-            examples.append(example)
-    prompts = [
-        f"{USER}{e.context}\n{e.question}{BARE}" if bare else prompt_text(e.context, e.question) for e in examples
-    ]
+    examples = fresh_examples(count, unseen, seed)
+    prompts = [prompt_text(e.context, e.question) for e in examples]
+    if bare:
+        prompts = [p.replace(ASSISTANT, BARE) for p in prompts]
     answers = answer_in_batches(model, tokenizer, prompts, max_new_tokens=90 if bare else 200)
     return sum(right_answers(examples, answers, str if bare else extract_sql)) / count
 
@@ -130,6 +148,10 @@ class Run:
         self.tokenizer = self._tokenizer()
         torch.manual_seed(settings.seed)
         self.model = new_model(SHAPES[settings.model], self.tokenizer).to(device)
+        if settings.model == "draft" and not (folder / "checkpoint.pt").exists():
+            base, _ = models.load("base", device=device)
+            batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length, settings.bare_to).to(device)
+            print(f"starts from the base's layers {inherit(self.model, base, batch)}", flush=True)
         self.heads = AheadHeads(self.model.config.hidden_size, settings.ahead).to(device)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
@@ -181,11 +203,14 @@ class Run:
         print(f"resuming at step {self.step}", flush=True)
 
     def export(self, target: Path) -> None:
-        """The model in bf16 safetensors, with its tokenizer."""
-        import copy
-
+        """The model in bf16 safetensors with its tokenizer, and card.json: how it was made."""
         copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
+        curve = [json.loads(line) for line in (self.folder / "curve.jsonl").read_text().splitlines()]
+        card = {"parameters": sum(p.numel() for p in self.model.parameters()), "minutes": round(self.seconds / 60, 1),
+                "answers": self.answers, "machine": asdict(describe_machine()), "torch": torch.__version__,
+                "settings": asdict(self.settings), "curve": curve}  # fmt: skip
+        (target / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def train(run: Run, compiled: bool = True) -> None:
@@ -199,8 +224,8 @@ def train(run: Run, compiled: bool = True) -> None:
     smooth = None
     while run.step < s.steps:
         began = time.perf_counter()
-        batch = make_batch(run.tokenizer, s.seed, run.step, s.rows, s.length, bare_share(run.step, s))
-        batch = Batch(*(x.to(device) if torch.is_tensor(x) else x for x in vars(batch).values()))
+        torch.manual_seed(s.seed * 1_000_003 + run.step)  # a resumed run draws what it would have drawn
+        batch = make_batch(run.tokenizer, s.seed, run.step, s.rows, s.length, bare_share(run.step, s)).to(device)
         for optimizer, peak in zip(run.optimizers, run.peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * learning_rate(run.step, s)

@@ -1,0 +1,51 @@
+"""`python -m helpers ...` as a person types it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers import __main__ as commands
+from helpers import hashes, models
+
+
+def call(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["helpers", *words])
+    return commands.main()
+
+
+def test_models_lists_what_is_there_and_trains_what_is_missing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_bytes(bytes(2**20))
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    called = []
+    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
+    assert call(monkeypatch, "models") == 0
+    assert "[ok]      base: 1.0 MiB" in capsys.readouterr().out
+    assert [command[1:] for command in called] == [
+        ["-m", "helpers.training.pretrain", "--model", "draft", "--steps", "500", "--bare-from", "0.25"]
+    ]
+
+
+def test_models_passes_a_failure_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(subprocess, "call", lambda command: 3)
+    assert call(monkeypatch, "models") == 3
+
+
+def test_lab_copies_and_opens_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hashes, "ROOT", tmp_path)
+    called = {}
+    monkeypatch.setattr(subprocess, "call", lambda command, **more: called.update(more, command=command) or 0)
+    monkeypatch.setattr("helpers.notebooks.copy_for_lab", lambda target: ([target / "00.ipynb"], []))
+    assert call(monkeypatch, "lab", "--", "--no-browser") == 0
+    assert called["command"][-1] == "--no-browser" and called["cwd"] == tmp_path / "work"
+    assert str(tmp_path) in called["env"]["PYTHONPATH"]
+    assert "1 notebooks copied to work/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["run", "--profile", "fast"], ["run", "--only", "77"], ["run", "-p", "NOTHING=1"]])
+def test_a_mistake_is_one_sentence_and_status_2(monkeypatch, capsys, words):
+    assert call(monkeypatch, *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "there" in error.lower()

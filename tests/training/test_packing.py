@@ -1,0 +1,67 @@
+"""A packed row teaches exactly what a prompt alone would show."""
+
+import random
+
+import pytest
+import torch
+
+from helpers.text_to_sql.generator import generate_group
+from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, USER
+from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+from helpers.training.packing import collate, make_batch, make_group
+from helpers.training.pretrain import new_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    examples = training_mix(80)
+    return build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(0)
+    shape = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2)
+    return new_model(shape, tokenizer).double().eval()
+
+
+def logits(model, batch):
+    return model(batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits
+
+
+@torch.no_grad()
+def test_each_question_sees_its_schema_and_itself_alone(model, tokenizer):
+    groups = [make_group(generate_group(s, 3), tokenizer, random.Random(s), 1.0, 400) for s in (1, 2)]
+    packed = logits(model, collate([groups], 900, 0))[0]
+    start = 0
+    for seed, group in zip((1, 2), groups, strict=True):
+        for part, example in enumerate(generate_group(seed, 3), 1):
+            text = f"{USER}{example.context}\n{example.question}{BARE}{example.answer}{END}"
+            alone = model(torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])).logits[0]
+            where = [start + i for i, p in enumerate(group.parts) if p == part]
+            torch.testing.assert_close(packed[where], alone[-len(where) :], atol=1e-9, rtol=1e-9)
+        start += len(group.ids)
+
+
+@torch.no_grad()
+def test_a_mask_that_shows_other_questions_is_caught(model, tokenizer):
+    group = make_group(generate_group(1, 3), tokenizer, random.Random(1), 1.0, 400)
+    batch = collate([[group]], 500, 0)
+    right = logits(model, batch)
+    batch.mask = torch.ones(500, 500, dtype=torch.bool).tril()[None, None]  # the mistake: plain causal order
+    where = [i for i, p in enumerate(group.parts) if p == 3]
+    assert (logits(model, batch)[0, where] - right[0, where]).abs().max() > 1e-3
+
+
+def test_labels_are_the_next_tokens_and_only_answers_weigh_in_full(tokenizer):
+    group = make_group(generate_group(1, 2), tokenizer, random.Random(1), 0.0, 400)
+    opened = tokenizer.convert_tokens_to_ids(ASSISTANT)
+    first = group.ids.index(opened)
+    assert group.labels[first] == group.ids[first + 1] and group.weights[first] == 1.0
+    assert group.weights[first - 1] == 0.1 and set(group.weights[: group.parts.count(0)]) == {0.0}
+
+
+def test_a_step_s_batch_depends_on_seed_and_step_alone(tokenizer):
+    one, same, other = (make_batch(tokenizer, 0, step, 2, 256, 0.5) for step in (3, 3, 4))
+    assert torch.equal(one.ids, same.ids) and not torch.equal(one.ids, other.ids)
+    assert one.answers == same.answers > 0

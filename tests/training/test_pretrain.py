@@ -1,0 +1,115 @@
+"""A run resumes where it was killed, learns something, and leaves a model that loads."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import models
+from helpers.training import pretrain
+from helpers.training.muon import Muon, orthogonalize
+from helpers.training.pretrain import AheadHeads, Run, Settings, bare_share, inherit, learning_rate, new_model, train
+
+TINY = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2)
+SETTINGS = dict(steps=6, rows=1, length=256, eval_every=100, save_every=3, ahead=2, warmup=2)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+
+    examples = training_mix(60)
+    tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+    monkeypatch.setitem(pretrain.SHAPES, "base", TINY)
+    monkeypatch.setattr(Run, "_tokenizer", lambda self: tokenizer)
+    return tmp_path
+
+
+def weights(run):
+    return torch.cat([p.flatten() for p in run.model.parameters()])
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(small, monkeypatch):
+    whole = Run(Settings(**SETTINGS), small / "whole", "cpu")
+    train(whole, compiled=False)
+    killed = Run(Settings(**SETTINGS), small / "killed", "cpu")
+    real = pretrain.make_batch
+
+    def stop(tokenizer, seed, step, *rest):
+        if step == 4:
+            raise KeyboardInterrupt
+        return real(tokenizer, seed, step, *rest)
+
+    monkeypatch.setattr(pretrain, "make_batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, compiled=False)
+    monkeypatch.setattr(pretrain, "make_batch", real)
+    resumed = Run(Settings(**SETTINGS), small / "killed", "cpu")
+    assert resumed.step == 3
+    train(resumed, compiled=False)
+    assert resumed.answers == whole.answers
+    torch.testing.assert_close(weights(resumed)[:2000], weights(whole)[:2000], atol=0.02, rtol=0.1)
+
+
+def test_the_exported_model_loads_with_its_card(small, monkeypatch):
+    run = Run(Settings(**SETTINGS | {"steps": 2, "eval_every": 1}), small / "run", "cpu")
+    monkeypatch.setattr(pretrain, "evaluate", lambda *rest, **more: 0.5)
+    train(run, compiled=False)
+    run.export(small / "base")
+    model, tokenizer = models.load(small / "base", "bfloat16")
+    assert model.dtype == torch.bfloat16 and tokenizer.eos_token == "<|end|>"
+    card = json.loads((small / "base" / "card.json").read_text())
+    assert card["answers"] > 0 and [row["unseen"] for row in card["curve"]] == [0.5, 0.5]
+
+
+def test_a_draft_inherits_the_layers_that_lose_least(small):
+    run = Run(Settings(**SETTINGS), small / "run", "cpu")
+    base = new_model(TINY | {"num_hidden_layers": 3}, run.tokenizer).eval()
+    draft = new_model(TINY, run.tokenizer)
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 0.5)
+    taken = inherit(draft, base, batch)
+    assert len(taken) == 2 and list(taken) == sorted(taken)
+    for here, there in enumerate(taken):
+        for name, value in draft.model.layers[here].state_dict().items():
+            assert torch.equal(value, base.model.layers[there].state_dict()[name])
+    assert torch.equal(draft.model.embed_tokens.weight, base.model.embed_tokens.weight)
+
+
+def test_schedules():
+    s = Settings(steps=1000, warmup=10, decay_share=0.4, bare_from=0.8, bare_to=0.2)
+    assert learning_rate(0, s) == 0.1 and learning_rate(500, s) == 1.0
+    assert learning_rate(800, s) == pytest.approx(0.5) and learning_rate(999, s) < 0.01
+    assert (
+        bare_share(0, s) == 0.8
+        and bare_share(500, s) == pytest.approx(0.5)
+        and bare_share(999, s) == pytest.approx(0.2)
+    )
+
+
+def test_orthogonalize_evens_out_the_singular_values():
+    torch.manual_seed(0)
+    for shape in ((32, 64), (64, 32)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert values.min() > 0.4 and values.max() < 1.4
+
+
+def test_muon_goes_downhill():
+    torch.manual_seed(0)
+    goal, weight = torch.randn(8, 8), torch.nn.Parameter(torch.zeros(8, 8))
+    optimizer = Muon([weight], lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = ((weight - goal) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.4 * (goal**2).mean()
+
+
+def test_heads_never_look_into_the_next_question(small):
+    run = Run(Settings(**SETTINGS), small / "run", "cpu")
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 1.0)
+    hidden = torch.randn(1, 256, 32)
+    loss = AheadHeads(32, 2).loss(hidden, run.model.lm_head, batch, keep=1.0)
+    batch.labels = batch.labels.clone()
+    last = (batch.positions[0, 1:] != batch.positions[0, :-1] + 1).nonzero().flatten()
+    assert torch.isfinite(loss) and len(last) > 0
