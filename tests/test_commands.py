@@ -22,9 +22,7 @@ def test_models_lists_what_is_there_and_trains_what_is_missing(tmp_path, monkeyp
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
     assert call(monkeypatch, "models") == 0
     assert "[ok]      base: 1.0 MiB" in capsys.readouterr().out
-    assert [command[1:] for command in called] == [
-        ["-m", "helpers.training.pretrain", "--model", "draft", "--steps", "500", "--bare-from", "0.25"]
-    ]
+    assert [command[1:] for command in called] == [models.MADE_BY["draft"].split()[1:]]
 
 
 def test_models_passes_a_failure_on(tmp_path, monkeypatch):

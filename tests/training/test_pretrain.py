@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(small, monkeypatch):
     assert resumed.step == 3
     train(resumed, compiled=False)
     assert resumed.answers == whole.answers
-    torch.testing.assert_close(weights(resumed)[:2000], weights(whole)[:2000], atol=0.02, rtol=0.1)
+    torch.testing.assert_close(weights(resumed), weights(whole))
 
 
 def test_the_exported_model_loads_with_its_card(small, monkeypatch):
@@ -79,11 +79,7 @@ def test_schedules():
     s = Settings(steps=1000, warmup=10, decay_share=0.4, bare_from=0.8, bare_to=0.2)
     assert learning_rate(0, s) == 0.1 and learning_rate(500, s) == 1.0
     assert learning_rate(800, s) == pytest.approx(0.5) and learning_rate(999, s) < 0.01
-    assert (
-        bare_share(0, s) == 0.8
-        and bare_share(500, s) == pytest.approx(0.5)
-        and bare_share(999, s) == pytest.approx(0.2)
-    )
+    assert [bare_share(step, s) for step in (0, 500, 999)] == pytest.approx([0.8, 0.5, 0.2], abs=1e-9)
 
 
 def test_orthogonalize_evens_out_the_singular_values():
@@ -105,11 +101,18 @@ def test_muon_goes_downhill():
     assert loss < 0.4 * (goal**2).mean()
 
 
-def test_heads_never_look_into_the_next_question(small):
+def test_a_head_is_judged_by_its_own_token_of_the_same_question(small):
     run = Run(Settings(**SETTINGS), small / "run", "cpu")
     batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 1.0)
-    hidden = torch.randn(1, 256, 32)
-    loss = AheadHeads(32, 2).loss(hidden, run.model.lm_head, batch, keep=1.0)
-    batch.labels = batch.labels.clone()
-    last = (batch.positions[0, 1:] != batch.positions[0, :-1] + 1).nonzero().flatten()
-    assert torch.isfinite(loss) and len(last) > 0
+    heads, hidden = AheadHeads(32, 2), torch.randn(1, 256, 32)
+    wanted = 0.0
+    for i, block in enumerate(heads.blocks, 1):
+        torch.nn.init.normal_(block.weight)
+        said = run.model.lm_head(hidden[0] + torch.nn.functional.silu(block(hidden[0]))).log_softmax(-1)
+        costs = [
+            -said[t, batch.labels[0, t + i]] for t in range(256 - i)
+            if batch.weights[0, t] == 1 and batch.labels[0, t + i] != -100
+            and batch.positions[0, t + i] == batch.positions[0, t] + i
+        ]  # fmt: skip
+        wanted += sum(costs) / len(costs) / 2
+    torch.testing.assert_close(heads.loss(hidden, run.model.lm_head, batch, keep=1.0), wanted)
