@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from helpers.errors import CourseError
 
@@ -26,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def notebooks(arguments: argparse.Namespace) -> int:
+    from helpers import readme
     from helpers.notebooks import build_notebooks, refresh_outputs
 
     for path in build_notebooks():
@@ -33,6 +35,11 @@ def notebooks(arguments: argparse.Namespace) -> int:
     if arguments.outputs_from:
         for path in refresh_outputs(arguments.outputs_from):
             print(f"took the outputs of {path.name}")
+    if arguments.keep_as:
+        for path in readme.keep_reference(arguments.keep_as):
+            print(f"kept {path.name} as a result of {arguments.keep_as}")
+    if readme.refresh():
+        print("refreshed the README's table")
     return 0
 
 
@@ -42,6 +49,8 @@ def hygiene(arguments: argparse.Namespace) -> int:
 
     problems = rules.hygiene(notebook_files())
     print("\n".join(problems) or "The notebooks keep the rules of the house.")
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in Path(__file__).parent.rglob("*.py"))
+    print(f"helpers/ has {lines:,} lines; about 6,000 is the ceiling.")
     return 1 if problems else 0
 
 
@@ -89,6 +98,9 @@ def main() -> int:
     running.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     building = commands.add_parser("notebooks", help="build notebooks/*.ipynb from their sources")
     building.add_argument("--outputs-from", metavar="PROFILE", help="also take the outputs of the last run")
+    building.add_argument(
+        "--keep-as", metavar="MACHINE", help="keep the full profile's results as those of this machine"
+    )
     commands.add_parser("hygiene", help="hold the notebooks to the rules of the house")
     opening = commands.add_parser("lab", help="open JupyterLab on your own copy of the notebooks, in work/")
     opening.add_argument("options", nargs="*", help="for JupyterLab itself, after --: -- --no-browser --port 9999")

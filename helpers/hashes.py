@@ -20,6 +20,7 @@ NOT_MEASURED = {
     "hashes",
     "notebooks",
     "plots",
+    "readme",
     "report",
     "results",
     "results_schema",

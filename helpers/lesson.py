@@ -32,7 +32,7 @@ class Sizes:
 SIZES = {
     "smoke": Sizes(8, 4, 8, 3, ("llama-50m", "llama-150m")),
     "cpu": Sizes(100, 40, 100, 10, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
-    "full": Sizes(450, 450, 1000, 20, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
+    "full": Sizes(450, 150, 1000, 20, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
     "gpu": Sizes(450, 100, 1000, 20, ("llama-300m", "llama-1b", "llama-7b", "mistral-7b")),
 }
 

@@ -359,7 +359,7 @@ from helpers.decoding.generate import steps
 from helpers.text_to_sql.prompts import prompt_for
 
 prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in test]
-few = prompts[: max(4, sizes.timed // 4)]
+few = prompts[: max(4, sizes.timed // 4)]  # enough to see noise
 
 
 def ours(ids):

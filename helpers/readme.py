@@ -1,0 +1,70 @@
+"""The README's table of notebooks, made from the notebooks and the reference results: no number is typed by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+
+from helpers import hashes
+from helpers.notebooks import notebook_files
+from helpers.results import build_root, load, write_whole
+
+BEGIN, END = "<!-- notebooks: made by `python -m helpers notebooks` -->", "<!-- end of notebooks -->"
+SAME = "start.identical_to_hf_generate"
+HEADLINES = {
+    "00_start_here": f"{{{SAME}.count}} of {{{SAME}.of}} answers identical to `generate`, "
+    "{start.decode_vs_hf_generate:.2f} times as fast; SQL right for {start.base_execution_accuracy:.1%}",
+}
+
+
+def reference_folder(root: Path = hashes.ROOT) -> Path | None:
+    """The first named machine under data/reference_results; None while there is none."""
+    found = sorted(p for p in (root / "data" / "reference_results").glob("*") if (p / "full").is_dir())
+    return found[0] if found else None
+
+
+def table(root: Path = hashes.ROOT) -> str:
+    """A row for each notebook: its question, the machine's minutes, its result on the reference machine."""
+    rows = ["| notebook | its question | minutes here | what was measured |", "|---|---|---|---|"]
+    for path in notebook_files(root):
+        notebook = nbformat.read(path, as_version=4)
+        question = re.search(r"\*\*(.+?)\*\*", notebook.cells[0].source, re.DOTALL).group(1)
+        seconds = notebook.metadata.get("course", {}).get("seconds")
+        minutes = f"{max(1, round(seconds / 60))}" if seconds else "not run yet"
+        link = f"[{path.stem.replace('_', ' ')}]({path.relative_to(root).as_posix()})"
+        rows.append(f"| {link} | {question} | {minutes} | {headline(path.stem, root)} |")
+    return "\n".join(rows)
+
+
+def headline(name: str, root: Path = hashes.ROOT) -> str:
+    """The sentence that sums a notebook up, with the numbers of the reference machine."""
+    folder = reference_folder(root)
+    if folder is None or name not in HEADLINES or not (folder / "full" / f"{name}.json").exists():
+        return ""
+    document = load("full", name, folder)
+    values = {key: row["value"] for key, row in document["metrics"].items()}
+    values |= {f"{key}.{part}": row[part] for key, row in document["invariants"].items() for part in ("count", "of")}
+    return re.sub(r"\{([\w.]+)(?::([^}]+))?\}", lambda m: format(values[m[1]], m[2] or ""), HEADLINES[name])
+
+
+def refresh(root: Path = hashes.ROOT) -> bool:
+    """Put the table into README.md; returns whether it changed."""
+    path = root / "README.md"
+    text = path.read_text(encoding="utf-8")
+    made = f"{BEGIN}\n{table(root)}\n{END}"
+    new = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
+    if new != text:
+        write_whole(path, new)
+    return new != text
+
+
+def keep_reference(machine: str, profile: str = "full", root: Path = hashes.ROOT) -> list[Path]:
+    """Copy a profile's results to data/reference_results/<machine>, as they were measured."""
+    kept = []
+    for path in sorted((build_root() / "results" / profile).glob("[0-9]*.json*")):
+        if ".predictions" not in path.name:
+            kept.append(write_whole(root / "data" / "reference_results" / machine / profile / path.name,
+                                    path.read_text(encoding="utf-8")))  # fmt: skip
+    return kept

@@ -1,0 +1,46 @@
+"""Every notebook from top to bottom under `smoke`, as CI runs it; and 00 with another architecture."""
+
+import json
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from helpers import runner
+from helpers.notebooks import notebook_files
+from helpers.results import load
+from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+
+NOTEBOOKS = [path.stem for path in notebook_files()]
+
+
+def run(tmp_path, number, **parameters):
+    said = []
+    status = runner.run("smoke", [number], parameters=parameters, output_root=tmp_path, say=said.append)
+    assert status == 0, "\n".join(said)
+    return tmp_path
+
+
+@pytest.mark.papermill
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_runs_and_its_results_keep_the_contract(tmp_path, name):
+    run(tmp_path, name.split("_")[0])
+    document = load("smoke", name, tmp_path / "results")
+    assert document["metrics"] and all(row["holds"] for row in document["invariants"].values())
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+@pytest.mark.papermill
+def test_00_runs_with_a_tiny_qwen2(tmp_path):
+    torch.manual_seed(0)
+    examples = training_mix(60)
+    tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, bos_token_id=None,
+                         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    place = tmp_path / "a folder with spaces"
+    Qwen2ForCausalLM(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    run(tmp_path / "out", "00", MODEL_ID=str(place))
+    document = json.loads((tmp_path / "out" / "results" / "smoke" / "00_start_here.json").read_text())
+    assert document["invariants"]["start.identical_to_hf_generate"]["holds"]
