@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from helpers.decoding.generate import Completion, stream
 from helpers.errors import CourseError
@@ -34,7 +35,7 @@ def show_rows(schema: str, sql: str | None) -> str:
     if sql is None:
         return "There is no SQL in this answer."
     try:
-        with filled_database(schema, sql) as database:
+        with closing(filled_database(schema, sql)) as database:
             rows = run_sql(sql, database)
     except ExecutionError as error:
         return f"The SQL does not run: {error}"

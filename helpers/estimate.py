@@ -37,6 +37,8 @@ class Shape:
         tied = model.get_output_embeddings().weight is looked_up
         read = [p for p in model.parameters() if tied or p is not looked_up]
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+            heads = 1  # Falcon's way to say so
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         kv = 2 * config.num_hidden_layers * heads * size * looked_up.element_size()
         return cls(config.num_hidden_layers, sum(p.numel() for p in read), sum(p.nbytes for p in read), kv)
@@ -67,7 +69,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class StepTime:
-    """The fitted equation: seconds of overhead a layer; bytes per second and operations per second of each dtype."""
+    """The fitted equation: seconds of overhead a layer; bytes per second and operations per second of each dtype,
+    infinite where they could not be seen."""
 
     form: str
     overhead: float
@@ -108,8 +111,11 @@ def fit(points: Sequence[Measured], form: str = "sum", rounds: int = 30) -> Step
         raise CourseError(
             f"{len(points)} points don't fix {1 + 2 * len(dtypes)} unknowns: measure more shapes or rows."
         )
+    for dtype in dtypes:
+        if len({p.rows for p in points if p.dtype == dtype}) < 2:
+            raise CourseError(f"All {dtype} points have as many rows: reading and computing can't be told apart.")
     computes = [p.rows >= 16 for p in points]
-    equation = None
+    best, least = None, np.inf
     for _ in range(rounds if form == "max" else 1):
         table = np.zeros((len(points), 1 + 2 * len(dtypes)))
         for i, p in enumerate(points):
@@ -121,14 +127,17 @@ def fit(points: Sequence[Measured], form: str = "sum", rounds: int = 30) -> Step
             if form == "sum" or computes[i]:
                 table[i, d + 1] = 2 * p.rows * p.shape.parameters
         costs = _positive_least_squares(table / np.array([[p.seconds] for p in points]), np.ones(len(points)))
-        inverse = [1 / max(c, 1e-18) for c in costs]
+        inverse = [1 / c if c > 0 else np.inf for c in costs]  # a cost that can't be seen here
         equation = StepTime(form, float(costs[0]), dict(zip(dtypes, inverse[1::2])), dict(zip(dtypes, inverse[2::2])))
+        error = sum(e * e for e in errors(equation, points))
+        if error < least:
+            best, least = equation, error
         terms = [equation.terms(p.shape, p.dtype, p.rows, p.context) for p in points]
         now = [t["arithmetic"] > t["weights"] for t in terms]
         if now == computes:
             break
         computes = now
-    return equation
+    return best
 
 
 def _positive_least_squares(table: np.ndarray, goal: np.ndarray) -> np.ndarray:

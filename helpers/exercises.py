@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from math import isclose
+from numbers import Real
 
 
 def check(yours: Callable, reference: Callable, cases: Sequence[tuple], tolerance: float = 1e-6) -> Callable:
@@ -17,13 +18,14 @@ def check(yours: Callable, reference: Callable, cases: Sequence[tuple], toleranc
         try:
             found = yours(*case)
         except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1].lineno
-            print(f"It raised {type(error).__name__} at line {line}: {error}. Going on with the reference.")
+            own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == yours.__code__.co_filename]
+            line = f" at line {own[-1].lineno}" if own else ""  # none: it could not even be called like this
+            print(f"It raised {type(error).__name__}{line}: {error}. Going on with the reference.")
             return reference
         if found is None:
             print("Not attempted (it returns None): going on with the reference.")
             return reference
-        if not isinstance(found, (int, float)) or isinstance(found, bool):
+        if not isinstance(found, Real) or isinstance(found, bool):
             print(f"It returned a {type(found).__name__}, not a number. Going on with the reference.")
             return reference
         if not isclose(found, wanted, rel_tol=tolerance):

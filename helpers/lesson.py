@@ -60,7 +60,8 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
 
     place = folder_of(model_id)  # fails early, before anything is measured
     machine = describe_machine()
-    torch.set_num_threads(machine.cores)
+    if "OMP_NUM_THREADS" not in os.environ:  # two threads on one physical core slow each other down
+        torch.set_num_threads(min(machine.cores, machine.physical_cores))
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from the old generator
     torch.manual_seed(seed)
@@ -74,8 +75,8 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
     calm = is_calm()
     print(f"{name}, profile {profile}: {sizes.answers} prompts for answers, {sizes.timed} for times, seed {seed}")
     bf16 = "native" if machine.bf16_is_native else "emulated"
-    gpu = machine.accelerator or "no GPU"
-    print(f"machine: {machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
+    gpu, threads = machine.accelerator or "no GPU", torch.get_num_threads()
+    print(f"machine: {machine.cpu}, {threads} threads, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
     print(f"versions: Python {'.'.join(map(str, sys.version_info[:3]))}, {versions}")
     print(f"everything below is measured here; {calm.verdict}")
     return Lesson(name, profile, device, str(model_id), seed, sizes, results)

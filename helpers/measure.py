@@ -84,16 +84,20 @@ def interleave(arms: Mapping[str, Callable], items: Sequence, *, rounds: int = 1
     return timed
 
 
-def speedup(base: Sequence[float], fast: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Comparison:
-    """Total seconds of `base` over those of `fast`, item by item the same work, with a bootstrap over the items."""
+def speedup(base: Sequence[float], fast: Sequence[float], *, of: Callable = np.sum, resamples: int = 2000,
+            seed: int = 0) -> Comparison:  # fmt: skip
+    """Total seconds of `base` over those of `fast`, item by item the same work, with a bootstrap over the items.
+
+    For rounds of one and the same work, `of=np.median` compares the medians.
+    """
     if len(base) != len(fast) or len(base) < 2:
         raise CourseError(
             f"A comparison needs the same items on both sides, two at least, not {len(base)}, {len(fast)}."
         )
     a, b = np.asarray(base, float), np.asarray(fast, float)
     picks = np.random.default_rng(seed).integers(0, len(a), (resamples, len(a)))
-    low, high = np.percentile(a[picks].sum(1) / b[picks].sum(1), (2.5, 97.5))
-    return Comparison(float(a.sum() / b.sum()), float(low), float(high), len(a))
+    low, high = np.percentile(of(a[picks], axis=1) / of(b[picks], axis=1), (2.5, 97.5))
+    return Comparison(float(of(a) / of(b)), float(low), float(high), len(a))
 
 
 def seconds_of(call: Callable[[], object], *, repeats: int = 20, warmup: int = 3, device: str = "cpu") -> float:
@@ -116,15 +120,17 @@ def bandwidth(megabytes: int = 512, repeats: int = 15, device: str = "cpu") -> f
     return data.nbytes / seconds_of(lambda: data.sum(), repeats=repeats, device=device)
 
 
-def matmul_rate(dtype: torch.dtype = torch.float32, size: int = 1024, repeats: int = 15, device: str = "cpu") -> float:
+def matmul_rate(dtype: torch.dtype = torch.float32, size: int | None = None, repeats: int = 15,
+                device: str = "cpu") -> float:  # fmt: skip
     """Floating-point operations per second of one large matrix product (2 x size^3 of them)."""
+    size = size or (1024 if torch.device(device).type == "cpu" else 8192)  # long enough to hide the launch
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / seconds_of(lambda: a @ b, repeats=repeats, device=device)
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of all weights, shared ones counted once."""
-    return sum(p.nbytes for p in {p.data_ptr(): p for p in model.parameters()}.values())
+    return sum(p.nbytes for p in model.parameters())
 
 
 def peak_memory(device: str = "cpu") -> dict[str, float]:
@@ -136,8 +142,11 @@ def peak_memory(device: str = "cpu") -> dict[str, float]:
 
 
 def decode_tokens_per_second(steps: Sequence) -> float:
-    """Tokens per second after the prefill: what the decode steps emitted over the seconds that they took."""
+    """Tokens per second after the prefill: what the decode steps emitted over the seconds that they took; 0 without
+    decode steps."""
     decode = [step for step in steps if step.kind == "decode"]
+    if not decode:
+        return 0.0
     return sum(len(step.emitted) for step in decode) / sum(step.seconds for step in decode)
 
 

@@ -52,17 +52,25 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
 
     The model is in eval mode. Only safetensors are read, and no code that comes with a model is run.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
     place, dtype = folder_of(name), dtype_of(dtype)
     logging.disable_progress_bar()  # it writes to stderr, even in a notebook
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        model = model.to(device).eval()
+    except torch.OutOfMemoryError:
+        raise CourseError(f"{device} has no room for {name}: take a smaller model, or free its memory.") from None
     except Exception as error:
         raise CourseError(_trouble(name, place, error)) from error
-    return model.to(device).eval(), tokenizer
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    # Plain greedy on both sides of a comparison: a model's own repetition penalty would change `generate` alone.
+    model.generation_config = GenerationConfig(
+        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model, tokenizer
 
 
 def folder_of(name: str | Path) -> str:

@@ -74,6 +74,35 @@ def step_time_vs_bytes(
     return ax
 
 
+def time_vs_rows(
+    groups: Mapping[str, Sequence[tuple[int, float]]],
+    balance: Mapping[str, float] | None = None,
+    *,
+    title: str,
+    time_label: str = "time of a step (that with 1 row = 1)",
+    ax: Axes | None = None,
+) -> Axes:
+    """Relative step times over the rows of a step, on logarithmic axes, a line for each group; `balance` marks rows."""
+    ax = _axes(ax, title, time_label)
+    for place, (name, points) in enumerate(groups.items()):
+        look = {"color": COLORS[place // 2 % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+        ax.plot(*zip(*points, strict=True), linestyle="-" if place % 2 == 0 else "--", label=name, **look)
+    rows = sorted({row for points in groups.values() for row, _ in points})
+    ax.plot(rows, rows, color="#555555", linestyle=":", marker="", label="if rows cost in full")
+    for name, row in (balance or {}).items():
+        ax.axvline(row, color="#555555", linewidth=0.8)
+        ax.annotate(
+            name, (row, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=8
+        )
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xticks(rows, [str(row) for row in rows])
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="rows in a step (tokens)", ylabel=time_label)
+    ax.legend(fontsize=8)
+    return ax
+
+
 def timeline_of_steps(
     lanes: Mapping[str, Sequence[tuple[float, float, int]]],
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 
 from helpers import hashes
+from helpers.errors import CourseError
 from helpers.notebooks import notebook_files
 from helpers.results import build_root, load, write_whole
 
@@ -53,6 +54,8 @@ def refresh(root: Path = hashes.ROOT) -> bool:
     """Put the table into README.md; returns whether it changed."""
     path = root / "README.md"
     text = path.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise CourseError(f"README.md has lost the line {BEGIN} or {END}: put both back where the table belongs.")
     made = f"{BEGIN}\n{table(root)}\n{END}"
     new = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
     if new != text:
@@ -63,7 +66,12 @@ def refresh(root: Path = hashes.ROOT) -> bool:
 def keep_reference(machine: str, profile: str = "full", root: Path = hashes.ROOT) -> list[Path]:
     """Copy a profile's results to data/reference_results/<machine>, as they were measured."""
     kept = []
-    for path in sorted((build_root() / "results" / profile).glob("[0-9]*.json*")):
+    found = sorted((build_root() / "results" / profile).glob("[0-9]*.json*"))
+    if not found:
+        raise CourseError(
+            f"There are no results of {profile} to keep: `python -m helpers run --profile {profile}` first."
+        )
+    for path in found:
         if ".predictions" not in path.name:
             kept.append(write_whole(root / "data" / "reference_results" / machine / profile / path.name,
                                     path.read_text(encoding="utf-8")))  # fmt: skip

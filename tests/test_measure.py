@@ -38,12 +38,18 @@ def test_a_real_difference_is_called_real_and_a_false_one_is_not():
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(1)
-    covered = 0
+    covered, widths = 0, []
     for i in range(100):
         work = rng.uniform(1, 3, 40)
         found = speedup(1.5 * work * rng.normal(1, 0.1, 40), work * rng.normal(1, 0.1, 40), resamples=400, seed=i)
         covered += found.low <= 1.5 <= found.high
-    assert covered >= 85
+        widths.append(found.high - found.low)
+    assert covered >= 85 and np.median(widths) < 0.2
+
+
+def test_medians_of_rounds_ignore_a_hiccup():
+    found = speedup([2.0, 2.1, 2.0, 2.0, 50.0], [1.0, 1.0, 1.0, 1.05, 1.0], of=np.median)
+    assert found.ratio == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("sides", [([1.0], [1.0]), ([1.0, 2.0], [1.0])])

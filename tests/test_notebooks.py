@@ -39,8 +39,13 @@ def test_00_runs_with_a_tiny_qwen2(tmp_path):
                          num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, bos_token_id=None,
                          eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
     place = tmp_path / "a folder with spaces"
-    Qwen2ForCausalLM(config).save_pretrained(place)
+    model = Qwen2ForCausalLM(config)
+    for p in model.parameters():  # the default spread makes a model say one token for ever
+        p.data.mul_(6 if p.ndim == 2 else 1)
+    model.save_pretrained(place)
     tokenizer.save_pretrained(place)
     run(tmp_path / "out", "00", MODEL_ID=str(place))
     document = json.loads((tmp_path / "out" / "results" / "smoke" / "00_start_here.json").read_text())
     assert document["invariants"]["start.identical_to_hf_generate"]["holds"]
+    lines = (tmp_path / "out" / "results" / "smoke" / "00_start_here.prompts.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["text"] for line in lines}) > 1

@@ -4,7 +4,7 @@ import matplotlib
 import pytest
 
 from helpers.errors import CourseError
-from helpers.plots import bars_with_intervals, step_time_vs_bytes, timeline_of_steps, use_style
+from helpers.plots import bars_with_intervals, step_time_vs_bytes, time_vs_rows, timeline_of_steps, use_style
 
 matplotlib.use("Agg")
 
@@ -35,6 +35,12 @@ def test_points_line_and_lanes():
     assert len(ax.lines) == 2 and ax.get_ylabel() == "time of a step (ms)"
     ax = timeline_of_steps({"greedy": [(0, 3, 1), (3, 3, 1)], "medusa": [(0, 4, 3)]}, title="The race")
     assert [text.get_text() for text in ax.texts] == ["1", "1", "3"]
+
+
+def test_rows_stand_beside_their_full_cost():
+    ax = time_vs_rows({"a": [(1, 1.0), (8, 2.0)], "b": [(1, 1.0), (8, 9.0)]}, {"balance": 5.0}, title="Rows")
+    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["a", "b", "if rows cost in full"]
+    assert list(ax.get_xticks()) == [1, 8] and ax.texts[0].get_text() == "balance"
 
 
 def test_refuses_a_chart_without_title_or_unit():

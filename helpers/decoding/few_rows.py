@@ -2,20 +2,22 @@
 
 With one row the library's default is a matrix-vector kernel that may run at a third of the memory's bandwidth; the
 same product written otherwise can be twice as fast, and which way wins changes with the rows, the dtype and the machine
-(notebook 00). Both sides of every comparison in the course use what was found here.
+(notebook 00). Both sides of a comparison in the course use what was found here.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.machine import describe_machine
+from helpers.machine import describe_machine, is_calm
 from helpers.results import build_root, write_whole
 
 ROWS = (1, 2, 4, 8, 16, 32)  # what is measured; other counts use the next larger one
@@ -43,7 +45,10 @@ def mkldnn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-FORMS: dict[str, Form] = {"plain": plain, "swapped": swapped, "padded": padded, "mkldnn": mkldnn}
+FORMS: dict[str, Form] = {"plain": plain, "swapped": swapped, "padded": padded}
+if torch.backends.mkldnn.is_available():  # not on every build: Apple's has none
+    FORMS["mkldnn"] = mkldnn
+MARGIN = 0.95  # the library's default stays unless another form takes less than this share of its time
 
 
 class FewRowsLinear(nn.Module):
@@ -63,53 +68,61 @@ class FewRowsLinear(nn.Module):
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
-def measure_forms(linears: Sequence[nn.Linear], rows: int, seconds: float = 0.02) -> dict[str, float]:
-    """Seconds for one layer by each form: the forms take turns over all `linears` of one shape, so that a weight has
-    left the cache when its turn comes again, as it has in a real step; the minimum of the turns."""
-    weight = linears[0].weight
-    x = torch.randn(rows, linears[0].in_features, dtype=weight.dtype, device=weight.device)
-    times: dict[str, list[float]] = {}
-    for name, form in FORMS.items():
-        try:
-            form(x, weight, linears[0].bias)
-            times[name] = []
-        except (RuntimeError, NotImplementedError):  # not for this device or dtype
-            continue
-    spent = 0.0
-    while spent < seconds * len(times) or len(times["plain"]) < 5:
-        for name in times:
-            began = time.perf_counter()
+def measure_forms(linears: Sequence[nn.Linear], rows: int, turns: int = 5) -> dict[tuple, dict[str, float]]:
+    """Seconds of a layer of each shape by each form. The forms take turns over all the model's layers in order, so that
+    a weight has left the processor's cache when its turn comes again, as far as it would have in a real step."""
+    inputs = {n: torch.randn(rows, n, dtype=linears[0].weight.dtype) for n in {each.in_features for each in linears}}
+    best: dict[tuple, dict[str, float]] = {}
+    for _ in range(turns + 1):
+        for name, form in FORMS.items():
+            took: dict[tuple, float] = {}
             for linear in linears:
-                FORMS[name](x, linear.weight, linear.bias)
-            times[name].append((time.perf_counter() - began) / len(linears))
-            spent += times[name][-1] * len(linears)
-    return {name: min(found) for name, found in times.items()}
+                x, shape = inputs[linear.in_features], tuple(linear.weight.shape)
+                began = time.perf_counter()
+                form(x, linear.weight, linear.bias)
+                took[shape] = took.get(shape, 0.0) + time.perf_counter() - began
+            for shape, seconds in took.items():
+                found = best.setdefault(shape, {})
+                found[name] = min(seconds, found.get(name, seconds))
+    return best
+
+
+def fastest(times: dict[str, float]) -> str:
+    """The form that takes least time; the default where the difference is within the noise."""
+    name = min(times, key=times.get)
+    return name if times[name] < MARGIN * times["plain"] else "plain"
 
 
 @torch.inference_mode()
 def install(model: nn.Module) -> nn.Module:
     """Replace the model's nn.Linear layers, in place, by ones that take the fastest form for few rows.
 
-    What is fastest is measured once for each machine, dtype and shape, and kept in build/few_rows.json; on a GPU the
-    model stays as it is, since kernels run behind the clock there. Returns the model.
+    What is fastest is measured once for each machine, model shape and dtype, and kept in build/few_rows.json if the
+    machine was calm; on a GPU the model stays as it is, since kernels run behind the clock there. Returns the model.
     """
-    shapes: dict[tuple, list[tuple[str, nn.Linear]]] = {}
-    for name, module in model.named_modules():
-        if type(module) is nn.Linear and module.weight.device.type == "cpu":
-            where = (tuple(module.weight.shape), str(module.weight.dtype), module.bias is not None)
-            shapes.setdefault(where, []).append((name, module))
+    layers = {n: m for n, m in model.named_modules() if type(m) is nn.Linear and m.weight.device.type == "cpu"}
+    if not layers:
+        return model
+    linears = list(layers.values())
+    entry = _entry(linears)
     known = _known()
-    machine = describe_machine()
-    for where, found in shapes.items():
-        entry = f"{machine.cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, {len(found)} of {where}"
-        if entry not in known:
-            layers = [linear for _, linear in found]
-            known[entry] = [min(t, key=t.get) for t in (measure_forms(layers, r) for r in ROWS)]
-        for name, linear in found:
-            model.set_submodule(name, FewRowsLinear(linear, known[entry]))
-    if shapes:
-        write_whole(_file(), json.dumps(known, indent=1))
+    if entry not in known:
+        times = [measure_forms(linears, rows) for rows in ROWS]
+        known[entry] = {f"{out}x{into}": [fastest(t[out, into]) for t in times] for out, into in times[0]}
+        if is_calm().calm:
+            write_whole(_file(), json.dumps(known, indent=1))
+    for name, linear in layers.items():
+        out, into = linear.weight.shape
+        model.set_submodule(name, FewRowsLinear(linear, known[entry][f"{out}x{into}"]))
     return model
+
+
+def _entry(linears: Sequence[nn.Linear]) -> str:
+    """What a choice holds for: the machine, its threads, torch, and the model's layers."""
+    shapes = Counter(f"{m.out_features}x{m.in_features}" for m in linears)
+    told = ", ".join(f"{count} of {shape}" for shape, count in shapes.items())
+    where = f"{describe_machine().cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{where}, {linears[0].weight.dtype}: {told}"
 
 
 def forms_of(model: nn.Module) -> dict[tuple[int, int], tuple[str, ...]]:
@@ -117,12 +130,13 @@ def forms_of(model: nn.Module) -> dict[tuple[int, int], tuple[str, ...]]:
     return {tuple(m.weight.shape): m.forms for m in model.modules() if isinstance(m, FewRowsLinear)}
 
 
-def _file():
+def _file() -> Path:
     return build_root() / "few_rows.json"
 
 
-def _known() -> dict[str, list[str]]:
+def _known() -> dict[str, dict[str, list[str]]]:
     try:
-        return json.loads(_file().read_text(encoding="utf-8"))
+        found = json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return {entry: chosen for entry, chosen in found.items() if set().union(*chosen.values()) <= set(FORMS)}

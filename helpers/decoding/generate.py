@@ -79,15 +79,19 @@ class Completion:
         return sum(len(step.emitted) for step in decode) / len(decode) if decode else 0.0
 
 
-def tree_mask(parents: Sequence[int], before: int, device=None) -> torch.Tensor:
-    """(1, 1, n, before + n) for n = 1 + guesses: each sees the past, the certain token, its ancestors and itself."""
+def tree_mask(parents: Sequence[int], before: int, window: int | None = None) -> torch.Tensor:
+    """(1, 1, n, before + n) for n = 1 + guesses, True where a token sees another: each sees the past, the certain
+    token, its ancestors and itself; with a sliding `window`, none that lies that far back."""
     n = len(parents) + 1
-    mask = torch.zeros(n, before + n, dtype=torch.bool, device=device)
+    mask = torch.zeros(n, before + n, dtype=torch.bool)
     mask[:, : before + 1] = True
     for i, parent in enumerate(parents, 1):
         if parent >= 0:
             mask[i] = mask[parent + 1]
         mask[i, before + i] = True
+    if window:
+        at = torch.tensor([before, *(before + d for d in depths(parents))])
+        mask &= at[:, None] - torch.cat([torch.arange(before), at]) < window
     return mask[None, None]
 
 
@@ -99,12 +103,38 @@ def depths(parents: Sequence[int]) -> list[int]:
     return found
 
 
+@torch.inference_mode()
+def plain_greedy(model, tokens: Sequence[int], most: int = 256) -> list[int]:
+    """All there is to decoding, with nothing clever: the reference for everything that is (notebook 00)."""
+    cache, written, feed = KVCache.for_model(model, len(tokens) + most), [], list(tokens)
+    while len(written) < most:
+        logits = model(input_ids=torch.tensor([feed], device=model.device), past_key_values=cache).logits
+        written.append(int(logits[0, -1].argmax()))  # the best next token, after the last one read
+        if written[-1] in eos_tokens(model):
+            break
+        feed = written[-1:]  # the cache remembers all before it
+    return written
+
+
 class Decoder:
     """One model and what its runs need: `step(tokens, ...)` reads tokens into the cache and gives logits and hidden."""
 
     def __init__(self, model, keep_hidden: bool = False):
         self.model, self.keep_hidden = model, keep_hidden
-        self.device = next(model.parameters()).device
+        self.device, self.dtype = model.device, model.dtype
+        config = model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        self.window = getattr(config, "sliding_window", None) if kinds != {"full_attention"} else None
+        self.mixed = len(kinds) > 1
+
+    def mask(self, parents: Sequence[int], before: int) -> torch.Tensor:
+        """The tree's mask as every attention takes it: 0 where a token is seen, the dtype's least number elsewhere."""
+        if self.mixed and before + len(parents) >= (self.window or before + len(parents) + 1):
+            raise CourseError(
+                f"This model mixes windows of {self.window} tokens with full attention: no guesses there."
+            )
+        seen = tree_mask(parents, before, self.window)
+        return torch.zeros(seen.shape, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min).to(self.device)
 
     def step(self, tokens: Sequence[int], cache: KVCache, parents: Sequence[int] = (), last_only: bool = False):
         """Run the model on `tokens` (a chain, or one certain token and its tree of guesses).
@@ -116,12 +146,12 @@ class Decoder:
         ids = torch.tensor([tokens], device=self.device)
         offsets = [0, *depths(parents)] if parents else range(len(tokens))
         positions = torch.tensor([[before + k for k in offsets]], device=self.device)
-        mask = tree_mask(parents, before, self.device) if parents else None
+        mask = self.mask(parents, before) if parents else None
         out = self.model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True,
             logits_to_keep=1 if last_only else 0, output_hidden_states=self.keep_hidden,
         )  # fmt: skip
-        hidden = out.hidden_states[-1][0] if self.keep_hidden else None
+        hidden = out.hidden_states[-1][0, -len(out.logits[0]) :] if self.keep_hidden else None
         return out.logits[0], hidden
 
 
@@ -176,6 +206,8 @@ def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampli
         proposal = NOTHING
         if proposer and not done:
             proposal = proposer.propose(known, None if hidden is None else hidden[rows[-1]])
+            if len(proposal.tokens) > MOST_GUESSES:
+                raise CourseError(f"A proposer guessed {len(proposal.tokens)} tokens; {MOST_GUESSES} are the most.")
         feed = [known[-1], *proposal.tokens]
         step.seconds = time.perf_counter() - began
         yield step
@@ -198,6 +230,8 @@ def stream(model, tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str]
 
     Text that might be the beginning of a stop string, or half a character, is held back until it is certain.
     """
+    if isinstance(stop, str) or "" in stop:
+        raise CourseError('Give stop strings as a list, none of them empty: stop=["```"].')
     ids = tokenizer(prompt, add_special_tokens=False).input_ids if isinstance(prompt, str) else list(prompt)
     completion = completion if completion is not None else Completion(0)
     completion.prompt_tokens = len(ids)
@@ -205,7 +239,7 @@ def stream(model, tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str]
     shown = 0
     for step in steps(model, ids, **options):
         completion.steps.append(step)
-        for token, log_prob in zip(step.emitted, step.log_probs, strict=True):
+        for used, (token, log_prob) in enumerate(zip(step.emitted, step.log_probs, strict=True), 1):
             completion.token_ids.append(token)
             completion.log_probs.append(log_prob)
             if token in end:
@@ -215,6 +249,8 @@ def stream(model, tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str]
             found = [at for s in stop if (at := completion.text.find(s)) >= 0]
             if found:
                 completion.text, completion.finish_reason = completion.text[: min(found)], "stop"
+                step.emitted, step.log_probs = step.emitted[:used], step.log_probs[:used]  # what the user got
+                step.accepted = step.accepted[:used]
                 break
         certain = len(completion.text)
         if completion.finish_reason == "length":

@@ -19,8 +19,6 @@ class CacheFullError(CourseError):
 class _Layer(CacheLayerMixin):
     """Keys and values of one layer: (rows, kv_heads, capacity, head_dim), of which `length` positions are written."""
 
-    is_croppable = True
-
     def __init__(self, capacity: int):
         super().__init__()
         self.capacity, self.length = capacity, 0
@@ -51,8 +49,13 @@ class _Layer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return self.capacity
 
+    def reset(self) -> None:
+        self.length = 0
+
     def keep(self, start: int, kept: list[int]) -> None:
         """Of the positions from `start` on, only `start + k` for k in `kept` stay, moved together."""
+        if start + max(kept, default=-1) >= self.length or start > self.length:
+            raise CourseError(f"The cache holds {self.length} tokens: it can't keep more than that.")
         end = start + len(kept)
         if kept != list(range(len(kept))):
             index = torch.tensor(kept, device=self.keys.device) + start
@@ -69,7 +72,7 @@ class KVCache(Cache):
 
     @classmethod
     def for_model(cls, model, capacity: int) -> KVCache:
-        return cls(model.config.num_hidden_layers, capacity)
+        return cls(model.config.get_text_config().num_hidden_layers, capacity)
 
     @property
     def length(self) -> int:

@@ -37,11 +37,11 @@ def prompt_text(context: str, question: str) -> str:
 
 def prompt_for(tokenizer, example: Example) -> str:
     """The prompt for any model: the course's own format, else the tokenizer's chat template with an instruction."""
-    if ASSISTANT in tokenizer.get_vocab():
+    if BARE in tokenizer.get_vocab():  # other models have an <|assistant|>, too
         return prompt_text(example.context, example.question)
     task = f"{INSTRUCTION}\n\n{example.context}\n\n{example.question}"
     if tokenizer.chat_template is None:  # a model without instruction tuning goes on with a text
-        return f"{task}\n```sql\n"
+        return f"{tokenizer.bos_token or ''}{task}\n```sql\n"
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": task}], tokenize=False, add_generation_prompt=True
     )
@@ -62,11 +62,15 @@ def chatty_answer(example: Example, rng: random.Random) -> str:
 
 
 def extract_sql(text: str) -> str | None:
-    """The SQL in an answer: what the first fence holds, else from the first SELECT to a semicolon, a blank line
-    or the end; None where there is none."""
+    """The SQL in an answer: what the first fence holds; where the text begins with SQL, what stands before a fence;
+    else from the first SELECT to a semicolon, a blank line or the end. None where there is none."""
+    begins = re.match(r"\s*(SELECT\b|WITH\s+\w+(\s*\([^)]*\))?\s+AS\b)", text, re.IGNORECASE)
+    if begins:
+        text = text.split("```")[0]
     fenced = re.search(r"```(?:sql)?\s*\n?(.*?)(?:```|$)", text, re.DOTALL | re.IGNORECASE)
     found = fenced or re.search(
-        r"\b((?:SELECT|WITH)\b(?:'[^']*'|[^;'])*?)(?:;|\n\s*\n|$)", text, re.DOTALL | re.IGNORECASE
-    )
+        r"\b((?:SELECT\b|WITH\s+\w+(?:\s*\([^)]*\))?\s+AS\b)(?:'[^']*'|[^;'])*?)(?:;|\n\s*\n|$)",
+        text, re.DOTALL | re.IGNORECASE,
+    )  # fmt: skip
     sql = found.group(1).strip().rstrip(";").strip() if found else ""
     return sql or None

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
+from helpers.errors import CourseError
 from helpers.machine import describe_machine
 from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
@@ -165,18 +166,22 @@ class Run:
             ),
         ]
         self.peaks = [settings.muon_lr, settings.adam_lr]
-        self.step, self.seconds, self.answers = 0, 0.0, 0
+        self.step, self.seconds, self.answers, self.smooth = 0, 0.0, 0, None
         self.load()
+
+    def curve(self) -> list[dict]:
+        """What the evaluations found so far."""
+        path = self.folder / "curve.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def _tokenizer(self):
         from transformers import AutoTokenizer
 
         place = self.folder / "tokenizer"
-        shipped = ROOT / "data" / "models" / "base"
         if (place / "tokenizer.json").exists():
             return AutoTokenizer.from_pretrained(place)
         if self.settings.model != "base":  # one vocabulary for all
-            return AutoTokenizer.from_pretrained(shipped)
+            return AutoTokenizer.from_pretrained(models.folder_of("base"))
         examples, rng = training_mix(8000), random.Random(0)
         tokenizer = build_tokenizer(examples, [chatty_answer(e, rng) for e in examples])
         tokenizer.save_pretrained(place)
@@ -185,7 +190,7 @@ class Run:
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "step": self.step,
                  "optimizers": [o.state_dict() for o in self.optimizers], "seconds": self.seconds,
-                 "answers": self.answers, "settings": asdict(self.settings)}  # fmt: skip
+                 "answers": self.answers, "smooth": self.smooth, "settings": asdict(self.settings)}  # fmt: skip
         partial = self.folder / "checkpoint.partial"
         torch.save(state, partial)
         partial.replace(self.folder / "checkpoint.pt")
@@ -195,21 +200,30 @@ class Run:
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
+        now, then = asdict(self.settings), state["settings"]
+        changed = [k for k in now if k not in ("eval_every", "save_every") and now[k] != then.get(k, now[k])]
+        if changed:
+            told = ", ".join(f"{k} {then[k]} then and {now[k]} now" for k in changed)
+            raise CourseError(
+                f"The checkpoint in {self.folder} has other settings ({told}): repeat them, or give --out."
+            )
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.seconds, self.answers = state["step"], state["seconds"], state["answers"]
+        self.smooth = state.get("smooth")
+        kept = [row for row in self.curve() if row["step"] <= self.step]
+        (self.folder / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
         print(f"resuming at step {self.step}", flush=True)
 
     def export(self, target: Path) -> None:
         """The model in bf16 safetensors with its tokenizer, and card.json: how it was made."""
         copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
-        curve = [json.loads(line) for line in (self.folder / "curve.jsonl").read_text().splitlines()]
         card = {"parameters": sum(p.numel() for p in self.model.parameters()), "minutes": round(self.seconds / 60, 1),
                 "answers": self.answers, "machine": asdict(describe_machine()), "torch": torch.__version__,
-                "settings": asdict(self.settings), "curve": curve}  # fmt: skip
+                "settings": asdict(self.settings), "curve": self.curve()}  # fmt: skip
         (target / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
@@ -221,7 +235,6 @@ def train(run: Run, compiled: bool = True) -> None:
     log = SummaryWriter(run.folder / "tensorboard")
     backbone = torch.compile(run.model.model) if compiled else run.model.model
     autocast = torch.autocast(device, torch.bfloat16) if run.bf16 else nullcontext()
-    smooth = None
     while run.step < s.steps:
         began = time.perf_counter()
         torch.manual_seed(s.seed * 1_000_003 + run.step)  # a resumed run draws what it would have drawn
@@ -251,19 +264,20 @@ def train(run: Run, compiled: bool = True) -> None:
         run.answers += batch.answers
         answer_loss = losses[weights == 1].mean().item()
         if not math.isfinite(answer_loss):
-            raise SystemExit(f"the loss is {answer_loss} at step {run.step}: lower --muon-lr and start again.")
-        smooth = answer_loss if smooth is None else 0.95 * smooth + 0.05 * answer_loss
+            raise SystemExit(f"the loss is {answer_loss} at step {run.step}: give a lower --muon-lr and another --out.")
+        run.smooth = answer_loss if run.smooth is None else 0.95 * run.smooth + 0.05 * answer_loss
         log.add_scalar("loss/answers", answer_loss, run.step)
         if run.step % 10 == 0:
-            left = run.seconds / run.step * (s.steps - run.step) / 60
-            print(f"step {run.step}/{s.steps}  loss {smooth:.4f}  {run.answers} answers  {run.seconds / 60:.1f} min,"
+            minutes = run.seconds / 60
+            left = minutes / run.step * (s.steps - run.step)
+            print(f"step {run.step}/{s.steps}  loss {run.smooth:.4f}  {run.answers} answers  {minutes:.1f} min,"
                   f" {left:.0f} left", flush=True)  # fmt: skip
         if run.step % s.eval_every == 0:
             run.model.eval()
             seen, unseen = (evaluate(run.model, run.tokenizer, 100, u, bare=True) for u in (False, True))
             run.model.train()
             log.add_scalars("accuracy", {"seen": seen, "unseen": unseen}, run.step)
-            row = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answers, "loss": smooth,
+            row = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answers, "loss": run.smooth,
                    "seen": seen, "unseen": unseen}  # fmt: skip
             with (run.folder / "curve.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -275,18 +289,21 @@ def train(run: Run, compiled: bool = True) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in asdict(Settings()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        choices = SHAPES if name == "model" else None
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, choices=choices)
     parser.add_argument("--out", type=Path, help="checkpoints and logs; default build/pretrain/<model>")
     parser.add_argument("--export", type=Path, help="where the model goes; default data/models/<model>")
     parser.add_argument("--no-compile", action="store_true")
     arguments = vars(parser.parse_args())
     out, export, no_compile = (arguments.pop(k) for k in ("out", "export", "no_compile"))
     settings = Settings(**arguments)
-    run = Run(
-        settings, out or ROOT / "build" / "pretrain" / settings.model, "cuda" if torch.cuda.is_available() else "cpu"
-    )
-    train(run, compiled=not no_compile)
-    run.export(export or ROOT / "data" / "models" / settings.model)
+    try:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        run = Run(settings, out or ROOT / "build" / "pretrain" / settings.model, device)
+        train(run, compiled=not no_compile)
+        run.export(export or ROOT / "data" / "models" / settings.model)
+    except CourseError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ COMMON = dict(vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_at
 KINDS = {
     "llama": (LlamaForCausalLM, LlamaConfig, dict(intermediate_size=96, num_key_value_heads=2)),
     "mistral": (MistralForCausalLM, MistralConfig,
-                dict(intermediate_size=96, num_key_value_heads=2, sliding_window=None)),
+                dict(intermediate_size=96, num_key_value_heads=2, sliding_window=8)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config,
               dict(intermediate_size=96, num_key_value_heads=2, tie_word_embeddings=False)),
     "falcon": (FalconForCausalLM, FalconConfig, dict(multi_query=True, new_decoder_architecture=False, alibi=False)),

@@ -1,11 +1,13 @@
 """Every form is the same product; the choice is measured once and kept."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from helpers.decoding import few_rows
-from helpers.decoding.few_rows import FORMS, ROWS, FewRowsLinear, install, measure_forms
+from helpers.decoding.few_rows import FORMS, ROWS, FewRowsLinear, fastest, install, measure_forms
 from helpers.decoding.generate import steps
 from tests.decoding.conftest import greedy, tiny
 
@@ -35,20 +37,31 @@ def test_more_rows_go_the_library_s_way():
     torch.testing.assert_close(FewRowsLinear(linear, ["swapped"] * 6)(x), linear(x))
 
 
-def test_a_wrong_form_is_caught(monkeypatch):
-    monkeypatch.setitem(FORMS, "padded", lambda x, w, b: few_rows.plain(x, w, None))  # the mistake: no bias
-    linear = nn.Linear(8, 8)
-    x = torch.randn(1, 1, 8)
-    with pytest.raises(AssertionError):
-        torch.testing.assert_close(FewRowsLinear(linear, ["padded"] * 6)(x), linear(x))
+def test_a_wrong_form_changes_the_tokens_of_a_model(monkeypatch):
+    monkeypatch.setattr(few_rows, "fastest", lambda times: "padded")
+    monkeypatch.setitem(FORMS, "padded", lambda x, w, b: few_rows.plain(x.roll(1, -1), w, b))  # the mistake
+    model, prompt = tiny().float(), [5, 9, 2, 44]
+    truth = greedy(model, prompt, 30)
+    assert [t for s in steps(install(model), prompt, max_new_tokens=30) for t in s.emitted] != truth
+
+
+def test_the_default_stays_where_the_difference_is_noise():
+    assert fastest({"plain": 1.0, "swapped": 0.97}) == "plain" and fastest({"plain": 1.0, "swapped": 0.5}) == "swapped"
+
+
+def test_a_busy_machine_s_choice_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(few_rows, "is_calm", lambda: SimpleNamespace(calm=False))
+    install(tiny().float())
+    assert not (tmp_path / "few_rows.json").exists()
 
 
 def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch):
+    monkeypatch.setattr(few_rows, "is_calm", lambda: SimpleNamespace(calm=True))
     model, prompt = tiny().float(), [5, 9, 2, 44]
     truth = greedy(model, prompt, 30)
-    bytes_before = {p.data_ptr() for p in model.parameters()}
+    before = {p.data_ptr() for p in model.parameters()}
     install(model)
-    assert {p.data_ptr() for p in model.parameters()} == bytes_before  # shared, not copied
+    assert {p.data_ptr() for p in model.parameters()} == before  # shared, not copied
     assert [t for s in steps(model, prompt, max_new_tokens=30) for t in s.emitted] == truth
     assert few_rows.forms_of(model)
 
@@ -59,7 +72,16 @@ def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch
     install(tiny().float())
 
 
-def test_every_form_that_runs_is_timed():
+def test_what_an_older_version_kept_is_measured_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr(few_rows, "is_calm", lambda: SimpleNamespace(calm=True))
+    install(tiny().float())
+    kept = tmp_path / "few_rows.json"
+    kept.write_text(kept.read_text().replace("plain", "sorcery").replace("swapped", "sorcery"))
+    assert few_rows.forms_of(install(tiny().float())).values()
+
+
+def test_every_form_is_timed_for_every_shape():
     with torch.no_grad():
-        times = measure_forms([nn.Linear(16, 16)], 1, seconds=0.001)
-    assert {"plain", "swapped", "padded"} <= set(times) and min(times.values()) > 0
+        times = measure_forms([nn.Linear(16, 16), nn.Linear(16, 8)], 1, turns=1)
+    assert set(times) == {(16, 16), (8, 16)}
+    assert all(set(found) == set(FORMS) and min(found.values()) > 0 for found in times.values())

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.decoding import generate as module
-from helpers.decoding.generate import Completion, Proposal, depths, generate, longest_path, steps, stream, tree_mask
+from helpers.decoding.generate import (
+    Completion,
+    Proposal,
+    depths,
+    generate,
+    longest_path,
+    plain_greedy,
+    steps,
+    stream,
+    tree_mask,
+)
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.sampling import Sampling
 from helpers.errors import CourseError
@@ -46,7 +56,16 @@ def test_greedy_equals_generate(kind):
     assert [t for step in steps(model, prompt, max_new_tokens=40) for t in step.emitted] == truth
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "falcon"])
+def test_the_plain_loop_equals_generate_and_stops_at_eos(model, monkeypatch):
+    prompt = [5, 9, 2, 44]
+    truth = greedy(model, prompt, 30)
+    assert plain_greedy(model, prompt, 30) == truth
+    end = max(set(truth), key=truth.index)
+    monkeypatch.setattr(module, "eos_tokens", lambda model: [end])
+    assert plain_greedy(model, prompt, 30) == truth[: truth.index(end) + 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_guesses_change_the_steps_but_not_the_tokens(kind):
     model, prompt = tiny(kind), [7, 8, 9]
     truth = greedy(model, prompt, 40)
@@ -76,13 +95,91 @@ def test_a_mask_that_lets_branches_see_each_other_is_caught(model, monkeypatch):
     prompt = [7, 8, 9]
     truth = greedy(model, prompt, 30)
 
-    def chain(parents, before, device=None):  # the mistake: plain causal order instead of ancestors
+    def chain(parents, before, window=None):  # the mistake: plain causal order instead of ancestors
         n = len(parents) + 1
         return torch.ones(n, before + n, dtype=torch.bool).tril(before)[None, None]
 
     monkeypatch.setattr(module, "tree_mask", chain)
     done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert len(done) > 12 or [t for s in done for t in s.emitted] != truth
+
+
+def test_a_window_that_guesses_ignore_is_caught(monkeypatch):
+    model, prompt = tiny("mistral"), [7, 8, 9]
+    truth = greedy(model, prompt, 40)
+    real = tree_mask
+    monkeypatch.setattr(module, "tree_mask", lambda parents, before, window=None: real(parents, before))
+    done = list(steps(model, prompt, max_new_tokens=40, proposer=Guesser(truth + [0] * 4, len(prompt))))
+    assert [t for s in done for t in s.emitted] != truth
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_mask_means_the_same_to_every_attention(model, attention):
+    prompt = [7, 8, 9]
+    truth = greedy(model, prompt, 20)
+    model.set_attn_implementation(attention)
+    try:
+        done = list(steps(model, prompt, max_new_tokens=20, proposer=Guesser(truth + [0] * 4, len(prompt))))
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert [t for s in done for t in s.emitted] == truth and len(done) < 10
+
+
+def test_a_proposer_sees_the_hidden_state_of_the_last_certain_token_but_one(model):
+    """The state from which the last certain token was chosen: what Medusa's heads were trained on."""
+    prompt, seen = [5, 9, 2, 44], []
+
+    class Watch(Guesser):
+        def propose(self, tokens, hidden):
+            seen.append((list(tokens), hidden))
+            return super().propose(tokens, hidden)
+
+    truth = greedy(model, prompt, 12)
+    list(steps(model, prompt, max_new_tokens=12, proposer=Watch(truth + [0] * 4, len(prompt))))
+    assert len(seen) > 2
+    for tokens, hidden in seen:
+        with torch.no_grad():
+            wanted = model.model(torch.tensor([tokens[:-1]])).last_hidden_state[0, -1]
+        torch.testing.assert_close(hidden, wanted)
+
+
+def test_guesses_may_run_past_the_end_of_the_answer(model):
+    prompt = [5, 9, 2, 44]
+    truth = greedy(model, prompt, 20)
+    end = max(set(truth), key=truth.index)
+    proposer = Guesser(truth + [0] * 4, len(prompt))
+    done = generate(model, Letters(), prompt, max_new_tokens=20, eos=[end], proposer=proposer)
+    assert done.token_ids == truth[: truth.index(end) + 1] and done.finish_reason == "eos"
+    limited = generate(model, Letters(), prompt, max_new_tokens=6, eos=[], proposer=proposer)
+    assert limited.token_ids == truth[:6] and sum(len(s.emitted) for s in limited.steps) == 6
+
+
+def test_a_stop_string_within_a_step_cuts_what_the_step_is_credited_with(model):
+    prompt = [5, 9, 2, 44]
+    truth = greedy(model, prompt, 20)
+    text = Letters().decode(truth)
+    proposer = Guesser(truth + [0] * 4, len(prompt))
+    for at in range(3, 12):
+        stop = text[at : at + 2]
+        done = generate(model, Letters(), prompt, max_new_tokens=20, stop=[stop], proposer=proposer)
+        assert done.text == text[: text.index(stop)] and done.finish_reason == "stop"
+        assert [t for s in done.steps for t in s.emitted] == done.token_ids == truth[: len(done.token_ids)]
+        assert len(done.log_probs) == len(done.token_ids)
+
+
+def test_a_proposer_that_guesses_too_much_is_refused(model):
+    class Flood:
+        def propose(self, tokens, hidden):
+            return Proposal([1] * 200, [-1] * 200, ["test"] * 200)
+
+    with pytest.raises(CourseError, match="128 are the most"):
+        list(steps(model, [1, 2], max_new_tokens=5, proposer=Flood()))
+
+
+@pytest.mark.parametrize("stop", ["```", [""]])
+def test_stop_strings_come_in_a_list_and_are_not_empty(model, stop):
+    with pytest.raises(CourseError, match="as a list"):
+        generate(model, Letters(), [1, 2], stop=stop)
 
 
 def test_a_cache_that_keeps_the_wrong_branch_is_caught(model, monkeypatch):

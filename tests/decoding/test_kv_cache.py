@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.decoding.generate import Decoder
 from helpers.decoding.kv_cache import CacheFullError, KVCache
+from helpers.errors import CourseError
 from tests.decoding.conftest import VOCABULARY
 
 
@@ -36,6 +37,16 @@ def test_keep_moves_one_path_together():
     assert cache.length == 4
     keys, values = cache.update(torch.full((1, 1, 1, 1), 9.0), torch.full((1, 1, 1, 1), 19.0), 0)
     assert keys.flatten().tolist() == [0, 1, 2, 5, 9] and values.flatten().tolist() == [10, 11, 12, 15, 19]
+
+
+def test_it_keeps_no_more_than_it_holds():
+    cache = KVCache(1, 8)
+    cache.update(torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1), 0)
+    for cut in (lambda: cache.cut(4), lambda: cache.keep(2, [0, 1])):
+        with pytest.raises(CourseError, match="holds 3 tokens"):
+            cut()
+    cache.reset()
+    assert cache.length == 0
 
 
 def test_bytes_are_those_of_what_is_held():
