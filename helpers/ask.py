@@ -7,9 +7,10 @@ from contextlib import closing
 
 from helpers.decoding.generate import Completion, stream
 from helpers.errors import CourseError
-from helpers.text_to_sql.execution import ExecutionError, filled_database, run_sql
+from helpers.text_to_sql.filling import filled_database
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import extract_sql, prompt_for
+from helpers.text_to_sql.sandbox import ExecutionError, run_sql
 
 MOST_ROWS = 8  # of a result that is printed
 

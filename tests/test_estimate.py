@@ -59,7 +59,7 @@ def test_a_shape_left_out_is_foretold():
 def test_a_wrong_term_shows():
     truth = StepTime("sum", 5e-4, {"float32": 2e10}, {"float32": 1.5e11})
     found = measured(truth)
-    mistaken = [dataclasses.replace(p, rows=1) for p in found]  # the mistake: rows forgotten
+    mistaken = [dataclasses.replace(p, rows=33 - p.rows) for p in found]  # the mistake: rows counted backwards
     assert max(map(abs, errors(fit(mistaken), mistaken))) > 0.1
 
 

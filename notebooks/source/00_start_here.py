@@ -98,7 +98,8 @@ mine = ask(SCHEMA, QUESTION)
 # The tables are filled so that the usual mistakes return something else. Here are some of them, made from a reference:
 
 # %%
-from helpers.text_to_sql.execution import is_correct, mutants
+from helpers.text_to_sql.execution import is_correct
+from helpers.text_to_sql.mutants import mutants
 from helpers.text_to_sql.prompts import extract_sql
 
 asked_first = handwritten[0]

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.text_to_sql import execution
-from helpers.text_to_sql.execution import ExecutionError, filled_database, is_correct, mutants, run_sql
+from helpers.text_to_sql.execution import is_correct
+from helpers.text_to_sql.filling import filled_database, filled_rows
+from helpers.text_to_sql.mutants import mutants
+from helpers.text_to_sql.reference import literal_of, tokens_of
+from helpers.text_to_sql.sandbox import ExecutionError, run_sql
 
 HANDWRITTEN = Path(__file__).parents[2] / "data" / "text_to_sql" / "handwritten.jsonl"
 ITEMS = [json.loads(line) for line in HANDWRITTEN.read_text(encoding="utf-8").splitlines()]
@@ -44,8 +47,8 @@ def test_handwritten_reference_is_right_and_not_empty(item: dict) -> None:
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["id"])
 def test_handwritten_values_stand_in_the_question(item: dict) -> None:
-    tokens = execution._tokens(item["answer"])
-    values = [str(v) for token in tokens if (v := execution._literal(token)) is not None and token != "1"]
+    tokens = tokens_of(item["answer"])
+    values = [str(v) for token in tokens if (v := literal_of(token)) is not None and token != "1"]
     assert [value for value in values if value not in item["question"]] == []
 
 
@@ -198,13 +201,13 @@ def jumbled(*tokens: str) -> st.SearchStrategy[str]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(jumbled(*execution._tokens(JOIN + BOTH), "(", "''", "\0"))
+@given(jumbled(*tokens_of(JOIN + BOTH), "(", "''", "\0"))
 def test_arbitrary_text_never_raises(prediction: str) -> None:
     assert is_correct(prediction, HIVES, BOTH) in (True, False)
 
 
 @settings(max_examples=60, deadline=None)
-@given(jumbled(*execution._tokens(HIVES), "AS", "SELECT 1", ";"))
+@given(jumbled(*tokens_of(HIVES), "AS", "SELECT 1", ";"))
 def test_arbitrary_context_gives_our_error_or_a_verdict(context: str) -> None:
     try:
         assert is_correct("SELECT 1", context, "SELECT 1")
@@ -275,7 +278,7 @@ def test_other_ways_to_write_tables(context: str, reference: str, mistake: str) 
 
 def test_the_same_seed_fills_alike_and_another_differently() -> None:
     def rows(seed: int) -> list[tuple]:
-        execution._rows.cache_clear()
+        filled_rows.cache_clear()
         with filled_database(TRAMS, JOIN, seed) as connection:
             return run_sql("SELECT * FROM depots, tram_lines", connection)
 
