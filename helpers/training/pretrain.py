@@ -48,6 +48,7 @@ class Settings:
     """What a run depends on; saved beside the checkpoint, and the same again when it resumes."""
 
     model: str = "base"
+    start_from: str = ""  # a folder with a model to go on from, its tokenizer included: give another seed, too
     steps: int = 1800
     rows: int = 12
     length: int = 512
@@ -149,7 +150,9 @@ class Run:
         self.tokenizer = self._tokenizer()
         torch.manual_seed(settings.seed)
         self.model = new_model(SHAPES[settings.model], self.tokenizer).to(device)
-        if settings.model == "draft" and not (folder / "checkpoint.pt").exists():
+        if settings.start_from and not (folder / "checkpoint.pt").exists():
+            self.model.load_state_dict(models.load(settings.start_from, device=device)[0].state_dict())
+        elif settings.model == "draft" and not (folder / "checkpoint.pt").exists():
             base, _ = models.load("base", device=device)
             batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length, settings.bare_to).to(device)
             print(f"starts from the base's layers {inherit(self.model, base, batch)}", flush=True)
@@ -180,8 +183,8 @@ class Run:
         place = self.folder / "tokenizer"
         if (place / "tokenizer.json").exists():
             return AutoTokenizer.from_pretrained(place)
-        if self.settings.model != "base":  # one vocabulary for all
-            return AutoTokenizer.from_pretrained(models.folder_of("base"))
+        if self.settings.start_from or self.settings.model != "base":  # one vocabulary for all
+            return AutoTokenizer.from_pretrained(models.folder_of(self.settings.start_from or "base"))
         examples, rng = training_mix(8000), random.Random(0)
         tokenizer = build_tokenizer(examples, [chatty_answer(e, rng) for e in examples])
         tokenizer.save_pretrained(place)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import models
+from helpers.errors import CourseError
 from helpers.training import pretrain
 from helpers.training.muon import Muon, orthogonalize
 from helpers.training.pretrain import AheadHeads, Run, Settings, bare_share, inherit, learning_rate, new_model, train
@@ -60,6 +61,21 @@ def test_the_exported_model_loads_with_its_card(small, monkeypatch):
     assert model.dtype == torch.bfloat16 and tokenizer.eos_token == "<|end|>"
     card = json.loads((small / "base" / "card.json").read_text())
     assert card["answers"] > 0 and [row["unseen"] for row in card["curve"]] == [0.5, 0.5]
+
+
+def test_other_settings_on_resuming_are_refused(small):
+    run = Run(Settings(**SETTINGS | {"steps": 1}), small / "run", "cpu")
+    train(run, compiled=False)
+    with pytest.raises(CourseError, match="steps 1 then and 6 now"):
+        Run(Settings(**SETTINGS), small / "run", "cpu")
+
+
+def test_training_goes_on_from_a_model(small):
+    first = Run(Settings(**SETTINGS | {"steps": 1}), small / "run", "cpu")
+    first.export(small / "base")
+    second = Run(Settings(**SETTINGS, start_from=str(small / "base")), small / "more", "cpu")
+    assert second.step == 0
+    torch.testing.assert_close(weights(second), weights(first).bfloat16().float())
 
 
 def test_a_draft_inherits_the_layers_that_lose_least(small):
