@@ -36,7 +36,7 @@ def notebooks(arguments: argparse.Namespace) -> int:
         for path in refresh_outputs(arguments.outputs_from):
             print(f"took the outputs of {path.name}")
     if arguments.keep_as:
-        for path in readme.keep_reference(arguments.keep_as):
+        for path in readme.keep_reference(arguments.keep_as, arguments.outputs_from or "full"):
             print(f"kept {path.name} as a result of {arguments.keep_as}")
     if readme.refresh():
         print("refreshed the README's table")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -58,6 +59,10 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
         raise CourseError('The profile "gpu" needs a CUDA device that torch can use: take PROFILE = "cpu".')
     from helpers.models import FOLDER, folder_of
 
+    logging.disable(logging.WARNING)  # torchao tells of extensions that don't fit this torch; the course uses none
+    import torchao  # noqa: F401
+
+    logging.disable(logging.NOTSET)
     place = folder_of(model_id)  # fails early, before anything is measured
     machine = describe_machine()
     if "OMP_NUM_THREADS" not in os.environ:  # two threads on one physical core slow each other down

@@ -14,16 +14,19 @@ from helpers.results import build_root, load, write_whole
 
 BEGIN, END = "<!-- notebooks: made by `python -m helpers notebooks` -->", "<!-- end of notebooks -->"
 SAME = "start.identical_to_hf_generate"
+LOOP = "start.decode_vs_hf_generate"
 HEADLINES = {
-    "00_start_here": f"{{{SAME}.count}} of {{{SAME}.of}} answers identical to `generate`, "
-    "{start.decode_vs_hf_generate:.2f} times as fast; SQL right for {start.base_execution_accuracy:.1%}",
+    "00_start_here": f"{{{SAME}.count}} of {{{SAME}.of}} answers identical to `generate`, {{{LOOP}:.2f}} times as fast "
+    f"({{{LOOP}.same_layers:.2f}} with the same linear layers); SQL right for {{start.base_execution_accuracy:.1%}}",
 }
 
 
-def reference_folder(root: Path = hashes.ROOT) -> Path | None:
-    """The first named machine under data/reference_results; None while there is none."""
-    found = sorted(p for p in (root / "data" / "reference_results").glob("*") if (p / "full").is_dir())
-    return found[0] if found else None
+def reference(name: str, root: Path = hashes.ROOT) -> dict | None:
+    """A notebook's results on the first named machine, of `full` where they are kept, else of `cpu`; None without."""
+    for profile in ("full", "cpu"):
+        for path in sorted((root / "data" / "reference_results").glob(f"*/{profile}/{name}.json")):
+            return load(profile, name, path.parents[1])
+    return None
 
 
 def table(root: Path = hashes.ROOT) -> str:
@@ -41,10 +44,9 @@ def table(root: Path = hashes.ROOT) -> str:
 
 def headline(name: str, root: Path = hashes.ROOT) -> str:
     """The sentence that sums a notebook up, with the numbers of the reference machine."""
-    folder = reference_folder(root)
-    if folder is None or name not in HEADLINES or not (folder / "full" / f"{name}.json").exists():
+    document = reference(name, root)
+    if document is None or name not in HEADLINES:
         return ""
-    document = load("full", name, folder)
     values = {key: row["value"] for key, row in document["metrics"].items()}
     values |= {f"{key}.{part}": row[part] for key, row in document["invariants"].items() for part in ("count", "of")}
     return re.sub(r"\{([\w.]+)(?::([^}]+))?\}", lambda m: format(values[m[1]], m[2] or ""), HEADLINES[name])
@@ -63,7 +65,7 @@ def refresh(root: Path = hashes.ROOT) -> bool:
     return new != text
 
 
-def keep_reference(machine: str, profile: str = "full", root: Path = hashes.ROOT) -> list[Path]:
+def keep_reference(machine: str, profile: str, root: Path = hashes.ROOT) -> list[Path]:
     """Copy a profile's results to data/reference_results/<machine>, as they were measured."""
     kept = []
     found = sorted((build_root() / "results" / profile).glob("[0-9]*.json*"))

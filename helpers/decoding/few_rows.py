@@ -94,8 +94,9 @@ def fastest(times: dict[str, float]) -> str:
 
 
 @torch.inference_mode()
-def install(model: nn.Module) -> nn.Module:
-    """Replace the model's nn.Linear layers, in place, by ones that take the fastest form for few rows.
+def install(model: nn.Module, turns: int = 5) -> nn.Module:
+    """Replace the model's nn.Linear layers, in place, by ones that take the fastest form for few rows (of so many
+    `turns` each; large layers need fewer).
 
     What is fastest is measured once for each machine, model shape and dtype, and kept in build/few_rows.json if the
     machine was calm; on a GPU the model stays as it is, since kernels run behind the clock there. Returns the model.
@@ -107,7 +108,7 @@ def install(model: nn.Module) -> nn.Module:
     entry = _entry(linears)
     known = _known()
     if entry not in known:
-        times = [measure_forms(linears, rows) for rows in ROWS]
+        times = [measure_forms(linears, rows, turns) for rows in ROWS]
         known[entry] = {f"{out}x{into}": [fastest(t[out, into]) for t in times] for out, into in times[0]}
         if is_calm().calm:
             write_whole(_file(), json.dumps(known, indent=1))

@@ -23,7 +23,7 @@ default delete desc distinct drop else end escape except exists for foreign from
 insert intersect into is isnull join left like limit natural not nothing notnull null offset on or order outer over
 primary
 references returning right row rows select set table then to transaction union unique update using values view when
-where with""".split()
+where with reference""".split()  # "reference", since its plural is SQL's own
 PUNCTUATION = "#$%&*+/;@[\\]^`{|}~()=<>!:?.,-"
 ACCENTED = "éèüöäñøåçłšžíóúâêôãßœğı"
 

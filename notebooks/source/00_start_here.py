@@ -181,8 +181,9 @@ print(f"decode: {tokens_per_second(completion.steps):.0f} tokens per second")
 # %%
 from helpers import measure
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 bandwidth = measure.bandwidth(device=lesson.device)
-rates = {name: measure.matmul_rate(dtype, device=lesson.device) for name, dtype in models.DTYPES.items()}
+rates = {name: measure.matmul_rate(dtype, device=lesson.device) for name, dtype in DTYPES.items()}
 weight_bytes = measure.weight_bytes(plain)
 print(f"bandwidth {bandwidth / 1e9:.1f} GB/s; rate", ", ".join(f"{n} {r / 1e9:.0f} GFLOP/s" for n, r in rates.items()))
 print(f"the model's weights: {weight_bytes / 1e6:.1f} MB in float32, four bytes each")
@@ -274,8 +275,9 @@ from helpers.estimate import Measured, Shape
 
 ROWS = (1, 2, 4, 8, 16, 32) if PROFILE != "smoke" else (1, 8, 32)
 CONTEXT = 128
-half, _ = models.load(MODEL_ID, dtype="bfloat16", device=lesson.device)
-shipped = {"float32": model, "bfloat16": few_rows.install(half)}
+plain_half, _ = models.load(MODEL_ID, dtype="bfloat16", device=lesson.device)
+half = few_rows.install(copy.deepcopy(plain_half))
+shipped = {"float32": model, "bfloat16": half}
 points, rounds_of = [], {}
 
 
@@ -288,7 +290,9 @@ def measure_steps(name, network, dtype):
 for dtype, network in shipped.items():
     measure_steps("shipped", network, dtype)
     for name in sizes.shapes:
-        measure_steps(name, few_rows.install(models.shape_only(name, dtype, device=lesson.device)), dtype)
+        random_weights = models.shape_only(name, dtype, device=lesson.device)
+        measure_steps(name, few_rows.install(random_weights, turns=2), dtype)
+        del random_weights
 print(f"{len(points)} steps timed, {sizes.rounds} times each")
 
 # %% [markdown]
@@ -414,7 +418,7 @@ results.invariant("start.identical_to_hf_generate", identical == len(answers), i
 print(f"identical answers: {identical} of {len(answers)}")
 
 # %% [markdown]
-# Now the times. To compare the *loops*, both sides get the same linear layers; what the layers add is shown apart.
+# Now the times. `generate` as it comes, against our loop with the linear layers chosen above; and, beside it, the loop alone: the same layers on both sides.
 #
 # In bfloat16 two tokens can score exactly the same, and rounding decides. So answers may differ there; only prompts with equal answers are compared.
 
@@ -430,17 +434,19 @@ def two(timed, base, fast, keep):
 
 
 everyone = [True] * len(answers)
-loop = note("start.decode_vs_hf_generate", two(compared, "generate, our linears", "ours", everyone))
-both = note("start.decode_vs_hf_generate.loop_and_linears", two(compared, "generate", "ours", everyone))
-arms = {"generate": hugging_face(shipped["bfloat16"]), "ours": ours_with(shipped["bfloat16"])}
-in_half = measure.interleave(arms, prompts[: sizes.timed])
-same = [a == b for a, b in zip(in_half["generate"].results, in_half["ours"].results)]
+same_layers = two(compared, "generate, our linears", "ours", everyone)
+whole = two(compared, "generate", "ours", everyone)
+half_arms = {"generate": hugging_face(plain_half), "generate, our linears": hugging_face(half), "ours": ours_with(half)}
+in_half = measure.interleave(half_arms, prompts[: sizes.timed])
+same = [a == b == c for a, b, c in zip(*(arm.results for arm in in_half.values()))]
 results.metric("start.identical_share.bf16", sum(same) / len(same), "share", n=len(same))
-print("our loop against generate, float32:    ", loop)
-print("   and with our choice of linear layers:", both)
+print("float32, generate as it comes:    ", note("start.decode_vs_hf_generate", whole))
+print("float32, same layers on both sides:", note("start.decode_vs_hf_generate.same_layers", same_layers))
 if sum(same) > 1:
-    loop_half = note("start.decode_vs_hf_generate.bf16", two(in_half, "generate", "ours", same))
-    print("our loop against generate, bfloat16:   ", loop_half)
+    half_whole = two(in_half, "generate", "ours", same)
+    half_loop = two(in_half, "generate, our linears", "ours", same)
+    print("bfloat16, generate as it comes:    ", note("start.decode_vs_hf_generate.bf16", half_whole))
+    print("bfloat16, same layers on both sides:", note("start.decode_vs_hf_generate.bf16.same_layers", half_loop))
 
 # %% [markdown] tags=["measure"]
 # ## How good are the answers?

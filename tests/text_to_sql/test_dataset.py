@@ -2,14 +2,17 @@
 
 import json
 import random
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from helpers.errors import CourseError
 from helpers.text_to_sql import dataset
 from helpers.text_to_sql.dataset import key, load_split, make_splits, reserved_for_tests
+from helpers.text_to_sql.execution import is_correct
 from helpers.text_to_sql.generator import Example, generate_group
-from helpers.text_to_sql.names import DATA
+from helpers.text_to_sql.names import DATA, plural, pool
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training import packing
 
@@ -26,6 +29,21 @@ def test_sizes_are_those_of_the_published_notebook(splits):
 def test_no_question_about_the_same_tables_stands_twice(splits):
     keys = [key(e) for rows in splits.values() for e in rows]
     assert len(set(keys)) == len(keys)
+
+
+def test_every_committed_reference_is_right_on_its_own_tables(splits):
+    for rows in splits.values():
+        for e in rows:
+            with closing(sqlite3.connect(":memory:")) as connection:
+                connection.executescript(e.context)
+                connection.execute(e.answer)
+    assert all(is_correct(e.answer, e.context, e.answer) for e in splits["test"])
+
+
+def test_no_noun_in_either_number_is_a_word_of_sql_s_own():
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for word in {w for noun in pool("nouns") for w in (noun, plural(noun))}:
+            connection.execute(f"CREATE TABLE {word} ({word} TEXT)")
 
 
 def test_training_sees_no_held_out_word_and_the_others_see_some(splits):
