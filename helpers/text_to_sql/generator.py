@@ -51,6 +51,8 @@ KINDS = {
     "group_agg": 6, "having": 4, "common": 4,
 }  # fmt: skip
 CONDITIONS = {"select": (1, 2, 2, 1, 3), "label": (1, 1, 2, 1, 3), "star": (1, 2, 1), "count": (1, 1, 2, 0, 3)}
+SHORTENED = 0.12  # how often a column of several words is called by one of them
+UNNAMED = 0.3  # how often a condition leaves its column out, where the value alone will do
 FEW_CONDITIONS = (0, 0, 0, 1, 1, 2)
 
 
@@ -71,7 +73,7 @@ class _Asker:
     def __init__(self, namer: Namer, schema: Schema, joined: bool):
         self.namer, self.rng, self.schema, self.joined = namer, namer.rng, schema, joined
         self.main, self.parent = schema.main, schema.parent if joined else None
-        self.used: set[str] = set()  # columns that conditions already name
+        self.adjective = ""  # a value that stands before the noun: "oolong tins"
 
     # ---- names
     def sql_name(self, column: Column) -> str:
@@ -82,9 +84,19 @@ class _Asker:
     def say(self, column: Column) -> str:
         """The column as spoken; one of the parent table's is spoken with its table."""
         said = column.spoken if self.rng.random() < 0.85 else column.name
+        if self.rng.random() < SHORTENED:
+            said = self.shortened(column) or said
         if self.parent and column in self.parent.columns:
             return f"{self.parent.one} {said}"
         return said
+
+    def shortened(self, column: Column) -> str | None:
+        """A single word of the column's name that no other column and no table has: "honey" for honey_kg."""
+        others = " ".join(c.spoken for c in self.columns() if c != column).split()
+        taken = {*others, *self.main.many.split(), *self.main.one.split()}
+        taken |= {*self.parent.one.split(), *self.parent.many.split()} if self.parent else set()
+        words = [w for w in column.spoken.split() if w not in taken and len(w) > 2]
+        return self.rng.choice(words) if len(column.spoken.split()) > 1 and words else None
 
     def many(self, said: str) -> str:
         return said if said.endswith("s") else plural(said)
@@ -179,6 +191,8 @@ class _Asker:
         joiner = rng.choice(("AND", "AND", "OR"))
         if len(chosen) == 2 and joiner == "OR" and chosen[0].is_text and rng.random() < 0.4:
             return self._either(chosen[0])
+        if len(chosen) == 1 and self.rng.random() < UNNAMED and self.is_plain(chosen[0]):
+            return self._unnamed(chosen[0])
         made = [self.condition(c) for c in chosen]
         sql = " WHERE " + f" {joiner} ".join(c.sql for c in made)
         if len(made) == 1:
@@ -194,6 +208,20 @@ class _Asker:
             word = " and"
         return sql, word.join(c.post for c in made), made[0].verb + "".join(word + c.post for c in made[1:])
 
+    def is_plain(self, column: Column) -> bool:
+        """Whether a value alone says which column is meant: the only text of the main table, its label aside."""
+        return [c for c in self.main.texts if not c.label] == [column]
+
+    def _unnamed(self, column: Column) -> tuple[str, str, str]:
+        """ "oolong tins", "tins from Oslo": the value without its column."""
+        value, spoken = self.literal(column, self.namer.value(column.concept.values, self.schema.wild))
+        sql = f" WHERE {self.sql_name(column)} = {value}"
+        if self.rng.random() < 0.4:
+            self.adjective = spoken
+            return sql, "", ""
+        post = self.rng.choice((" in {v}", " at {v}", " from {v}", " by {v}", " of {v}", " with {v}")).format(v=spoken)
+        return sql, post, f" are there{post}"
+
     def _either(self, column: Column) -> tuple[str, str, str]:
         """city is Oslo or Rome: two values of one column."""
         values = [self.literal(column, self.namer.value(column.concept.values, self.schema.wild)) for _ in range(2)]
@@ -208,7 +236,9 @@ class _Asker:
         """(SQL, question, restated noun phrase) of one kind, or None where this schema can't ask it."""
         rng, main = self.rng, self.main
         fill: dict[str, str] = {"ts": main.many, "t": main.one, "Ts": main.many.capitalize()}
-        if rng.random() < 0.1:
+        if " " in main.many and rng.random() < 0.12:  # "tins" for tea_tins
+            fill = {k: words.split()[-1] for k, words in fill.items()}
+        elif rng.random() < 0.1:
             fill |= {"ts": main.name if main.name.lower().endswith("s") else main.many}
         base = kind.removesuffix("_label")
         group = order = None
@@ -248,6 +278,8 @@ class _Asker:
         where, post, verb = self.where(count, avoid)
         if self.parent and "T2." not in where + "".join(self.sql_name(c) for c in avoid):
             return None
+        if self.adjective:
+            fill |= {k: f"{self.adjective} {fill[k]}" for k in ("ts", "t", "Ts")}
         fill |= {
             "where": post,
             "are": verb or " are there",
@@ -349,19 +381,20 @@ class _Asker:
 
 
 def generate_group(seed: int, questions: int = 4, seen_only: bool = True, wild_share: float = 0.5,
-                   distractors: int | None = None) -> list[Example]:  # fmt: skip
+                   distractors: int | None = None, joined_share: float = 0.22) -> list[Example]:  # fmt: skip
     """`questions` examples about one schema, all drawn from `seed`.
 
     Args:
         seen_only: leave held-out words alone, as training must.
         wild_share: the share of schemas whose names are invented words.
         distractors: tables beside the one asked about; None draws mostly 0, up to 5.
+        joined_share: the share of schemas with a second table to join (four of five questions then do).
     """
     rng = random.Random(seed)
     namer = Namer(rng, seen_only)
     if distractors is None:
         distractors = rng.choices((0, 1, 2, 3, 4, 5), (66, 20, 7, 3, 2, 2))[0]
-    joined = rng.random() < 0.22
+    joined = rng.random() < joined_share
     schema = make_schema(namer, rng.random() < wild_share, joined, distractors)
     examples: list[Example] = []
     seen: set[str] = set()

@@ -16,6 +16,7 @@ from helpers.text_to_sql.dataset import key, reserved_for_tests
 from helpers.text_to_sql.generator import Example, generate_group
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, USER, chatty_answer
 
+JOINED_SHARE = 0.4  # joins are learned last: more of them than people ask
 QUESTION_WEIGHT = 0.1  # names in a question copy the schema's: a first lesson in copying
 
 
@@ -100,7 +101,8 @@ def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, bare_sha
     room, misses = [length] * rows, 0
     while misses < 8:
         row = max(range(rows), key=room.__getitem__)
-        examples = [e for e in generate_group(rng.getrandbits(48), questions) if key(e) not in reserved_for_tests()]
+        group = generate_group(rng.getrandbits(48), questions, joined_share=JOINED_SHARE)
+        examples = [e for e in group if key(e) not in reserved_for_tests()]
         if not examples:
             continue
         group = make_group(examples, tokenizer, rng, bare_share, room[row])
