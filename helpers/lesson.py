@@ -59,10 +59,8 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
         raise CourseError('The profile "gpu" needs a CUDA device that torch can use: take PROFILE = "cpu".')
     from helpers.models import FOLDER, folder_of
 
-    logging.disable(logging.WARNING)  # torchao tells of extensions that don't fit this torch; the course uses none
-    import torchao  # noqa: F401
-
-    logging.disable(logging.NOTSET)
+    for name_ in ("torchao", "torch.utils._pytree"):  # they tell of extensions that the course does not use
+        logging.getLogger(name_).setLevel(logging.ERROR)
     place = folder_of(model_id)  # fails early, before anything is measured
     machine = describe_machine()
     if "OMP_NUM_THREADS" not in os.environ:  # two threads on one physical core slow each other down
@@ -81,7 +79,8 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
     print(f"{name}, profile {profile}: {sizes.answers} prompts for answers, {sizes.timed} for times, seed {seed}")
     bf16 = "native" if machine.bf16_is_native else "emulated"
     gpu, threads = machine.accelerator or "no GPU", torch.get_num_threads()
-    print(f"machine: {machine.cpu}, {threads} threads, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
+    told = f"{threads} thread{'s' * (threads != 1)}"
+    print(f"machine: {machine.cpu}, {told}, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
     print(f"versions: Python {'.'.join(map(str, sys.version_info[:3]))}, {versions}")
     print(f"everything below is measured here; {calm.verdict}")
     return Lesson(name, profile, device, str(model_id), seed, sizes, results)

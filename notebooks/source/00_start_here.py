@@ -68,7 +68,7 @@ left_ax.set(title="Length of prompts and of their SQL", xlabel="length (tokens)"
 left_ax.legend()
 by_kind = kinds(test)
 right_ax.barh(list(by_kind)[::-1], list(by_kind.values())[::-1], color=plots.COLORS[0])
-right_ax.set(title="What the test questions ask for", xlabel="examples (count)")
+_ = right_ax.set(title="What the test questions ask for", xlabel="examples (count)", ylabel="kind of query")
 
 # %% [markdown]
 # ## The model answers
@@ -80,7 +80,7 @@ right_ax.set(title="What the test questions ask for", xlabel="examples (count)")
 from helpers.ask import make_ask
 
 ask = make_ask(plain, tokenizer)
-first = ask(handwritten[0].context, handwritten[0].question)
+first = ask(test[0].context, test[0].question)
 
 # %% [markdown]
 # **Your turn.** Change the tables and the question to anything you like, and run the cell again.
@@ -102,7 +102,7 @@ from helpers.text_to_sql.execution import is_correct
 from helpers.text_to_sql.mutants import mutants
 from helpers.text_to_sql.prompts import extract_sql
 
-asked_first = handwritten[0]
+asked_first = test[0]
 print("the model:  ", extract_sql(first.text))
 print("right:      ", is_correct(extract_sql(first.text), asked_first.context, asked_first.answer))
 for mistake in mutants(asked_first.answer, asked_first.context)[:4]:
@@ -259,7 +259,10 @@ model = few_rows.install(copy.deepcopy(plain))
 #
 # What a step costs, for a model with so many layers, weights and rows:
 #
-# $$\text{step(rows)} = \underbrace{\text{overhead}\times\text{layers}}_{\text{starting}} + \underbrace{\frac{\text{weight bytes}}{\text{bandwidth}}}_{\text{reading}} + \underbrace{\frac{2\times\text{rows}\times\text{parameters}}{\text{rate}}}_{\text{computing}} + \underbrace{\frac{\text{KV bytes}}{\text{bandwidth}}}_{\text{reading the cache}}$$
+#     step(rows) = overhead x layers               starting the operations
+#                + weight bytes / bandwidth        reading the weights
+#                + 2 x rows x parameters / rate    computing
+#                + KV bytes / bandwidth            reading the cache
 #
 # *Overhead* is Python and the library starting each operation, the same however large the weights are. *KV bytes* are what the KV cache holds.
 # A whole answer costs `prefill + tokens / tokens per step × step(rows)`. Most notebooks of this course attack one term of it.
