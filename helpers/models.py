@@ -132,8 +132,8 @@ def shipped() -> dict[str, int]:
 
 
 def card(name: str) -> dict:
-    """What the model's own card.json says: how it was made, how long that took, how good it is."""
+    """What the card.json of a model or folder says: how it was made, how long that took; empty without one."""
     try:
-        return json.loads((FOLDER / name / "card.json").read_text(encoding="utf-8"))
+        return json.loads((Path(folder_of(name)) / "card.json").read_text(encoding="utf-8"))
     except OSError:
         return {}

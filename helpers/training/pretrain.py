@@ -224,9 +224,12 @@ class Run:
         """The model in bf16 safetensors with its tokenizer, and card.json: how it was made."""
         copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
-        card = {"parameters": sum(p.numel() for p in self.model.parameters()), "minutes": round(self.seconds / 60, 1),
-                "answers": self.answers, "machine": asdict(describe_machine()), "torch": torch.__version__,
-                "settings": asdict(self.settings), "curve": self.curve()}  # fmt: skip
+        before = models.card(self.settings.start_from) if self.settings.start_from else {}
+        card = {"parameters": sum(p.numel() for p in self.model.parameters()),
+                "minutes": round(self.seconds / 60 + before.get("minutes", 0), 1),
+                "answers": self.answers + before.get("answers", 0), "machine": asdict(describe_machine()),
+                "torch": torch.__version__, "settings": asdict(self.settings), "curve": self.curve(),
+                "before": before}  # fmt: skip
         (target / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
