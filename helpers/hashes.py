@@ -99,6 +99,7 @@ def model_hash(models: Iterable[str | Path], root: Path = ROOT) -> str:
         digest.update(f"{model}\0".encode())
         folder = root / model
         files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        files = [path for path in files if path.name not in ("README.md", "card.json")]  # they tell of the model
         for path in files:
             digest.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:

@@ -31,8 +31,8 @@ def logits(model, batch):
 
 @torch.no_grad()
 def test_each_question_sees_its_schema_and_itself_alone(model, tokenizer):
-    groups = [make_group(generate_group(s, 3), tokenizer, random.Random(s), 1.0, 400) for s in (1, 2)]
-    packed = logits(model, collate([groups], 900, 0))[0]
+    groups = [make_group(generate_group(s, 3), tokenizer, random.Random(s), 1.0, 2000) for s in (1, 2)]
+    packed = logits(model, collate([groups], 1500, 0))[0]
     start = 0
     for seed, group in zip((1, 2), groups, strict=True):
         for part, example in enumerate(generate_group(seed, 3), 1):
