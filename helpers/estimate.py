@@ -55,6 +55,12 @@ def balance_rows(bytes_per_weight: float, bandwidth: float, rate: float) -> floa
     return rate / bandwidth * bytes_per_weight / 2
 
 
+def speedup_of_part(share: float, factor: float) -> float:
+    """How many times faster the whole gets when a part that takes this share of its time gets `factor` times faster
+    (Amdahl 1967)."""
+    return 1 / (1 - share + share / factor)
+
+
 @dataclass(frozen=True)
 class Measured:
     """One measured step of `name` in `dtype`: `rows` tokens at once, after `context` tokens."""

@@ -13,10 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository, wherever it was put
 
-# Reports, plots and the runner show or start a measurement: they can't change what it measures.
+# Reports, plots and the runner show or start a measurement, and exercises check what a learner wrote: they can't change
+# what is measured.
 NOT_MEASURED = {
     "__main__",
     "execution",
+    "exercises",
     "hashes",
     "notebooks",
     "plots",
@@ -65,6 +67,11 @@ def module_files(name: str, root: Path) -> Iterable[Path]:
         yield from (path for path in (folder / "__init__.py", folder.with_suffix(".py")) if path.is_file())
 
 
+def _top(path: Path, root: Path) -> str:
+    """The module or package right under `helpers` that a file belongs to."""
+    return path.relative_to(root / "helpers").with_suffix("").parts[0]
+
+
 def code_files(name: str, root: Path = ROOT) -> list[Path]:
     """The notebook's source and every module of `helpers` that it reaches (all, where code can't be parsed)."""
     start = notebook_file(name, root)
@@ -80,7 +87,7 @@ def code_files(name: str, root: Path = ROOT) -> list[Path]:
         except SyntaxError:
             return sorted({*found, *(root / "helpers").rglob("*.py")})
         reached = {file for dotted in names for file in module_files(dotted, root)}
-        todo += [file for file in reached if file.stem not in NOT_MEASURED or file.parent != root / "helpers"]
+        todo += [file for file in reached if _top(file, root) not in NOT_MEASURED]
     return sorted(found)
 
 

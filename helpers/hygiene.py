@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from helpers import hashes
+from helpers import hashes, readme
 from helpers.errors import CourseError
 from helpers.notebooks import from_source, notebook_of, source_files
 
@@ -17,6 +17,12 @@ PARTS = ("card", "predict", "parameters", "build", "library", "measure", "limits
 NO_LIBRARY = "library-none"  # the tag of a markdown cell that says why there is no library to compare with
 MAX_BYTES = 400 * 1024
 MAX_LINES = 30  # fewer than this many lines in a code cell
+LINK = re.compile(r"\]\((?!https?://|#)([^)\s#]+)")  # to a file of the course
+MINUTES = re.compile(r"about (\d+) for the machine")
+# A quantity that only a machine can say. What a question of the last part supposes is not about this machine.
+MEASURED = re.compile(
+    r"\b\d[\d.,]*\s?(?:ms|µs|milliseconds|[GM]B/s|[GT]FLOP/s|tokens(?:/s| per second)|times (?:as fast|faster)|% right)"
+)
 # A path that only this machine has. Not a URL's, not one inside a longer path, not a container's (/opt/ml/model).
 ABSOLUTE = re.compile(r"(?<![\w.:/~])/(?:home|Users|root|tmp|work|mnt|workspace)/[\w.-]+|\b[A-Z]:\\\w+")
 
@@ -34,6 +40,7 @@ def hygiene(paths: Iterable[Path], root: Path = hashes.ROOT) -> list[str]:
             continue
         source = sources.get(path.resolve())
         problems = [*_file(path, notebook), *_parts(notebook), *_parameters(notebook), *_cells(notebook)]
+        problems += [*_words(notebook, path.parent), *_minutes(notebook, readme.minutes(path.stem, root))]
         problems += _agreement(notebook, source, root)
         found += [f"{path.name}: {problem}" for problem in problems]
     return found
@@ -89,6 +96,29 @@ def _parameters(notebook: NotebookNode) -> Iterator[str]:
         names += [ast.unparse(statement.target)] if isinstance(statement, ast.AnnAssign) else []
     if "PROFILE" not in names:
         yield "parameters: PROFILE is missing."
+
+
+def _words(notebook: NotebookNode, folder: Path) -> Iterator[str]:
+    """Links lead somewhere, and prose leaves this machine's numbers to the cells that measure them."""
+    part = PARTS[0]
+    for number, cell in enumerate(notebook.cells, 1):
+        part = next((tag for tag in map(_canonical, _tags(cell)) if tag in PARTS), part)
+        if cell.cell_type != "markdown":
+            continue
+        for target in LINK.findall(cell.source):
+            if not (folder / target).exists():
+                yield f"cell {number}: the link to {target} leads nowhere."
+        for match in MEASURED.findall(cell.source) if part != PARTS[-1] else ():
+            yield f"cell {number}: {match!r} is typed into the prose: let a cell print what was measured."
+
+
+def _minutes(notebook: NotebookNode, took: float | None) -> Iterator[str]:
+    """The card's minutes are those that the reference machine took under `cpu`, within reason: twice, or a minute."""
+    said = MINUTES.search(notebook.cells[0].source) if notebook.cells else None
+    if said is None:
+        yield "the card does not say 'about N for the machine'."
+    elif took is not None and not min(int(said[1]) / 2, int(said[1]) - 1) <= took <= max(2 * int(said[1]), 2):
+        yield f"the card says about {said[1]} minutes for the machine; it took {took:.1f}."
 
 
 def _cells(notebook: NotebookNode) -> Iterator[str]:

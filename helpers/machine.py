@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 1024**3
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+    "asimddp", "asimdhp", "i8mm", "bf16",
+)  # fmt: skip
 NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+NATIVE_FP16 = {"avx512_fp16", "amx_fp16", "asimdhp"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Machine:
     def bf16_is_native(self) -> bool:
         """Whether the CPU multiplies bfloat16 itself; elsewhere it widens to float32 first."""
         return bool(NATIVE_BF16 & set(self.flags))
+
+    @property
+    def fp16_is_native(self) -> bool:
+        """Whether the CPU multiplies float16 itself."""
+        return bool(NATIVE_FP16 & set(self.flags))
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def _cpuinfo(text: str, *keys: str) -> str:
 def _cpu() -> tuple[str, tuple[str, ...]]:
     """The CPU's name, and those of its flags that matter here, as the system reports them (a guest may see fewer)."""
     if sys.platform == "darwin":
-        features = {"bf16": "FEAT_BF16", "i8mm": "FEAT_I8MM", "asimddp": "FEAT_DotProd"}
+        features = {"bf16": "FEAT_BF16", "i8mm": "FEAT_I8MM", "asimddp": "FEAT_DotProd", "asimdhp": "FEAT_FP16"}
         flags = [flag for flag, name in features.items() if _sysctl(f"hw.optional.arm.{name}") == "1"]
         return _sysctl("machdep.cpu.brand_string") or platform.machine(), tuple(flags)
     text = _read("/proc/cpuinfo")

@@ -33,6 +33,7 @@ def _llama(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, **more
 # The small ones are ours, for CPUs (their vocabulary is small, so that the layers are most of the weights);
 # from 1b on they are the published architectures, named beside each.
 SHAPES = {
+    "llama-tiny": _llama(64, 96, 2, 4, 2, vocab_size=97, tie_word_embeddings=True),  # for tests of correctness
     "llama-50m": _llama(768, 2048, 8, 12, 4, vocab_size=2048, tie_word_embeddings=True),
     "llama-150m": _llama(1024, 4096, 10, 16, 4, vocab_size=2048, tie_word_embeddings=True),
     "llama-300m": _llama(1280, 5120, 13, 20, 4, vocab_size=2048, tie_word_embeddings=True),
@@ -108,18 +109,25 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def shape_only(name: str, dtype: str | torch.dtype = "float32", device: str = "cpu", seed: int = 0):
-    """A model of exactly that architecture with random weights, made in `dtype` without a detour through float32.
-
-    For speed and memory alone: what it says means nothing.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
+def config_of(name: str, **changes):
+    """The transformers configuration of a named shape, with some of its values changed."""
+    from transformers import AutoConfig
 
     if name not in SHAPES:
         raise CourseError(f"There is no shape {name!r}; there are {', '.join(SHAPES)}.")
-    shape = dict(SHAPES[name])
+    shape = SHAPES[name] | changes
     rope = {"rope_type": "default", "rope_theta": shape.pop("rope_theta")}
-    config = AutoConfig.for_model(**shape, rope_parameters=rope, bos_token_id=None, eos_token_id=None)
+    return AutoConfig.for_model(**shape, rope_parameters=rope, bos_token_id=None, eos_token_id=None)
+
+
+def shape_only(name: str, dtype: str | torch.dtype = "float32", device: str = "cpu", seed: int = 0, **changes):
+    """A model of exactly that architecture with random weights, made in `dtype` without a detour through float32.
+
+    For speed and memory alone: what it says means nothing. `changes` are to the configuration: hidden_size=64, say.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = config_of(name, **changes)
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=dtype_of(dtype)).eval()

@@ -1,6 +1,6 @@
 """One style and the few charts that the course repeats; they take plain numbers and refuse axes without a unit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -53,22 +53,17 @@ def bars_with_intervals(
 
 def step_time_vs_bytes(
     groups: Mapping[str, Sequence[tuple[float, float]]],
-    line: Callable[[float], float] | None = None,
     *,
     title: str,
     bytes_label: str = "weights read in a step (MB)",
     time_label: str = "time of a step (ms)",
     ax: Axes | None = None,
 ) -> Axes:
-    """Measured (bytes, time) points, a marker for each group, and the equation's line; units as the labels say."""
+    """(bytes, time) points, a marker for each group; units as the labels say."""
     ax = _axes(ax, title, bytes_label, time_label)
     for place, (name, points) in enumerate(groups.items()):
         look = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
         ax.plot(*zip(*points, strict=True), linestyle="", label=name, **look)
-    if line is not None:
-        ends = [0.0, max(x for points in groups.values() for x, _ in points)]
-        grid = [ends[1] * n / 50 for n in range(51)]
-        ax.plot(grid, [line(x) for x in grid], color="#555555", marker="", linestyle="--", label="the equation")
     ax.set(xlabel=bytes_label, ylabel=time_label, xlim=(0, None), ylim=(0, None))
     ax.legend()
     return ax
@@ -101,6 +96,35 @@ def time_vs_rows(
     ax.set(xlabel="rows in a step (tokens)", ylabel=time_label)
     ax.legend(fontsize=8)
     return ax
+
+
+def pareto(
+    points: Mapping[str, tuple[float, float]],
+    *,
+    title: str,
+    cost_label: str,
+    gain_label: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Named (cost, gain) points; a line joins those that none beats in both (Pareto 1896), the others are hollow."""
+    ax = _axes(ax, title, cost_label, gain_label)
+    best = efficient(points)
+    ax.step(*zip(*(points[name] for name in best), strict=True), where="post", color=COLORS[0], marker="", linewidth=1)
+    for name, (cost, gain) in points.items():
+        ax.plot(cost, gain, color=COLORS[0], marker="o", markerfacecolor=COLORS[0] if name in best else "white")
+        ax.annotate(name, (cost, gain), xytext=(6, -4), textcoords="offset points", va="top", fontsize=9)
+    ax.margins(0.15)
+    ax.set(xlabel=cost_label, ylabel=gain_label)
+    return ax
+
+
+def efficient(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The names of the (cost, gain) points that no other beats, by rising cost."""
+    found: list[str] = []
+    for name, (_, gain) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
+        if not found or gain > points[found[-1]][1]:
+            found.append(name)
+    return found
 
 
 def timeline_of_steps(

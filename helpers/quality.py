@@ -1,8 +1,14 @@
-"""How good the answers are, with what a count of them can say and no more."""
+"""How good the answers are, with what a count of them can say and no more; and how far two models' logits lie apart."""
 
 from __future__ import annotations
 
-from math import sqrt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, sqrt
+
+import torch
+
+from helpers.errors import CourseError
 
 
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -10,3 +16,58 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     p = right / n
     middle, spread = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))
+
+
+Logits = Callable[[Sequence[int]], torch.Tensor]
+
+
+def logits_of(model) -> Logits:
+    """The function from token ids to a Hugging Face model's logits, (tokens, vocabulary), in float32."""
+
+    @torch.inference_mode()
+    def logits(tokens: Sequence[int]) -> torch.Tensor:
+        return model(torch.tensor([list(tokens)], device=model.device)).logits[0].float()
+
+    return logits
+
+
+def perplexity(logits: Logits, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
+    """How many tokens the model hesitates between, on average, at each token of the answers: exp of their mean loss.
+
+    `pairs` are (prompt's token ids, answer's token ids); the prompt's own tokens don't count.
+    """
+    total, count = 0.0, 0
+    for prompt, answer in pairs:
+        if not prompt or not answer:
+            raise CourseError("Perplexity needs a prompt and an answer of one token at least.")
+        said = logits([*prompt, *answer])[len(prompt) - 1 : -1].log_softmax(-1)  # each row is about the next token
+        total -= said[range(len(answer)), list(answer)].double().sum().item()
+        count += len(answer)
+    return exp(total / count)
+
+
+def worst_logit_error(logits: Logits, reference: Logits, sequences: Sequence[Sequence[int]]) -> float:
+    """The largest difference between two models' logits, at any position of the same token sequences (teacher-forced:
+    neither model's own mistakes lead it astray); NaN where there is one."""
+    worst = [(logits(s) - reference(s)).abs().max() for s in sequences]
+    return torch.stack(worst).max().item()  # Python's own max loses a NaN
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Of `n` answers, how many were wrong before and are right after (fixed), and the other way round (broken)."""
+
+    fixed: int
+    broken: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.fixed} fixed, {self.broken} broken, of {self.n}"
+
+
+def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
+    """Compare answers to the same questions, question by question: two equal accuracies can hide many changes."""
+    if len(before) != len(after):
+        raise CourseError(f"Paired means the same questions on both sides, not {len(before)} and {len(after)}.")
+    both = list(zip(before, after))
+    return Paired(sum(b < a for b, a in both), sum(b > a for b, a in both), len(both))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -15,15 +16,23 @@ from helpers.results import build_root, load, write_whole
 BEGIN, END = "<!-- notebooks: made by `python -m helpers notebooks` -->", "<!-- end of notebooks -->"
 SAME = "start.identical_to_hf_generate"
 LOOP = "start.decode_vs_hf_generate"
+CACHE = "kv_cache.equals_recomputation"
 HEADLINES = {
     "00_start_here": f"{{{SAME}.count}} of {{{SAME}.of}} answers identical to `generate`, {{{LOOP}:.2f}} times as fast "
     f"({{{LOOP}.same_layers:.2f}} with the same linear layers); SQL right for {{start.base_execution_accuracy:.1%}}",
+    "01_half_precision": "a decode step in bfloat16 {precision.decode_speedup.bf16:.2f} times as fast, foretold "
+    "{precision.predicted_decode_speedup.bf16:.2f}; {precision.answers_broken.bf16:.0f} of "
+    "{precision.answers_broken.bf16.n} answers broken, {precision.answers_fixed.bf16:.0f} fixed",
+    "00b_kv_cache": "a decode step of 32 rows {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated "
+    f"heads; {{{CACHE}.count}} of {{{CACHE}.of}} random sequences of operations equal to recomputation",
+    "01b_fp8": "a quarter of the bytes, {fp8.answers_broken.a_scale_a_channel:.0f} of "
+    "{fp8.answers_broken.a_scale_a_channel.n} answers broken, {fp8.answers_fixed.a_scale_a_channel:.0f} fixed",
 }
 
 
-def reference(name: str, root: Path = hashes.ROOT) -> dict | None:
-    """A notebook's results on the first named machine, of `full` where they are kept, else of `cpu`; None without."""
-    for profile in ("full", "cpu"):
+def reference(name: str, root: Path = hashes.ROOT, profiles: Sequence[str] = ("full", "cpu")) -> dict | None:
+    """A notebook's results on the first named machine, of the first profile for which they are kept; None without."""
+    for profile in profiles:
         for path in sorted((root / "data" / "reference_results").glob(f"*/{profile}/{name}.json")):
             return load(profile, name, path.parents[1])
     return None
@@ -35,11 +44,17 @@ def table(root: Path = hashes.ROOT) -> str:
     for path in notebook_files(root):
         notebook = nbformat.read(path, as_version=4)
         question = re.search(r"\*\*(.+?)\*\*", notebook.cells[0].source, re.DOTALL).group(1)
-        seconds = notebook.metadata.get("course", {}).get("seconds")
-        minutes = f"{max(1, round(seconds / 60))}" if seconds else "not run yet"
+        took = minutes(path.stem, root)
+        told = f"{max(1, round(took))}" if took else "not run yet"
         link = f"[{path.stem.replace('_', ' ')}]({path.relative_to(root).as_posix()})"
-        rows.append(f"| {link} | {question} | {minutes} | {headline(path.stem, root)} |")
+        rows.append(f"| {link} | {question} | {told} | {headline(path.stem, root)} |")
     return "\n".join(rows)
+
+
+def minutes(name: str, root: Path = hashes.ROOT) -> float | None:
+    """What the notebook takes under the profile that learners start with, on the reference machine; None if unknown."""
+    found = reference(name, root, ("cpu",))
+    return found["seconds"] / 60 if found else None
 
 
 def headline(name: str, root: Path = hashes.ROOT) -> str:
@@ -48,6 +63,7 @@ def headline(name: str, root: Path = hashes.ROOT) -> str:
     if document is None or name not in HEADLINES:
         return ""
     values = {key: row["value"] for key, row in document["metrics"].items()}
+    values |= {f"{key}.n": row["n"] for key, row in document["metrics"].items() if "n" in row}
     values |= {f"{key}.{part}": row[part] for key, row in document["invariants"].items() for part in ("count", "of")}
     return re.sub(r"\{([\w.]+)(?::([^}]+))?\}", lambda m: format(values[m[1]], m[2] or ""), HEADLINES[name])
 

@@ -100,11 +100,12 @@ class Results:
         self.prompts.append(checked("prompt", "prompts.row", {k: _plain(v) for k, v in entry.items()}))
 
     def prediction(self, key: str, value: float, unit: str) -> None:
-        """A guess about the metric `key`, kept as `key`.predicted: on disk at once, refused after the measurement."""
-        if key in self.metrics:
+        """A guess about the metric `key`, kept as `key`.predicted unless the key says so itself: on disk at once, and
+        refused after the measurement."""
+        if self.metrics.get(key, {}).get("kind", "predicted") != "predicted":
             raise CourseError(f"{key} is measured already: save the prediction in a cell before the measurement.")
         entry = {"value": _plain(value), "unit": unit, "kind": "predicted", "saved": _now()}
-        key = key if key.endswith("predicted") else f"{key}.predicted"
+        key = key if "predicted" in key else f"{key}.predicted"
         self.metrics[key] = checked("metric", key, entry)
         guesses = {k: v for k, v in self.metrics.items() if v["kind"] == "predicted"}
         write_whole(self._path.with_suffix(".predictions.json"), json.dumps(guesses, indent=1))
@@ -135,7 +136,7 @@ class Results:
 def load(profile: str, name: str, folder: Path | None = None) -> dict:
     """One notebook's results; CourseError says how to make them where they are missing or damaged."""
     path = _path(profile, name, folder)
-    remedy = f"run `python -m helpers run --profile {profile} --only {name[:2]}`"
+    remedy = f"run `python -m helpers run --profile {profile} --only {name.split('_')[0]}`"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

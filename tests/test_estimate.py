@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.errors import CourseError
-from helpers.estimate import Measured, Shape, StepTime, errors, fit, r2
+from helpers.estimate import Measured, Shape, StepTime, balance_rows, errors, fit, r2
 from tests.decoding.conftest import tiny
 
 SHAPES = {n: Shape(layers, int(p), int(4 * p), 1000) for n, layers, p in
@@ -91,3 +91,8 @@ def test_bad_input_is_refused():
     truth = StepTime("sum", 1e-3, {"a": 1e10}, {"a": 1e11})
     with pytest.raises(CourseError, match="can't be told apart"):
         fit([p for p in measured(truth) * 2 if p.rows == 1])
+
+
+def test_the_balance_is_where_both_take_the_same_time():
+    rows = balance_rows(2, 3e12, 990e12)
+    assert rows * 2 / 990e12 == 2 / 3e12

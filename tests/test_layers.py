@@ -8,10 +8,13 @@ from helpers.hashes import ROOT
 
 WAY = ["text_to_sql", "models", "weights", "decoding", "training", "engine", "parallel", "serving", "cloud"]
 FREE = {  # take callables, numbers and records, and know no technique
-    "errors", "estimate", "exercises", "hashes", "machine", "machine_report", "measure", "plots", "quality", "results",
+    "errors", "estimate", "hashes", "machine", "machine_report", "measure", "plots", "quality", "results",
     "results_schema",
 }  # fmt: skip
-FRONT = {"__init__", "__main__", "ask", "execution", "hygiene", "lesson", "notebooks", "readme", "report", "runner"}
+FRONT = {
+    "__init__", "__main__", "ask", "execution", "exercises", "hygiene", "lesson", "notebooks", "readme", "report",
+    "runner",
+}  # fmt: skip
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 
 
@@ -42,4 +45,6 @@ def test_no_module_knows_what_is_to_its_right(path):
 def test_a_step_to_the_right_is_caught():
     assert to_the_right("helpers.text_to_sql.prompts", "from helpers.decoding.generate import steps")
     assert to_the_right("helpers.measure", "from helpers import models")
+    assert to_the_right("helpers.measure", "from helpers.exercises.compare import difference")
     assert not to_the_right("helpers.training.pretrain", "from helpers import models")
+    assert not to_the_right("helpers.exercises.start_here", "from helpers.decoding.generate import Step")

@@ -6,7 +6,7 @@ import jupytext
 import nbformat
 import pytest
 
-from helpers import hashes
+from helpers import hashes, readme
 from helpers.errors import CourseError
 from helpers.hygiene import hygiene
 from helpers.notebooks import (
@@ -25,7 +25,7 @@ from helpers.notebooks import (
 
 SOURCE = """# %% [markdown] tags=["card"]
 # # 00 A notebook
-# The question.
+# The question; about 1 for the machine.
 
 # %% [markdown] tags=["predict"]
 # How much?
@@ -198,6 +198,10 @@ def _output(kind, **content):
         (_source(2, "N: int = 3  # how many"), "PROFILE is missing"),
         (_source(2, "N: int = "), "can't be read"),
         (_source(5, "None."), "reason in words"),
+        (_source(0, "# 00 A notebook"), "the card does not say"),
+        (_source(7, "Read [more](extras/none.ipynb)."), "the link to extras/none.ipynb leads nowhere"),
+        (_source(7, "A step takes 4.5 ms here."), "'4.5 ms' is typed into the prose"),
+        (_source(7, "It is 1.8 times as fast."), "'1.8 times as fast' is typed"),
         (_source(6, "\n".join(["x = 1"] * 30)), "30 lines of code"),
         (_source(6, "open('/home/me/x')"), "/home/me"),
         (_source(6, "print(2)"), "differs from 00_x.py"),
@@ -233,6 +237,33 @@ def test_legitimate_paths_pass(finished, root):
     text = "see https://x.org/home/x, ./work/x, and /opt/ml/model in the container"
     _edit(finished, _output("stream", name="stdout", text=text))
     assert hygiene([finished], root) == []
+
+
+def test_what_a_quiz_supposes_and_links_that_lead_somewhere_pass(finished, root):
+    source = root / "notebooks" / "source" / "00_x.py"
+    source.write_text(
+        SOURCE.replace("# Always.", "# If a step takes 7 ms, see [this](00_x.ipynb), [that](https://x.org).")
+    )
+    build_notebooks(root)
+    execute(root)
+    refresh_outputs("cpu", out=root / "build", root=root)
+    assert hygiene([finished], root) == []
+
+
+@pytest.mark.parametrize(("took", "fits"), [(None, True), (0.4, True), (1.9, True), (2.1, False), (4.0, False)])
+def test_the_card_s_minutes_are_those_of_the_reference_machine(finished, root, monkeypatch, took, fits):
+    monkeypatch.setattr(readme, "minutes", lambda name, root: took)
+    problems = hygiene([finished], root)
+    assert (problems == []) == fits
+    assert fits or f"about 1 minutes for the machine; it took {took:.1f}" in problems[0]
+
+
+def test_papermill_lists_every_parameter_with_its_type_and_words():
+    import papermill
+
+    for path in notebook_files():
+        for name, told in papermill.inspect_notebook(str(path)).items():
+            assert told["inferred_type_name"] in ("str", "int", "float", "bool") and len(told["help"]) > 5, name
 
 
 def test_strip_leaves_the_notebook_itself_alone(finished):

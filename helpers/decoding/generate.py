@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from helpers.decoding.attention import depths, rows_mask, tree_mask
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.sampling import GREEDY, Chooser, Sampling
 from helpers.errors import CourseError
@@ -79,30 +80,6 @@ class Completion:
         return sum(len(step.emitted) for step in decode) / len(decode) if decode else 0.0
 
 
-def tree_mask(parents: Sequence[int], before: int, window: int | None = None) -> torch.Tensor:
-    """(1, 1, n, before + n) for n = 1 + guesses, True where a token sees another: each sees the past, the certain
-    token, its ancestors and itself; with a sliding `window`, none that lies that far back."""
-    n = len(parents) + 1
-    mask = torch.zeros(n, before + n, dtype=torch.bool)
-    mask[:, : before + 1] = True
-    for i, parent in enumerate(parents, 1):
-        if parent >= 0:
-            mask[i] = mask[parent + 1]
-        mask[i, before + i] = True
-    if window:
-        at = torch.tensor([before, *(before + d for d in depths(parents))])
-        mask &= at[:, None] - torch.cat([torch.arange(before), at]) < window
-    return mask[None, None]
-
-
-def depths(parents: Sequence[int]) -> list[int]:
-    """How far each guess lies after the certain token, from 1."""
-    found: list[int] = []
-    for parent in parents:
-        found.append(1 if parent < 0 else found[parent] + 1)
-    return found
-
-
 @torch.inference_mode()
 def plain_greedy(model, tokens: Sequence[int], most: int = 256) -> list[int]:
     """All there is to decoding, with nothing clever: the reference for everything that is (notebook 00)."""
@@ -127,13 +104,11 @@ class Decoder:
         self.window = getattr(config, "sliding_window", None) if kinds != {"full_attention"} else None
         self.mixed = len(kinds) > 1
 
-    def mask(self, parents: Sequence[int], before: int) -> torch.Tensor:
-        """The tree's mask as every attention takes it: 0 where a token is seen, the dtype's least number elsewhere."""
-        if self.mixed and before + len(parents) >= (self.window or before + len(parents) + 1):
-            raise CourseError(
-                f"This model mixes windows of {self.window} tokens with full attention: no guesses there."
-            )
-        seen = tree_mask(parents, before, self.window)
+    def mask(self, seen: torch.Tensor) -> torch.Tensor:
+        """A mask as every attention takes it: 0 where a token is seen, the dtype's least number elsewhere."""
+        if self.mixed and self.window and seen.shape[-1] > self.window:
+            mixes = f"This model mixes windows of {self.window} tokens with full attention"
+            raise CourseError(f"{mixes}: past the window it takes no guesses and no batches.")
         return torch.zeros(seen.shape, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min).to(self.device)
 
     def step(self, tokens: Sequence[int], cache: KVCache, parents: Sequence[int] = (), last_only: bool = False):
@@ -146,13 +121,32 @@ class Decoder:
         ids = torch.tensor([tokens], device=self.device)
         offsets = [0, *depths(parents)] if parents else range(len(tokens))
         positions = torch.tensor([[before + k for k in offsets]], device=self.device)
-        mask = self.mask(parents, before) if parents else None
+        mask = self.mask(tree_mask(parents, before, self.window)) if parents else None
         out = self.model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True,
             logits_to_keep=1 if last_only else 0, output_hidden_states=self.keep_hidden,
         )  # fmt: skip
         hidden = out.hidden_states[-1][0, -len(out.logits[0]) :] if self.keep_hidden else None
         return out.logits[0], hidden
+
+    def batch(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> list[torch.Tensor]:
+        """Run the model on rows that may hold, and read, different numbers of tokens (each at least one).
+
+        Returns:
+            for each row its logits (tokens read, vocabulary).
+        """
+        before = cache.lengths or [0] * len(tokens)
+        most = max(map(len, tokens))
+        ids = torch.tensor([[*row, *[0] * (most - len(row))] for row in tokens], device=self.device)
+        positions = torch.tensor(before, device=self.device)[:, None] + torch.arange(most, device=self.device)
+        together = most == 1 and min(before) == max(before) and not self.window  # nothing to hide from anybody
+        mask = None if together else self.mask(rows_mask(before, most, self.window))
+        out = self.model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        for row, (held, read) in enumerate(zip(before, tokens, strict=True)):
+            cache.cut(held + len(read), row)  # what filled up the shorter rows is forgotten
+        return [logits[: len(read)] for logits, read in zip(out.logits, tokens, strict=True)]
 
 
 def longest_path(proposal: Proposal, logits: torch.Tensor, choose: Callable[[torch.Tensor], int]):

@@ -70,8 +70,8 @@ def _number(rng: random.Random, column: Column) -> float | int:
 class _Asker:
     """Turns a schema into questions: SQL and words side by side."""
 
-    def __init__(self, namer: Namer, schema: Schema, joined: bool):
-        self.namer, self.rng, self.schema, self.joined = namer, namer.rng, schema, joined
+    def __init__(self, namer: Namer, schema: Schema, joined: bool, shorten: float):
+        self.namer, self.rng, self.schema, self.joined, self.shorten = namer, namer.rng, schema, joined, shorten
         self.main, self.parent = schema.main, schema.parent if joined else None
         self.adjective = ""  # a value that stands before the noun: "oolong tins"
 
@@ -84,7 +84,7 @@ class _Asker:
     def say(self, column: Column) -> str:
         """The column as spoken; one of the parent table's is spoken with its table."""
         said = column.spoken if self.rng.random() < 0.85 else column.name
-        if self.rng.random() < SHORTENED:
+        if self.rng.random() < self.shorten:
             said = self.shortened(column) or said
         if self.parent and column in self.parent.columns:
             return f"{self.parent.one} {said}"
@@ -381,7 +381,8 @@ class _Asker:
 
 
 def generate_group(seed: int, questions: int = 4, seen_only: bool = True, wild_share: float = 0.5,
-                   distractors: int | None = None, joined_share: float = 0.22) -> list[Example]:  # fmt: skip
+                   distractors: int | None = None, joined_share: float = 0.22,
+                   shortened: float = SHORTENED) -> list[Example]:  # fmt: skip
     """`questions` examples about one schema, all drawn from `seed`.
 
     Args:
@@ -389,6 +390,7 @@ def generate_group(seed: int, questions: int = 4, seen_only: bool = True, wild_s
         wild_share: the share of schemas whose names are invented words.
         distractors: tables beside the one asked about; None draws mostly 0, up to 5.
         joined_share: the share of schemas with a second table to join (four of five questions then do).
+        shortened: how often a column of several words is called by one of them.
     """
     rng = random.Random(seed)
     namer = Namer(rng, seen_only)
@@ -400,7 +402,7 @@ def generate_group(seed: int, questions: int = 4, seen_only: bool = True, wild_s
     seen: set[str] = set()
     while len(examples) < questions:
         namer.used = set()
-        asker = _Asker(namer, schema, joined and rng.random() < 0.8)
+        asker = _Asker(namer, schema, joined and rng.random() < 0.8, shortened)
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         made = asker.ask(kind)
         if made is None or made[1] in seen:

@@ -14,10 +14,20 @@ import torch
 
 from helpers.text_to_sql.dataset import key, reserved_for_tests
 from helpers.text_to_sql.generator import Example, generate_group
-from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, USER, chatty_answer
+from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, FENCE_CLOSE, FENCE_OPEN, USER, chatty_answer
 
 JOINED_SHARE = 0.4  # joins are learned last: more of them than people ask
-QUESTION_WEIGHT = 0.1  # names in a question copy the schema's: a first lesson in copying
+HARD_JOINED_SHARE, HARD_SHORTENED, HARD_DISTRACTORS = 0.5, 0.35, (40, 25, 15, 8, 6, 6)  # the last: weights of 0 to 5
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a batch teaches, and what counts in its loss (SQL counts 1)."""
+
+    bare_share: float = 0.25  # of the answers: SQL without prose
+    hard_share: float = 0.0  # of the schemas: more joins, other tables beside, columns called by one of their words
+    question_weight: float = 0.1  # names in a question copy the schema's: a first lesson in copying, later mere noise
+    prose_weight: float = 1.0  # which opening comes is chance: once known, it drowns what is left to learn of the SQL
 
 
 @dataclass
@@ -46,7 +56,7 @@ class _Group:
     answers: int
 
 
-def make_group(examples: list[Example], tokenizer, rng: random.Random, bare_share: float, limit: int) -> _Group:
+def make_group(examples: list[Example], tokenizer, rng: random.Random, lesson: Lesson, limit: int) -> _Group:
     """One packed group of at most `limit` tokens; questions that don't fit are left out."""
 
     def encode(text: str) -> list[int]:
@@ -56,17 +66,25 @@ def make_group(examples: list[Example], tokenizer, rng: random.Random, bare_shar
     group = _Group(list(schema), list(range(len(schema))), [0] * len(schema), [-100] * len(schema),
                    [0.0] * len(schema), 0)  # fmt: skip
     for part, example in enumerate(examples, 1):
-        bare = rng.random() < bare_share
+        bare = rng.random() < lesson.bare_share
         question = encode(f"{example.question}{BARE if bare else ASSISTANT}")
-        answer = encode((example.answer if bare else chatty_answer(example, rng)) + END)
-        ids = question + answer
+        before, sql, after = "", example.answer, ""
+        if not bare:
+            before, rest = chatty_answer(example, rng).split(FENCE_OPEN)
+            sql, after = rest.split(FENCE_CLOSE)
+            sql = FENCE_OPEN + sql + FENCE_CLOSE
+        before, sql, after = encode(before), encode(sql), encode(after)
+        ids = question + before + sql + after + encode(END)
         if len(group.ids) + len(ids) > limit:
             continue
         group.ids += ids
         group.positions += range(len(schema), len(schema) + len(ids))
         group.parts += [part] * len(ids)
         group.labels += [*ids[1:], -100]
-        group.weights += [QUESTION_WEIGHT] * (len(question) - 1) + [1.0] * len(answer) + [0.0]
+        group.weights += [
+            *[lesson.question_weight] * (len(question) - 1), *[lesson.prose_weight] * len(before), *[1.0] * len(sql),
+            *[lesson.prose_weight] * len(after), 1.0, 0.0,
+        ]  # fmt: skip
         group.answers += 1
     return group
 
@@ -94,18 +112,22 @@ def collate(rows: list[list[_Group]], length: int, pad: int) -> Batch:
     return Batch(as_tensor(ids), as_tensor(positions), mask, as_tensor(labels), as_tensor(weights), answers)
 
 
-def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, bare_share: float, questions: int = 6) -> Batch:
+def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, lesson: Lesson, questions: int = 6) -> Batch:
     """The batch of one step: it depends on `seed` and `step` alone, so a resumed run goes on where it stopped."""
     rng = random.Random(f"{seed}-{step}")
     filled: list[list[_Group]] = [[] for _ in range(rows)]
     room, misses = [length] * rows, 0
     while misses < 8:
         row = max(range(rows), key=room.__getitem__)
-        group = generate_group(rng.getrandbits(48), questions, joined_share=JOINED_SHARE)
+        harder = {"joined_share": JOINED_SHARE}
+        if rng.random() < lesson.hard_share:
+            harder = {"joined_share": HARD_JOINED_SHARE, "shortened": HARD_SHORTENED,
+                      "distractors": rng.choices(range(6), HARD_DISTRACTORS)[0]}  # fmt: skip
+        group = generate_group(rng.getrandbits(48), questions, **harder)
         examples = [e for e in group if key(e) not in reserved_for_tests()]
         if not examples:
             continue
-        group = make_group(examples, tokenizer, rng, bare_share, room[row])
+        group = make_group(examples, tokenizer, rng, lesson, room[row])
         if not group.answers:
             misses += 1
             continue

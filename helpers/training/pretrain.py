@@ -17,7 +17,6 @@ import json
 import math
 import random
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,11 +33,11 @@ from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training.muon import Muon
-from helpers.training.packing import Batch, make_batch
+from helpers.training.packing import Batch, Lesson, make_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {
-    "base": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=4),
+    "base": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=5),
     "draft": dict(hidden_size=512, intermediate_size=1024, num_hidden_layers=2),  # fewer could not learn to copy
 }
 
@@ -59,6 +58,9 @@ class Settings:
     decay_share: float = 0.35  # of the steps, at the end: the learning rate falls to zero
     bare_from: float = 0.8  # share of bare SQL answers: cheap lessons first, the course's own prose last
     bare_to: float = 0.25
+    hard_share: float = 0.0  # and the two below: see packing.Lesson
+    question_weight: float = 0.1
+    prose_weight: float = 1.0
     ahead: int = 5  # tokens that the auxiliary heads look ahead
     ahead_weight: float = 0.3
     ahead_from: float = 0.4  # share of the steps after which the auxiliary loss joins
@@ -107,6 +109,44 @@ def inherit(draft: LlamaForCausalLM, base: LlamaForCausalLM, batch: Batch) -> tu
     return chosen
 
 
+@torch.no_grad()
+def deepen(model: LlamaForCausalLM, base: LlamaForCausalLM) -> None:
+    """Give `model` the base's weights; what it has more layers than the base, in the middle, begins as copies of the
+    layer before that add nothing yet (Wu et al. 2024, LLaMA Pro): the same function, with more to learn."""
+    more = model.config.num_hidden_layers - base.config.num_hidden_layers
+    middle = base.config.num_hidden_layers // 2
+    model.load_state_dict(base.state_dict(), strict=False)
+    for here in range(model.config.num_hidden_layers):
+        there = here if here <= middle else max(middle, here - more)
+        model.model.layers[here].load_state_dict(base.model.layers[there].state_dict())
+        if middle < here <= middle + more:
+            nn.init.zeros_(model.model.layers[here].self_attn.o_proj.weight)
+            nn.init.zeros_(model.model.layers[here].mlp.down_proj.weight)
+
+
+class HalfCopy:
+    """A bf16 copy of fp32 `master` that computes; the master keeps the small updates that bf16 would round away."""
+
+    def __init__(self, master: nn.Module):
+        self.master, self.copy = master, copy.deepcopy(master).to(torch.bfloat16)
+        for half, full in zip(self.copy.modules(), master.modules(), strict=True):
+            if hasattr(full, "inv_freq"):
+                half.inv_freq = full.inv_freq.clone()  # RoPE's frequencies must not be rounded
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """The master's weights, rounded."""
+        for half, full in zip(self.copy.parameters(), self.master.parameters(), strict=True):
+            half.copy_(full)
+
+    def hand_over(self) -> None:
+        """Adds the copy's gradients to the master's."""
+        for half, full in zip(self.copy.parameters(), self.master.parameters(), strict=True):
+            if half.grad is not None:
+                full.grad = half.grad.float() if full.grad is None else full.grad + half.grad
+                half.grad = None
+
+
 def learning_rate(step: int, s: Settings) -> float:
     """The share of the peak rate: warm-up, plateau, linear decay."""
     decay_from = s.steps * (1 - s.decay_share)
@@ -151,10 +191,10 @@ class Run:
         torch.manual_seed(settings.seed)
         self.model = new_model(SHAPES[settings.model], self.tokenizer).to(device)
         if settings.start_from and not (folder / "checkpoint.pt").exists():
-            self.model.load_state_dict(models.load(settings.start_from, device=device)[0].state_dict())
+            deepen(self.model, models.load(settings.start_from, device=device)[0])
         elif settings.model == "draft" and not (folder / "checkpoint.pt").exists():
             base, _ = models.load("base", device=device)
-            batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length, settings.bare_to).to(device)
+            batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length, Lesson()).to(device)
             print(f"starts from the base's layers {inherit(self.model, base, batch)}", flush=True)
         self.heads = AheadHeads(self.model.config.hidden_size, settings.ahead).to(device)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -223,7 +263,7 @@ class Run:
     def export(self, target: Path) -> None:
         """The model in bf16 safetensors with its tokenizer, and card.json: how it was made."""
         copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(target)
-        self.tokenizer.save_pretrained(target)
+        self._tokenizer().save_pretrained(target)  # as it was read: an evaluation leaves its padding in the other
         before = models.card(self.settings.start_from) if self.settings.start_from else {}
         card = {"parameters": sum(p.numel() for p in self.model.parameters()),
                 "minutes": round(self.seconds / 60 + before.get("minutes", 0), 1),
@@ -239,28 +279,33 @@ def train(run: Run, compiled: bool = True) -> None:
 
     s, device = run.settings, run.device
     log = SummaryWriter(run.folder / "tensorboard")
-    backbone = torch.compile(run.model.model) if compiled else run.model.model
-    autocast = torch.autocast(device, torch.bfloat16) if run.bf16 else nullcontext()
+    half = HalfCopy(nn.ModuleList([run.model, run.heads])) if run.bf16 else None
+    model, heads = half.copy if half else (run.model, run.heads)
+    backbone = torch.compile(model.model) if compiled else model.model
     while run.step < s.steps:
         began = time.perf_counter()
         torch.manual_seed(s.seed * 1_000_003 + run.step)  # a resumed run draws what it would have drawn
-        batch = make_batch(run.tokenizer, s.seed, run.step, s.rows, s.length, bare_share(run.step, s)).to(device)
+        lesson = Lesson(bare_share(run.step, s), s.hard_share, s.question_weight, s.prose_weight)
+        batch = make_batch(run.tokenizer, s.seed, run.step, s.rows, s.length, lesson).to(device)
         for optimizer, peak in zip(run.optimizers, run.peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * learning_rate(run.step, s)
-        with autocast:
-            hidden = backbone(
-                input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-            ).last_hidden_state
-            where = batch.labels != -100
-            losses = F.cross_entropy(run.model.lm_head(hidden[where]).float(), batch.labels[where], reduction="none")
-            weights = batch.weights[where]
-            loss = (losses * weights).sum() / weights.sum()
-            total = loss
-            if run.step >= s.ahead_from * s.steps:
-                ahead = run.heads.loss(hidden, run.model.lm_head, batch)
-                total = loss + s.ahead_weight * ahead
+        if half:
+            half.refresh()
+        embedded = run.model.model.embed_tokens(batch.ids).to(model.dtype)  # bf16 sums would lose the rare words
+        hidden = backbone(
+            inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+        where = batch.labels != -100
+        losses = F.cross_entropy(model.lm_head(hidden[where]).float(), batch.labels[where], reduction="none")
+        weights = batch.weights[where]
+        loss = (losses * weights).sum() / weights.sum()
+        total = loss
+        if run.step >= s.ahead_from * s.steps:
+            total = loss + s.ahead_weight * heads.loss(hidden, model.lm_head, batch)
         total.backward()
+        if half:
+            half.hand_over()
         nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
         for optimizer in run.optimizers:
             optimizer.step()
@@ -280,14 +325,14 @@ def train(run: Run, compiled: bool = True) -> None:
                   f" {left:.0f} left", flush=True)  # fmt: skip
         if run.step % s.eval_every == 0:
             run.model.eval()
-            seen, unseen = (evaluate(run.model, run.tokenizer, 100, u, bare=True) for u in (False, True))
+            seen, unseen = (evaluate(run.model, run.tokenizer, 200, u, bare=True) for u in (False, True))
             run.model.train()
             log.add_scalars("accuracy", {"seen": seen, "unseen": unseen}, run.step)
             row = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answers, "loss": run.smooth,
                    "seen": seen, "unseen": unseen}  # fmt: skip
             with (run.folder / "curve.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"  execution accuracy (bare SQL, n=100): seen {seen:.2f}, unseen {unseen:.2f}", flush=True)
+            print(f"  execution accuracy (bare SQL, n=200): seen {seen:.2f}, unseen {unseen:.2f}", flush=True)
         if run.step % s.save_every == 0 or run.step == s.steps:
             run.save()
 

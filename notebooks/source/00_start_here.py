@@ -153,18 +153,18 @@ print(f"the prefill read {prefill.rows} tokens in {prefill.seconds * 1e3:.1f} ms
 # **Exercise 00.1** (3 minutes) *Why it matters: prefill and decode get faster by different means, so their speeds must not be mixed.*
 #
 # Each record in `steps` has `kind` (`"prefill"` or `"decode"`), `seconds`, and `emitted`, a tuple of the tokens that it wrote.
-# Return the tokens per second of the decode steps alone. (The course's own version is `decode_tokens_per_second` in `helpers/measure.py`.)
+# Return the tokens per second of the decode steps alone; 0 where there are none.
 
 # %%
-from helpers.exercises import check
-from helpers.measure import decode_tokens_per_second
+from helpers.exercises import check, hint, solution
 
 
 def my_tokens_per_second(steps):
     return None  # your code
 
 
-tokens_per_second = check(my_tokens_per_second, decode_tokens_per_second, [(completion.steps,), (mine.steps,)])
+# hint("00.1")  # uncomment for help; solution("00.1") shows the course's own
+tokens_per_second = check("00.1", my_tokens_per_second)
 print(f"decode: {tokens_per_second(completion.steps):.0f} tokens per second")
 
 # %% [markdown]
@@ -176,7 +176,7 @@ print(f"decode: {tokens_per_second(completion.steps):.0f} tokens per second")
 # With one row there is almost nothing to compute for all that reading. Two numbers of your machine decide what this costs:
 #
 # * its **bandwidth**: bytes per second from memory,
-# * its **rate**: operations per second in a large matrix product (1 GFLOP/s is a billion of them).
+# * its **rate**: operations per second in a large matrix product (a GFLOP/s is a billion of them).
 
 # %%
 from helpers import measure
@@ -192,17 +192,18 @@ results.metric("start.bandwidth_gb_s", bandwidth / 1e9, "GB/s")
 # %% [markdown]
 # **Exercise 00.2** (3 minutes) *Why it matters: whatever is read from memory can't be read faster than this.*
 #
-# Return the least time of a decode step in milliseconds, if each weight comes from memory once. (Reference: `helpers/estimate.py`.)
+# Return the least time of a decode step in milliseconds, if each weight comes from memory once.
 
 # %%
-from helpers.estimate import balance_rows, least_milliseconds
+from helpers.estimate import least_milliseconds  # for the end of the notebook
 
 
 def my_least_milliseconds(weight_bytes, bandwidth):  # bytes, bytes per second
     return None  # your code
 
 
-least = check(my_least_milliseconds, least_milliseconds, [(weight_bytes, bandwidth), (14e9, 3.35e12)])
+# hint("00.2")  # solution("00.2")
+least = check("00.2", my_least_milliseconds)
 print(f"this model here, if nothing is in the cache: at least {least(weight_bytes, bandwidth):.2f} ms a step")
 print(f"7 billion weights of two bytes on a GPU with 3.35 TB/s: at least {least(14e9, 3.35e12):.1f} ms a step")
 
@@ -220,7 +221,8 @@ def my_balance_rows(bytes_per_weight, bandwidth, rate):
 
 cases = {"float32 here": (4, bandwidth, rates["float32"]), "bfloat16 here": (2, bandwidth, rates["bfloat16"]),
          "bfloat16 on an H100, by its data sheet": (2, 3.35e12, 990e12)}  # fmt: skip
-balance = check(my_balance_rows, balance_rows, list(cases.values()))
+# hint("00.3")  # solution("00.3")
+balance = check("00.3", my_balance_rows)
 for name, case in cases.items():
     print(f"{name}: computing takes as long as reading at {balance(*case):.0f} rows")
 

@@ -5,17 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.decoding import attention
 from helpers.decoding import generate as module
+from helpers.decoding.attention import tree_mask
 from helpers.decoding.generate import (
     Completion,
     Proposal,
-    depths,
     generate,
     longest_path,
     plain_greedy,
     steps,
     stream,
-    tree_mask,
 )
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.sampling import Sampling
@@ -113,11 +113,11 @@ def test_a_window_that_guesses_ignore_is_caught(monkeypatch):
     assert [t for s in done for t in s.emitted] != truth
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_the_mask_means_the_same_to_every_attention(model, attention):
+@pytest.mark.parametrize("name", ["eager", "sdpa", attention.NAME])
+def test_the_mask_means_the_same_to_every_attention(model, name):
     prompt = [7, 8, 9]
     truth = greedy(model, prompt, 20)
-    model.set_attn_implementation(attention)
+    model.set_attn_implementation(name)
     try:
         done = list(steps(model, prompt, max_new_tokens=20, proposer=Guesser(truth + [0] * 4, len(prompt))))
     finally:
@@ -186,16 +186,13 @@ def test_a_cache_that_keeps_the_wrong_branch_is_caught(model, monkeypatch):
     prompt = [7, 8, 9]
     truth = greedy(model, prompt, 30)
     real = KVCache.keep
-    monkeypatch.setattr(KVCache, "keep", lambda self, start, kept: real(self, start, list(range(len(kept)))))
+
+    def first_ones(self, start, kept, row=None):
+        real(self, start, list(range(len(kept))), row)
+
+    monkeypatch.setattr(KVCache, "keep", first_ones)
     done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert [t for s in done for t in s.emitted] != truth
-
-
-def test_the_tree_s_mask_and_depths():
-    assert depths([-1, 0, -1, 2]) == [1, 2, 1, 2]
-    assert tree_mask([-1, 0, -1], 2)[0, 0].int().tolist() == [
-        [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]
-    ]  # fmt: skip
 
 
 def test_the_longest_path_follows_the_model():

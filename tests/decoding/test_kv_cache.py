@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.decoding.attention import install, rows_mask
+from helpers.decoding.cache_check import equals_recomputation
 from helpers.decoding.generate import Decoder
 from helpers.decoding.kv_cache import CacheFullError, KVCache
 from helpers.errors import CourseError
-from tests.decoding.conftest import VOCABULARY
+from tests.decoding.conftest import KINDS, VOCABULARY, tiny
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,3 +61,78 @@ def test_bytes_are_those_of_what_is_held():
 def test_a_full_cache_says_so():
     with pytest.raises(CacheFullError, match="holds 2 tokens and 3 were needed"):
         KVCache(1, 2).update(torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1), 0)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_join_read_and_leave_equal_recomputation(kind, own):
+    model = install(tiny(kind)) if own else tiny(kind)
+    assert all(equals_recomputation(model, seed) for seed in range(20))
+
+
+def planted(monkeypatch, name, mistake):
+    monkeypatch.setattr(f"helpers.decoding.{name}", mistake)
+    return not all(equals_recomputation(tiny(), seed) for seed in range(20))
+
+
+def test_a_row_that_sees_one_token_too_many_is_caught(monkeypatch):
+    def too_far(lengths, n, window=None):
+        return rows_mask([length + 1 for length in lengths], n)[..., :-1]
+
+    assert planted(monkeypatch, "generate.rows_mask", too_far)
+
+
+def test_a_row_that_keeps_what_filled_it_up_is_caught(monkeypatch):
+    assert planted(monkeypatch, "kv_cache.KVCache.cut", lambda self, length, row=None: None)
+
+
+def test_a_row_that_leaves_its_cache_to_the_next_is_caught(monkeypatch):
+    def leave(self, row):
+        for layer in self.layers:
+            layer.lengths[row] = layer.lengths[-1]
+            layer.lengths.pop()
+
+    assert planted(monkeypatch, "kv_cache.KVCache.leave", leave)
+
+
+def test_the_last_row_takes_the_place_of_one_that_leaves():
+    cache = filled([1, 3, 2])
+    cache.leave(0)
+    assert cache.lengths == [2, 3] and cache.layers[0].keys[0, 0, :2].flatten().tolist() == [2, 2]
+    cache.leave(1)
+    assert cache.lengths == [2]
+
+
+def filled(lengths, rows=3):
+    """A cache whose row r holds lengths[r] keys of value r."""
+    cache = KVCache(1, 8, rows)
+    for r, length in enumerate(lengths):
+        alone = KVCache(1, 8)
+        alone.update(torch.full((1, 1, length, 1), float(r)), torch.zeros(1, 1, length, 1), 0)
+        cache.join(alone)
+    return cache
+
+
+def test_rows_it_has_no_room_for_are_refused_and_nothing_is_lost():
+    cache = filled([1, 3, 2])
+    with pytest.raises(CacheFullError, match="holds 3 rows, 3 of them taken"):
+        cache.join(filled([1]))
+    small = KVCache(1, 2)
+    with pytest.raises(CacheFullError, match="holds 2 tokens and 3 were needed"):
+        small.join(filled([3]))
+    with pytest.raises(CourseError, match="there is no row 3"):
+        cache.leave(3)
+    with pytest.raises(CourseError, match="holds 3 rows and 2 were given"):
+        cache.update(torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 0)
+    with pytest.raises(CacheFullError, match="made for 1 rows and 2 came"):
+        KVCache(1, 2).update(torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 0)
+    assert cache.lengths == [1, 3, 2] and cache.nbytes == 6 * 2 * 4
+
+
+def test_one_row_keeps_its_path_and_the_others_stay():
+    cache = filled([3, 3])
+    cache.layers[0].keys[0, 0, :3, 0] = torch.tensor([5.0, 6.0, 7.0])
+    cache.keep(1, [1], row=0)
+    assert cache.lengths == [2, 3] and cache.layers[0].keys[0, 0, :2, 0].tolist() == [5, 7]
+    keys, _ = cache.update(torch.full((2, 1, 1, 1), 9.0), torch.zeros(2, 1, 1, 1), 0)
+    assert keys[0, 0, :3, 0].tolist() == [5, 7, 9] and keys[1, 0, :, 0].tolist() == [1, 1, 1, 9]

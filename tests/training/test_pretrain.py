@@ -1,5 +1,6 @@
 """A run resumes where it was killed, learns something, and leaves a model that loads."""
 
+import copy
 import json
 
 import pytest
@@ -9,7 +10,17 @@ from helpers import models
 from helpers.errors import CourseError
 from helpers.training import pretrain
 from helpers.training.muon import Muon, orthogonalize
-from helpers.training.pretrain import AheadHeads, Run, Settings, bare_share, inherit, learning_rate, new_model, train
+from helpers.training.pretrain import (
+    AheadHeads,
+    HalfCopy,
+    Run,
+    Settings,
+    bare_share,
+    inherit,
+    learning_rate,
+    new_model,
+    train,
+)
 
 TINY = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2)
 SETTINGS = dict(steps=6, rows=1, length=256, eval_every=100, save_every=3, ahead=2, warmup=2)
@@ -22,7 +33,7 @@ def small(tmp_path, monkeypatch):
     examples = training_mix(60)
     tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
     monkeypatch.setitem(pretrain.SHAPES, "base", TINY)
-    monkeypatch.setattr(Run, "_tokenizer", lambda self: tokenizer)
+    monkeypatch.setattr(Run, "_tokenizer", lambda self: copy.deepcopy(tokenizer))
     return tmp_path
 
 
@@ -56,7 +67,9 @@ def test_the_exported_model_loads_with_its_card(small, monkeypatch):
     run = Run(Settings(**SETTINGS | {"steps": 2, "eval_every": 1}), small / "run", "cpu")
     monkeypatch.setattr(pretrain, "evaluate", lambda *rest, **more: 0.5)
     train(run, compiled=False)
+    run.tokenizer(["a", "longer"], padding=True)
     run.export(small / "base")
+    assert json.loads((small / "base" / "tokenizer.json").read_text())["padding"] is None
     model, tokenizer = models.load(small / "base", "bfloat16")
     assert model.dtype == torch.bfloat16 and tokenizer.eos_token == "<|end|>"
     card = json.loads((small / "base" / "card.json").read_text())
@@ -132,3 +145,41 @@ def test_a_head_is_judged_by_its_own_token_of_the_same_question(small):
         ]  # fmt: skip
         wanted += sum(costs) / len(costs) / 2
     torch.testing.assert_close(heads.loss(hidden, run.model.lm_head, batch, keep=1.0), wanted)
+
+
+def test_the_bf16_copy_gives_the_master_its_gradients_and_takes_its_weights(small):
+    run = Run(Settings(**SETTINGS), small / "run", "cpu")
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 1.0)
+    half = HalfCopy(run.model)
+
+    def gradients(model, hand_over=lambda: None):
+        run.model.zero_grad()
+        logits = model(batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits.float()
+        torch.nn.functional.cross_entropy(logits[0], batch.labels[0]).backward()
+        hand_over()
+        return torch.cat([p.grad.flatten() for p in run.model.parameters()])
+
+    exact, rounded = gradients(run.model), gradients(half.copy, half.hand_over)
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.999
+    assert all(p.grad is None for p in half.copy.parameters())
+    assert torch.equal(half.copy.model.rotary_emb.inv_freq, run.model.model.rotary_emb.inv_freq)
+    with torch.no_grad():
+        run.model.model.norm.weight.add_(1)
+    half.refresh()
+    assert torch.equal(half.copy.model.norm.weight.float(), run.model.model.norm.weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_training_learns_in_either_precision(small, bf16):
+    run = Run(Settings(**SETTINGS | {"steps": 12}), small / "run", "cpu")
+    run.bf16 = bf16
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 0.5)
+
+    def loss():
+        with torch.no_grad():
+            logits = run.model(batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits[0]
+        return torch.nn.functional.cross_entropy(logits, batch.labels[0]).item()
+
+    before = loss()
+    train(run, compiled=False)
+    assert loss() < before - 0.1

@@ -1,0 +1,104 @@
+"""Attention that reads grouped heads as they lie in the cache, and the masks that say which token sees which.
+
+Several query heads share one key-value head (grouped-query attention, Ainslie et al. 2023). The library's way repeats
+keys and values until every query head has its own, which copies the whole cache at each step. But heads that share keys
+can as well be taken for further rows of one head: then nothing is copied, and each key is read once for the group.
+Registered with transformers, so that any of its models can use it (notebooks/extras/kv_cache).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from helpers.errors import CourseError
+
+NAME = "grouped_heads"
+UNKNOWN = ("softcap", "s_aux", "position_bias")  # what some models add to the scores and this attention doesn't know
+
+
+def grouped_attention(
+    module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, is_causal=None, **more
+):
+    """Scaled dot-product attention; the arguments are as transformers gives them.
+
+    Args:
+        query: (rows, heads, n, size); key and value: (rows, kv_heads, held, size), kv_heads a divisor of heads.
+        attention_mask: (rows or 1, 1, n, held), True or 0 where a token is seen; None: causal.
+
+    Returns:
+        (rows, n, heads, size) and None for the weights, which are never written down.
+    """
+    if any(more.get(name) is not None for name in UNKNOWN):
+        raise CourseError(f"This model's attention uses one of {', '.join(UNKNOWN)}: leave it the library's attention.")
+    rows, heads, n, size = query.shape
+    group = heads // key.shape[1]
+    if attention_mask is None and n > 1:  # a prefill computes so much that the copies don't matter
+        causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+        out = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=group > 1
+        )
+    else:
+        if attention_mask is not None and group > 1:
+            attention_mask = attention_mask.repeat(1, 1, group, 1)
+        out = F.scaled_dot_product_attention(
+            together(query, key.shape[1]), key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+        ).view(rows, heads, n, size)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def together(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """(rows, heads, n, size) as (rows, kv_heads, heads / kv_heads * n, size): neighbouring heads, which share their
+    keys, become rows of one head."""
+    rows, heads, n, size = query.shape
+    return query.reshape(rows, kv_heads, heads // kv_heads * n, size)
+
+
+AttentionInterface.register(NAME, grouped_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def install(model):
+    """Let the model attend by `grouped_attention`, where its architecture lets itself be told; returns the model."""
+    if type(model)._can_set_attn_implementation():  # Falcon, for one, has its attention built in
+        model.set_attn_implementation(NAME)
+    return model
+
+
+def depths(parents: Sequence[int]) -> list[int]:
+    """How far each guess of a tree lies after the certain token, from 1."""
+    found: list[int] = []
+    for parent in parents:
+        found.append(1 if parent < 0 else found[parent] + 1)
+    return found
+
+
+def tree_mask(parents: Sequence[int], before: int, window: int | None = None) -> torch.Tensor:
+    """(1, 1, n, before + n) for n = 1 + guesses, True where a token sees another: each sees the past, the certain
+    token, its ancestors and itself; with a sliding `window`, none that lies that far back."""
+    n = len(parents) + 1
+    mask = torch.zeros(n, before + n, dtype=torch.bool)
+    mask[:, : before + 1] = True
+    for i, parent in enumerate(parents, 1):
+        if parent >= 0:
+            mask[i] = mask[parent + 1]
+        mask[i, before + i] = True
+    if window:
+        at = torch.tensor([before, *(before + d for d in depths(parents))])
+        mask &= at[:, None] - torch.cat([torch.arange(before), at]) < window
+    return mask[None, None]
+
+
+def rows_mask(lengths: Sequence[int], n: int, window: int | None = None) -> torch.Tensor:
+    """(rows, 1, n, longest + n) for rows that hold `lengths` tokens and read n more, True where a token sees another:
+    each sees its own row up to itself, never what a longer row has beside it."""
+    at = torch.tensor(lengths)[:, None, None] + torch.arange(n)[:, None]  # (rows, n, 1): where each new token goes
+    place = torch.arange(max(lengths) + n)
+    mask = place <= at
+    if window:
+        mask &= at - place < window
+    return mask[:, None]

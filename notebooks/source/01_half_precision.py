@@ -1,0 +1,754 @@
+# %% [markdown] tags=["card"]
+# # 01 · Half precision
+#
+# **What do fp16, bf16 and mixed precision buy, and what do they break?**
+#
+# | | |
+# |---|---|
+# | previous, next | 00 start here, 02 quantization |
+# | the term it attacks | weight bytes / bandwidth |
+# | you will be able to | read a number's bits; say which format overflows, and which one loses small numbers; foretell what half the bytes bring; train in half precision |
+# | time | 40 minutes for you; about 5 for the machine under the profile `cpu` |
+# | memory | 7 GiB |
+#
+# A weight in float32 takes four bytes. Two bytes hold a coarser number. This notebook asks what that saves, and what gets lost.
+
+# %% [markdown] tags=["predict"]
+# ## Before you measure
+#
+# A decode step reads every weight once. In **bfloat16** a weight takes two bytes instead of four.
+#
+# Take a model of some hundred million weights, and a step for one token. How many times as fast will it be in bfloat16, on your machine?
+#
+# Write your guess into `GUESS_DECODE_SPEEDUP`. It is saved before anything is measured.
+
+# %% tags=["parameters"]
+PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
+MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+SEED: int = 0  # of everything random
+GUESS_DECODE_SPEEDUP: float = 2.0  # your guess: a decode step in bfloat16 is so many times as fast as in float32
+EMULATE: str = "auto"  # formats that are emulated in float32: auto (those that are slow here), none, or names
+SHAPE: str = "llama-300m"  # random weights whose steps are foretold and measured (smoke takes llama-50m)
+PIECES: int = 1024  # training: each batch counts as one of so many that make a large one; try 1
+
+# %%
+import helpers
+
+lesson = helpers.start("01_half_precision", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+results, sizes = lesson.results, lesson.sizes
+results.prediction("precision.decode_speedup.bf16", GUESS_DECODE_SPEEDUP, "x")
+
+# %%
+from helpers import measure, models
+from helpers.errors import CourseError
+
+shape = SHAPE if PROFILE != "smoke" else "llama-50m"
+config = models.config_of(shape)
+to_emulate = set() if EMULATE in ("auto", "none") else set(EMULATE.split(","))
+if not to_emulate <= {"bfloat16", "float16"}:
+    raise CourseError(f"EMULATE is {EMULATE!r}: it can be auto, none, or of float16 and bfloat16 those to emulate.")
+
+# %% [markdown] tags=["build"]
+# ## Half the bytes
+#
+# The same model, loaded three times: in float32 (**fp32**), float16 (**fp16**) and bfloat16 (**bf16**).
+
+# %%
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+shipped = {}
+for dtype in SHORT:
+    shipped[dtype], tokenizer = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
+held = {dtype: measure.weight_bytes(model) for dtype, model in shipped.items()}
+for dtype, size in held.items():
+    print(f"{dtype:9} {size / 1e6:6.2f} MB")
+exact = sum(2 * held[dtype] == held["float32"] for dtype in ("bfloat16", "float16"))
+results.invariant("precision.half_the_bytes", exact == 2, exact, 2)
+for dtype in ("bfloat16", "float16"):
+    results.metric(f"precision.weight_bytes_ratio.{SHORT[dtype]}", held[dtype] / held["float32"], "ratio")
+
+# %% [markdown]
+# ## Where the bits go
+#
+# A number is kept in three parts: a **sign**, an **exponent** and a **mantissa**.
+#
+#     number = sign × 1.mantissa × 2^(exponent - bias)
+#
+# The exponent's bits decide how large and how small a number can be: the **range**. The mantissa's bits decide how close two neighbours are: the **precision**.
+# fp16 and bf16 both have 16 bits, and share them out differently. Two formats of 8 bits show where the road leads.
+
+# %%
+import matplotlib.pyplot as plt
+
+from helpers import plots
+from helpers.weights.precision import FORMATS
+
+fig, ax = plt.subplots(figsize=(8, 2.6))
+PARTS = (("sign", plots.COLORS[1], ""), ("exponent", plots.COLORS[2], "//"), ("mantissa", "white", ".."))
+for place, f in enumerate(FORMATS.values()):
+    left = 0
+    for (part, color, hatch), bits in zip(PARTS, (1, f.exponent_bits, f.mantissa_bits)):
+        label = part if place == 0 else None
+        ax.barh(place, bits, left=left, color=color, hatch=hatch, edgecolor=plots.COLORS[0], label=label)
+        left += bits
+ax.set(title="How each format shares out its bits", xlabel="length (bits)", ylabel="format", xlim=(0, 36))
+ax.set_yticks(range(len(FORMATS)), list(FORMATS))
+ax.invert_yaxis()
+ax.legend(loc="lower right")
+print(f"{'':15} {'largest':>10} {'smallest normal':>16} {'smallest':>10} {'step at 1':>10}")
+for f in FORMATS.values():
+    print(f"{f.name:15} {f.largest:10.4g} {f.smallest_normal:16.3g} {f.smallest:10.2g} {f.step_at_1:10.2g}")
+
+# %% [markdown]
+# *Step at 1* is the distance from 1 to the next number. Below *smallest normal* numbers go on for a while, each bit less precise than the one before: these are the **subnormal** ones. Below half of *smallest* there is only 0.
+#
+# To write a number's bits, find its power of two, count the steps that fit, and round:
+
+# %%
+import math  # what the function below needs
+
+from helpers.weights.precision import Fields, FloatFormat, from_bits, to_bits, value_of
+
+# %%
+# show: helpers.weights.precision:to_bits
+
+# %%
+for number in (0.1, 1000.5, 70_000.0):
+    print(f"{number:g}")
+    for f in FORMATS.values():
+        sign, exponent, mantissa = to_bits(number, f)
+        bits = f"{sign} {exponent:0{f.exponent_bits}b} {mantissa:0{f.mantissa_bits}b}"
+        print(f"   {f.name:15} {bits:34} = {from_bits(Fields(sign, exponent, mantissa), f):.9g}")
+
+# %% [markdown]
+# **Exercise 01.1** (5 minutes) *Why it matters: who can read the bits knows why a format overflows, and where it is coarse.*
+#
+# The way back. Return the number that three fields say. The bias is `2 ** (exponent_bits - 1) - 1`.
+# Mind the exponent field 0: there the mantissa has no leading 1, and the power of two is that of the exponent field 1. Leave infinity and NaN aside.
+
+# %%
+from helpers.exercises import check, hint, solution
+
+
+def my_value_of(sign, exponent, mantissa, exponent_bits, mantissa_bits):  # five whole numbers
+    return None  # your code
+
+
+# hint("01.1")  # uncomment for help; solution("01.1") shows the course's own
+value = check("01.1", my_value_of)
+print(value(0, 15, 512, 5, 10), "is 1.5 in float16;", value(0, 0, 1, 5, 10), "is the smallest number above 0")
+
+# %% [markdown]
+# ## Rounding a tensor
+#
+# The same for whole tensors. Of two numbers that are equally near, the one with an even mantissa is taken: always rounding up would shift every sum a little.
+
+# %%
+import torch
+
+from helpers.weights.precision import rounded
+
+# %%
+# show: helpers.weights.precision:rounded
+
+# %% [markdown]
+# Is that what torch does? Compare on random patterns of 32 bits, so that every exponent occurs, subnormals, infinities and NaNs among them; and on numbers halfway between two neighbours.
+
+# %%
+draw = torch.Generator().manual_seed(SEED)
+patterns = torch.randint(-(2**31), 2**31, (500_000,), generator=draw).to(torch.int32).view(torch.float32)
+agreed = total = 0
+for f in list(FORMATS.values())[1:]:
+    grid = rounded(patterns, f)
+    halfway = grid * (1 + f.step_at_1 / 2)
+    numbers = torch.cat([patterns, halfway])
+    if not f.infinity:  # what is too large is each library's own choice there
+        numbers = numbers[numbers.abs() <= f.largest]
+    ours, theirs = rounded(numbers, f), numbers.to(f.dtype()).float()
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    agreed, total = agreed + same.sum().item(), total + len(same)
+    print(f"{f.name:15} {same.sum().item():9,} of {len(same):9,} as in torch")
+results.invariant("precision.rounding_equals_torch", agreed == total, agreed, total)
+
+# %% [markdown]
+# ## Too large: activations
+#
+# Weights are small numbers, and any format here holds them. What flows through the model, the **activations**, is not always small. Here is the largest that each linear layer reads, and that each block passes on, on real text.
+
+# %%
+from helpers.training.mixed_precision import batch_loss
+from helpers.training.packing import make_batch
+from helpers.weights.ranges import blocks_of, recording
+
+text_rows = 1 if PROFILE == "smoke" else 2
+batch = make_batch(tokenizer, 10_000 + SEED, 0, text_rows, 512, bare_share=0.25).to(lesson.device)
+with recording(shipped["float32"]) as seen:
+    batch_loss(shipped["float32"], batch).backward()  # the gradients come later
+shipped["float32"].zero_grad()
+largest = {name: x.abs().max().item() for name, x in seen.activations.items()}
+fig, ax = plt.subplots(figsize=(9, 3.6))
+for label, marker, names in (
+    ("read by a linear layer", "o", [n for n in largest if n.endswith(", in")]),
+    ("passed on by a block", "s", [n for n in largest if not n.endswith(", in")]),
+):
+    ax.plot([list(largest).index(n) for n in names], [largest[n] for n in names], marker, label=label)
+for name, style in (("float16", "--"), ("float8_e4m3fn", ":")):
+    ax.axhline(FORMATS[name].largest, color="#555555", linestyle=style, marker="", label=f"largest in {name}")
+ax.set_yscale("log")
+ax.set(xlabel="place in the model (count, from its first layer)", ylabel="largest activation (absolute value)")
+ax.set_title("How large activations get, and where two formats end")
+ax.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+where = max(largest, key=largest.get)
+print(
+    f"largest: {largest[where]:.0f}, at {where}; float16 ends at {FORMATS['float16'].largest / largest[where]:.0f} times that"
+)
+
+# %% [markdown]
+# What becomes of all these numbers in each format? *Error* is the median relative error of those that are kept.
+
+# %%
+from helpers.weights.precision import fate
+
+everything = torch.cat([x.flatten() for x in seen.activations.values()])
+for f in list(FORMATS.values())[1:]:
+    overflow, vanish, error = fate(everything, f)
+    print(f"{f.name:15} too large {overflow:8.4%}   become 0 {vanish:8.4%}   error {error:.2%}")
+
+# %% [markdown]
+# Larger models grow activations of thousands all by themselves (Sun et al. 2024). To see what follows, make some here without changing what the model computes:
+# multiply the weights that lead into each MLP by a power of two, and divide those that lead out of it by the same.
+
+# %%
+from helpers.quality import logits_of
+from helpers.text_to_sql.dataset import load_split
+from helpers.text_to_sql.prompts import prompt_for
+from helpers.weights.ranges import with_outliers
+
+test = load_split("test")
+prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in test]
+inside = max(size for name, size in largest.items() if "down_proj" in name)
+factor = 2.0 ** (math.ceil(math.log2(FORMATS["float16"].largest / inside)) + 1)
+print(f"inside the MLPs activations of up to {inside:.0f}, then of up to {inside * factor:.0f}")
+for dtype, model in shipped.items():
+    before, after = (logits_of(m)(prompts[0]) for m in (model, with_outliers(model, factor)))
+    broken = (~after.isfinite()).float().mean()
+    change = (after - before).abs().max().item()
+    verdict = f"{broken:.0%} of the logits are NaN" if broken else f"logits change by {change:.3g} at most"
+    print(f"   {dtype:9} {verdict}")
+
+# %% [markdown]
+# float16 went to infinity inside, and infinity minus infinity is NaN. bfloat16 has float32's exponent: it doesn't care how large a number is, only how precise.
+#
+# ## Too small: gradients
+#
+# Training has the opposite trouble. A **gradient** says how the loss changes with a number in the model, and most gradients are tiny. They were recorded above. Here they are by size, with the smallest number of float16.
+#
+# Large batches make them smaller still. The loss is a mean over the batch, a million tokens in a real training, which is computed in pieces: each piece's loss is divided by their number, and so is each gradient. `PIECES` says how many.
+
+# %%
+from helpers.weights.ranges import magnitudes, vanishing
+
+gradients = list(seen.gradients.values())
+fig, ax = plt.subplots(figsize=(8, 3.6))
+for label, scale, marker in (("one batch", 1, "o"), (f"a piece, one of {PIECES}", 1 / PIECES, "s")):
+    powers, shares = magnitudes([g * scale for g in gradients], least=-48, most=0)
+    ax.plot(powers, [100 * s for s in shares], marker=marker, markevery=3, label=label)
+ax.axvspan(-48, math.log2(FORMATS["float16"].smallest) - 1, color="#dddddd", zorder=0, label="0 in float16")
+ax.set(title="Gradients by size, and what float16 makes 0", xlabel="size (power of two)", ylabel="gradients (%)")
+ax.legend()
+print(f"{'become 0 in':15} {'one batch':>12} {'a piece':>10} {'a piece, loss x 65536':>24}")
+for f in list(FORMATS.values())[1:]:
+    lost = [vanishing(gradients, f, scale) for scale in (1, 1 / PIECES, 65536 / PIECES)]
+    print(f"{f.name:15} {lost[0]:12.2%} {lost[1]:10.2%} {lost[2]:24.2%}")
+
+# %% [markdown]
+# The last column is the cure, **loss scaling**: multiply the loss by a large number, and every gradient grows by as much. Divide it out again in float32 before the weights are changed.
+#
+# **Exercise 01.2** (4 minutes) *Why it matters: too small a factor saves nothing, too large a one overflows.*
+#
+# Return the largest power of two by which gradients can be multiplied, if the largest of them is `largest_gradient` and the format's numbers end at `largest_number`. (Powers of two change no mantissa.)
+
+
+# %%
+def my_largest_scale(largest_gradient, largest_number):  # two positive numbers
+    return None  # your code
+
+
+# hint("01.2")  # solution("01.2")
+largest_scale = check("01.2", my_largest_scale)
+steepest = max(g.abs().max().item() for g in gradients) / PIECES
+most = largest_scale(steepest, FORMATS["float16"].largest)
+print(f"the largest gradient of a piece is {steepest:.2g}: the loss can be multiplied by 2^{math.log2(most):.0f}")
+
+# %% [markdown]
+# ## Mixed precision
+#
+# **Mixed precision** (Micikevicius et al. 2018): compute in half precision, keep the weights in float32, scale the loss. How large should the scale be? Gradients change while training goes on, so it is found on the way:
+
+# %%
+from dataclasses import dataclass  # what the class below needs
+
+from helpers.training.mixed_precision import LossScaler, train
+
+# %%
+# show: helpers.training.mixed_precision:LossScaler
+
+# %% [markdown]
+# Train a small model from scratch, four times, on the same batches: in float32; under torch's **autocast** in bfloat16; in float16 without and with loss scaling.
+# Float16 is *emulated*: computed in float32, with weights, activations and gradients rounded to float16. Many CPUs can't do better, and what is lost is the same.
+
+# %%
+STEPS = {"smoke": 6, "full": 150}.get(PROFILE, 60)
+SMALL = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+batches = [make_batch(tokenizer, 20_000 + SEED, n, 2, 512, 0.25).to(lesson.device) for n in range(STEPS)]
+ARMS = {
+    "float32": {},
+    "bfloat16 (autocast)": dict(autocast=torch.bfloat16),
+    "float16, no scaling (emulated)": dict(emulate=torch.float16),
+    "float16, loss scaling (emulated)": dict(emulate=torch.float16, scaler=LossScaler(PIECES * 2.0**20, patience=100)),
+}
+curves = {}
+for name, how in ARMS.items():
+    small = models.shape_only(
+        "llama-50m", device=lesson.device, seed=SEED, vocab_size=len(tokenizer), head_dim=32, **SMALL
+    )
+    curves[name] = train(small, batches, lr=5e-4, pieces=PIECES, **how)
+    zeros, skipped = (sum(getattr(s, what) for s in curves[name]) for what in ("zeros", "skipped"))
+    print(f"{name:33} {zeros / STEPS:6.1%} of the weights' gradients were 0; {skipped} steps skipped for an overflow")
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(3, 2))
+for (name, steps), style in zip(curves.items(), ("-", "--", ":", "-.")):
+    axes[0].plot([s.loss for s in steps], label=name, linestyle=style, markevery=max(1, STEPS // 10))
+axes[0].set(title="The same training in four precisions", xlabel="training (steps)", ylabel="loss (nats per token)")
+axes[0].legend(fontsize=8)
+scaled = curves["float16, loss scaling (emulated)"]
+axes[1].plot([math.log2(s.scale) for s in scaled], marker="", label="scale")
+overflowed = [n for n, s in enumerate(scaled) if s.skipped]
+axes[1].plot(overflowed, [math.log2(scaled[n].scale) for n in overflowed], "v", linestyle="", label="overflow, skipped")
+axes[1].set(title="The scale looks for its place", xlabel="training (steps)", ylabel="loss scale (power of two)")
+axes[1].legend()
+last = {name: sum(s.loss for s in steps[-STEPS // 6 :]) / len(steps[-STEPS // 6 :]) for name, steps in curves.items()}
+for name, loss in last.items():
+    print(f"{name:33} loss at the end {loss:.3f}")
+names = ("fp32", "bf16", "fp16_unscaled", "fp16_scaled")
+for key, (name, loss) in zip(names, last.items()):
+    kind = "simulated" if "emulated" in name else "measured"
+    results.metric(f"precision.training_loss.{key}", loss, "nats", kind=kind, n=len(curves[name][-STEPS // 6 :]))
+
+# %% [markdown]
+# And why are the weights kept in float32? A step changes a weight by a little. Added to a weight of two bytes, that little may be less than half the distance to its neighbour: it is rounded away.
+#
+# To see how often, train the shipped model for some steps more, gently. The trained weights are needed later, too: the shipped ones are *stored* in bfloat16, so they have nothing left to lose.
+
+# %%
+import copy
+
+from helpers.training.mixed_precision import swallowed
+
+TUNING_STEPS = {"smoke": 3, "full": 40}.get(PROFILE, 16)
+tuned = copy.deepcopy(shipped["float32"]).train()
+more = [make_batch(tokenizer, 30_000 + SEED, n, text_rows, 512, 0.25).to(lesson.device) for n in range(TUNING_STEPS)]
+train(tuned, more[:-1], lr=3e-5)
+before = [p.detach().clone() for p in tuned.parameters()]
+train(tuned, more[-1:], lr=3e-5)
+for dtype in (torch.bfloat16, torch.float16):
+    share = swallowed(before, [p.detach() for p in tuned.parameters()], dtype)
+    print(f"of the changes of one step, weights kept in {dtype} would have missed {share:.0%}".replace("torch.", ""))
+tuned.eval()
+for name, model in (("shipped", shipped["float32"]), ("trained on", tuned)):
+    numbers = torch.cat([p.detach().flatten() for p in model.parameters()])
+    print(
+        f"{name}: rounding to bfloat16 changes {(numbers.bfloat16().float() != numbers).float().mean():.0%} of the weights"
+    )
+
+# %% [markdown]
+# ## What will a step take?
+#
+# From bytes alone: half of them, half the time. But that is the time for reading. Measure what it is made of:
+#
+# * one linear layer in each format, its weights coming from memory, with 1, 8 and 32 rows in a step, and with those of a whole prompt;
+# * the overhead: a model with all the layers, but so narrow that its weights are next to nothing.
+#
+# First, what does this processor say it can do, and which formats are too slow here to go on with?
+
+# %%
+from helpers.machine import describe_machine
+
+machine = describe_machine()
+for dtype, native in (("bfloat16", machine.bf16_is_native), ("float16", machine.fp16_is_native)):
+    told = "in hardware" if native else "not in hardware (or it doesn't tell): torch goes by way of float32"
+    print(f"{dtype}: the CPU multiplies it {told}")
+x, w = torch.randn(32, 1024, device=lesson.device), torch.randn(1024, 1024, device=lesson.device)
+probe = {}
+for dtype in SHORT:
+    x_, w_ = x.to(models.dtype_of(dtype)), w.to(models.dtype_of(dtype))
+    probe[dtype] = measure.seconds_of(lambda a=x_, b=w_: torch.nn.functional.linear(a, b), device=lesson.device)
+    print(f"{dtype:9} 32 rows through a small layer: {probe[dtype] * 1e6:.0f} microseconds")
+slow = {d for d in SHORT if probe[d] > 4 * probe["float32"]} if EMULATE == "auto" else to_emulate
+print("emulated from here on, and timed for one row only:", ", ".join(sorted(slow)) or "none")
+
+# %%
+from helpers.decoding import few_rows
+from helpers.decoding.step_parts import step_parts
+
+ROWS, PROMPT, CONTEXT = (1, 8, 32), 256, 128
+quick = [dtype for dtype in SHORT if dtype not in slow]
+
+
+def built(name, dtype):
+    network = models.shape_only(name, dtype, lesson.device)
+    return network if dtype in slow else few_rows.install(network, turns=2)
+
+
+giant = {dtype: built(shape, dtype) for dtype in SHORT}
+parts = step_parts({d: giant[d] for d in quick}, ROWS, prompt=PROMPT, context=CONTEXT, rounds=sizes.rounds)
+for dtype in slow:
+    parts |= step_parts({dtype: giant[dtype]}, (1,), context=8, rounds=3)
+for dtype, part in parts.items():
+    told = f"{dtype:9} a layer reads {part.bytes_per_second() / 1e9:5.1f} GB/s with 1 row"
+    if dtype in quick:
+        told += f", computes {part.operations_per_second(PROMPT) / 1e9:5.0f} GFLOP/s with {PROMPT}"
+    print(told)
+
+# %% [markdown]
+# A step is as many such layers as hold the model's weights, and the overhead:
+
+# %%
+# show: helpers.decoding.step_parts:StepParts.seconds
+
+# %%
+print(f"a step of {shape}, {parts['float32'].weights / 1e6:.0f} million weights, as foretold (ms):")
+for dtype, part in parts.items():
+    rows = ", ".join(f"{n} row{'s' * (n > 1)} {1e3 * part.seconds(n):.1f}" for n in part.layer)
+    print(f"   {dtype:9} {rows}; of the first, overhead {part.overhead[1] / part.seconds(1):.0%}")
+
+# %% [markdown]
+# **Exercise 01.3** (3 minutes) *Why it matters: nearly every disappointing speedup of this course has this reason.*
+#
+# A part that takes the share `share` of the whole time gets `factor` times as fast; the rest stays. How many times as fast does the whole get?
+
+
+# %%
+def my_speedup_of_part(share, factor):  # 0 to 1, and a number above 0
+    return None  # your code
+
+
+# hint("01.3")  # solution("01.3")
+speedup_of_part = check("01.3", my_speedup_of_part)
+full, half = parts["float32"], parts["bfloat16"]
+reading = 1 - full.overhead[1] / full.seconds(1)
+foretold = {n: full.seconds(n) / half.seconds(n) for n in half.layer}
+print(f"bfloat16, one row: from bytes alone {held['float32'] / held['bfloat16']:.2f} times as fast;")
+print(f"   with the overhead as it is {speedup_of_part(reading, 2):.2f} times;")
+print(f"   from single layers and overhead, each measured in its format, {foretold[1]:.2f} times")
+results.prediction("precision.predicted_decode_speedup.bf16", foretold[1], "x")
+if PROMPT in foretold:
+    results.prediction("precision.predicted_prefill_speedup.bf16", foretold[PROMPT], "x")
+
+# %% [markdown] tags=["library"]
+# ## The library that people use
+#
+# Three ways to half precision with torch and Hugging Face:
+#
+# * load with `dtype=torch.bfloat16`: converted once, when it is read;
+# * `model.to(torch.bfloat16)` or `model.half()`: converts everything, also what should stay in float32;
+# * `torch.autocast`: the weights stay in float32, and are cast where they are used.
+#
+# The first two differ in one thing, the angles of the rotary position embedding. What does it cost to round these, and nothing else?
+
+# %%
+from helpers.quality import worst_logit_error
+
+converted = {"dtype=": shipped["bfloat16"], ".to()": copy.deepcopy(shipped["float32"]).to(torch.bfloat16)}
+for way, network in converted.items():
+    kept = {str(b.dtype).removeprefix("torch.") for n, b in network.named_buffers() if n.endswith("inv_freq")}
+    print(f"{way:7} keeps the angles in {', '.join(kept) or '(this model has none)'}")
+only_angles = copy.deepcopy(shipped["float32"])
+for name, angles in only_angles.named_buffers():
+    if name.endswith("inv_freq"):
+        angles.copy_(angles.bfloat16())
+by_length = sorted(prompts[: max(40, sizes.answers)], key=len)
+for words, some in (("short", by_length[:10]), ("long", by_length[-10:])):
+    error = worst_logit_error(logits_of(only_angles), logits_of(shipped["float32"]), some)
+    print(
+        f"only the angles in bfloat16, {words} prompts ({len(some[0])} to {len(some[-1])} tokens): logits off by {error:.3f}"
+    )
+
+# %% [markdown]
+# Now autocast, against a model that was converted. What does each hold, what does it cast in a step, and how long does a step take?
+
+# %%
+import numpy as np
+
+from helpers.decoding.step_time import steps_in_turns
+from helpers.weights.autocast import cast_bytes, under_autocast
+
+ways = {"float32": shipped["float32"], "converted": shipped["bfloat16"],
+        "autocast": under_autocast(shipped["float32"], torch.bfloat16)}  # fmt: skip
+one = torch.tensor([prompts[0][:1]], device=lesson.device)
+times = steps_in_turns(ways, (1, 32) if "bfloat16" not in slow else (1,), context=CONTEXT, rounds=sizes.rounds)
+for way, network in ways.items():
+    cast = cast_bytes(lambda network=network: network(one))
+    holds = measure.weight_bytes(network)
+    print(f"{way:10} holds {holds / 1e6:5.1f} MB and casts {cast / 1e6:5.1f} MB more in a step")
+    for rows, seconds in times[way].items() if way != "float32" else ():
+        gain = measure.speedup(times["float32"][rows], seconds, of=np.median)
+        print(f"     a step for {rows} rows against float32:", gain)
+        key = f"precision.{way}_speedup.shipped.rows_{rows}"
+        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+
+# %% [markdown]
+# Autocast reads four bytes of every weight, writes two, and reads those again: more work than float32 had. In training that buys float32 weights that learn; in inference nothing.
+#
+# Last, torch's `GradScaler` beside ours: the same overflows must lead to the same scales.
+
+# %%
+theirs = torch.amp.GradScaler(lesson.device, init_scale=2.0**16, growth_interval=3)
+ours = LossScaler(2.0**16, patience=3)
+number = torch.nn.Parameter(torch.ones(1, device=lesson.device))
+optimizer = torch.optim.SGD([number], lr=0.1)
+equal, fates = 0, np.random.default_rng(SEED).random(100) < 0.7
+for finite in fates:
+    theirs.scale(number.sum())
+    number.grad = torch.full_like(number, 1.0 if finite else math.inf)
+    theirs.step(optimizer)
+    theirs.update()
+    ours.update(bool(finite))
+    equal += theirs.get_scale() == ours.scale
+results.invariant("precision.loss_scaler_equals_torch", equal == len(fates), equal, len(fates))
+print(f"the same scale after {equal} of {len(fates)} steps")
+
+# %% [markdown] tags=["measure"]
+# ## How much faster?
+#
+# The steps of all formats take turns. The large models have random weights: what they say means nothing, what they cost is real.
+
+# %%
+speed = {}
+
+
+def compare(name, arms, rows, **how):
+    times = steps_in_turns(arms, rows, **how)
+    for dtype, taken in times.items():
+        for n, seconds in taken.items() if dtype != "float32" else ():
+            speed[name, dtype, n] = measure.speedup(times["float32"][n], seconds, of=np.median)
+
+
+def compare_all(name, arms):
+    fast = {dtype: arms[dtype] for dtype in quick}
+    compare(name, fast, ROWS, context=CONTEXT, rounds=sizes.rounds)
+    if name in ("shipped", shape):
+        compare(name, fast, (PROMPT,), context=0, rounds=max(3, sizes.rounds // 2))
+
+
+small_arms = {dtype: few_rows.install(copy.deepcopy(shipped[dtype]), turns=2) for dtype in quick}
+compare_all("shipped", small_arms)
+compare_all(shape, giant)
+for dtype in slow:
+    compare(shape, {"float32": giant["float32"], dtype: giant[dtype]}, (1,), context=8, rounds=3)
+del giant  # make room for the next
+for name in sizes.shapes if PROFILE != "smoke" else ():
+    if name not in ("llama-50m", shape):
+        compare_all(name, {dtype: built(name, dtype) for dtype in quick})
+for (name, dtype, n), gain in speed.items():
+    print(f"{name:11} {dtype:9} {n:3} row{'s' * (n > 1):1} {gain}")
+
+# %%
+labels, values, intervals, kinds = [], [], [], []
+for n, gain in [(n, g) for (name, dtype, n), g in speed.items() if (name, dtype) == (shape, "bfloat16")]:
+    told_rows = f"prefill of {n} tokens" if n == PROMPT else f"decode, {n} row{'s' * (n > 1)}"
+    labels += [told_rows, told_rows]
+    values += [foretold.get(n, 2.0), gain.ratio]
+    intervals += [None, (gain.low, gain.high)]
+    kinds += ["predicted", "measured"]
+ax = plots.bars_with_intervals(
+    labels, values, intervals, kinds=kinds, title=f"{shape}: bfloat16 against float32",
+    value_label="speedup (times as fast as float32)",
+)  # fmt: skip
+ax.axvline(1, color="#555555", linewidth=0.8)
+ax.figure.set_size_inches(8, 4)
+for (name, dtype, n), gain in speed.items():
+    if name == shape:
+        kind = "prefill" if n == PROMPT else "decode"
+        key = f"precision.{kind}_speedup.{SHORT[dtype]}" + (f".rows_{n}" if n in ROWS[1:] else "")
+        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+
+# %% [markdown]
+# Where is half precision no gain here, or even slower? And how far was each prediction off?
+
+# %%
+lost = [f"{dtype} on {name}, {n} rows ({g.ratio:.2f}x)" for (name, dtype, n), g in speed.items() if g.low <= 1]
+print("not faster here:", "; ".join(lost) or "nowhere")
+measured = speed[shape, "bfloat16", 1]
+print(f"{shape}, bfloat16, one row: you said {GUESS_DECODE_SPEEDUP:g} times, measured {measured}")
+bytes_alone, off = held["float32"] / held["bfloat16"], foretold[1] / measured.ratio - 1
+print(f"   from bytes alone {bytes_alone:.2f} times ({bytes_alone / measured.ratio - 1:+.0%} off);")
+print(f"   from single layers {foretold[1]:.2f} times ({off:+.0%} off)")
+print(f"why: {half.overhead[1] / half.seconds(1):.0%} of bfloat16's step is overhead, which doesn't shrink;")
+for name, part in (("float32", full), ("bfloat16", half)):
+    print(f"   a layer reads {part.bytes_per_second() / 1e9:.1f} GB/s in {name}")
+
+# %% [markdown]
+# ## What does it cost?
+#
+# First the logits, token by token, on prompts and their reference answers, so that no model's own mistakes lead it astray; and **perplexity**: between how many tokens the model hesitates, on average, at each token of the reference answers.
+#
+# Two things get coarser, so they are looked at one by one: the weights, and the arithmetic.
+
+# %%
+import random
+from contextlib import nullcontext
+
+from helpers.quality import perplexity
+from helpers.text_to_sql.prompts import chatty_answer
+from helpers.weights.emulation import emulated
+
+
+def loaded(state, dtype):
+    network, _ = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
+    network.load_state_dict(state.state_dict())  # rounds to the dtype
+    return network
+
+
+def ids_of(text):
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+chosen = range(sizes.timed)
+references = [ids_of(chatty_answer(test[i], random.Random(SEED + i)) + tokenizer.eos_token) for i in chosen]
+pairs = [(prompts[i], answer) for i, answer in zip(chosen, references)]
+sequences = [prompt + answer for prompt, answer in pairs]
+trained = {dtype: loaded(tuned, "float32" if dtype in slow else dtype) for dtype in SHORT}
+top = torch.cat([logits_of(tuned)(s).topk(2).values for s in sequences])
+print(f"the best token leads the second by {(top[:, 0] - top[:, 1]).median():.1f} in the middle of all cases")
+
+
+# %%
+def as_if(network, dtype):
+    """Around a model that has to stand for a slow format: emulated; around all others nothing."""
+    return emulated(network, models.dtype_of(dtype)) if dtype in slow else nullcontext()
+
+
+def costs(words, network, dtype, base, key=None):
+    with as_if(network, dtype):
+        error = worst_logit_error(logits_of(network), logits_of(base), sequences)
+        hesitates = perplexity(logits_of(network), pairs)
+    kind = "simulated" if dtype in slow else "measured"
+    print(f"{words:45} {error:8.4f} {hesitates:10.5f}" + ("   emulated" if dtype in slow else ""))
+    if key:
+        results.metric(f"precision.worst_logit_error.{key}", error, "logits", kind=kind, n=len(sequences))
+        results.metric(f"precision.perplexity.{key}", hesitates, "tokens", kind=kind, n=len(sequences))
+    return error
+
+
+print(f"{'':45} {'logits':>8} {'perplexity':>10}")
+costs("trained on, float32", trained["float32"], "float32", tuned, "fp32")
+for dtype in ("bfloat16", "float16"):
+    only = loaded(loaded(tuned, dtype), "float32")
+    costs(f"trained on, {dtype} weights, float32 arithmetic", only, "float32", tuned)
+    costs(f"trained on, {dtype} throughout", trained[dtype], dtype, tuned, SHORT[dtype])
+only = loaded(shipped["bfloat16"], "float32")
+error = costs("shipped, bfloat16 weights, float32 arithmetic", only, "float32", shipped["float32"])
+print(
+    "the shipped weights", "lose nothing: they were stored in bfloat16" if error == 0 else "were not stored in bfloat16"
+)
+
+# %% [markdown]
+# Does any of this matter? What counts are the answers. They are compared *paired*, question by question: how many did a format fix, how many did it break? Two equal accuracies could hide many changes.
+
+# %%
+from helpers.quality import paired, wilson
+from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
+
+asked = test[: sizes.answers]
+right = {}
+for dtype, network in trained.items():
+    with as_if(network, dtype):
+        right[dtype] = right_answers(
+            asked, answer_in_batches(network, tokenizer, [prompt_for(tokenizer, e) for e in asked])
+        )
+    low, high = wilson(sum(right[dtype]), len(asked))
+    print(f"{dtype:9} {sum(right[dtype])} of {len(asked)} right ({low:.0%} to {high:.0%})", end="")
+    if dtype == "float32":
+        print()
+        continue
+    change = paired(right["float32"], right[dtype])
+    print(f"; against float32 {change}" + (" (emulated)" if dtype in slow else ""))
+    for what in ("fixed", "broken"):
+        key, kind = f"precision.answers_{what}.{SHORT[dtype]}", "simulated" if dtype in slow else "measured"
+        results.metric(key, getattr(change, what), "answers", kind=kind, n=change.n)
+
+# %% [markdown]
+# And how long does a user wait? Whole answers of the small model, prefill and all, the formats taking turns. Its steps are mostly overhead (notebook 00), so expect less here than of the large shapes. Only prompts with equal answers are compared.
+
+# %%
+from helpers.decoding.generate import steps as decode
+
+fast = {dtype: few_rows.install(copy.deepcopy(trained[dtype]), turns=2) for dtype in quick}
+arms = {d: (lambda ids, n=network: [t for step in decode(n, ids) for t in step.emitted]) for d, network in fast.items()}
+timed = measure.interleave(arms, prompts[: sizes.timed], warmup=1, device=lesson.device)
+for dtype, arm in timed.items():
+    texts = tokenizer.batch_decode(arm.results, skip_special_tokens=True)
+    judged = right_answers(test[: len(texts)], texts)
+    for example, seconds, ids, text, good in zip(test, arm.seconds, arm.results, texts, judged):
+        results.prompt(example.id, "greedy", dtype, seconds, len(ids), text, good)
+    same = [i for i, (a, b) in enumerate(zip(timed["float32"].results, arm.results)) if a == b]
+    if dtype != "float32" and len(same) > 1:
+        gain = measure.speedup([timed["float32"].seconds[i] for i in same], [arm.seconds[i] for i in same])
+        key = f"precision.answer_speedup.shipped.{SHORT[dtype]}"
+        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+        print(f"{dtype:9} {len(same)} of {len(texts)} answers the same, token by token; whole answers: {gain}")
+results.write()
+results.assert_invariants()
+
+# %% [markdown] tags=["limits"]
+# ## When it loses
+#
+# * **Where the step is overhead.** A small model has few bytes to save.
+# * **Where the processor can't multiply the format.** Then every product goes by way of float32, and prefill and batches get slower, not faster. Fewer bytes still help a single row.
+# * **float16 where activations are large, or where you train without loss scaling.** bfloat16 has the range of float32; that is why most models of today are kept in it.
+# * **bfloat16 where neighbours must be told apart.** Angles, sums over many numbers, softmax, losses: keep them in float32.
+#
+# | you see | do |
+# |---|---|
+# | NaN in the logits, in float16 only | an activation overflowed: bfloat16, or float32 for that layer |
+# | answers get worse with long prompts after `model.half()` | it rounded the rotary angles: load with `dtype=` instead |
+# | the loss stops falling in float16 | gradients became 0: scale the loss |
+# | the loss is NaN from the first step | the scale is too large, and nothing checks for overflow: `GradScaler` does |
+# | "EMULATE is ..." | one of the values that the message lists |
+
+# %%
+slower = sorted({dtype for (_, dtype, _), gain in speed.items() if gain.high < 1})
+print("slower than float32 somewhere on this machine:", ", ".join(slower) or "none of the formats")
+print("too slow here to be used, and so emulated above:", ", ".join(sorted(slow)) or "none of the formats")
+
+# %% [markdown] tags=["decide"]
+# ## Decide
+#
+# **1.** A model was trained in bfloat16. In float16 its logits are NaN on some prompts. Why? (a) float16 is less precise (b) an activation is larger than float16's largest number (c) the weights don't fit into float16
+#
+# <details><summary>Answer</summary>
+#
+# (b): 65,504 is not much for activations. (a) float16 has three bits *more* of mantissa than bfloat16. (c) weights are small numbers; any format here holds them.
+# </details>
+#
+# **2.** Reading weights is 60 % of a step, the rest is overhead. What does half the bytes bring? (a) twice the speed (b) about 1.4 times (c) nothing
+#
+# <details><summary>Answer</summary>
+#
+# (b): 1 / (0.4 + 0.6 / 2). (a) forgets the overhead. (c) would be so if there were nothing to read.
+# </details>
+#
+# **3.** You serve a float32 checkpoint on a GPU and want half the memory. (a) `torch.autocast` around `generate` (b) `from_pretrained(..., dtype=torch.bfloat16)` (c) loss scaling
+#
+# <details><summary>Answer</summary>
+#
+# (b): converted once, half the bytes held and read. (a) keeps four bytes of each weight, and casts them again and again. (c) is for gradients; there are none here.
+# </details>
+#
+# **The rule:** load in bfloat16 unless the processor can't multiply it; keep float32 for weights that learn and for sums.
+#
+# **What limits it now:** two bytes a weight, and no float format of 16 bits gets below that. The next notebook goes to one byte and to half a byte, and has to choose its numbers more cleverly.
+#
+# References: Micikevicius et al., *Mixed Precision Training* (2018); Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training* (2019);
+# Micikevicius et al., *FP8 Formats for Deep Learning* (2022); Sun et al., *Massive Activations in Large Language Models* (2024); Amdahl, *Validity of the Single Processor Approach* (1967).

@@ -1,0 +1,338 @@
+# %% [markdown] tags=["card"]
+# # 00b · The KV cache
+#
+# **Why keep what was computed, what does keeping cost, and who pays for the heads?**
+#
+# | | |
+# |---|---|
+# | belongs to | 00 start here (an extra: skip it if you like) |
+# | the term it attacks | KV bytes, and the arithmetic that would be done again without a cache |
+# | you will be able to | say what a cache saves and what it takes; compute its bytes for any model; read grouped heads without copying them |
+# | time | 25 minutes for you; about 2 for the machine under the profile `cpu` |
+# | memory | 5 GiB |
+
+# %% [markdown] tags=["predict"]
+# ## Before you measure
+#
+# Notebook 00 decoded with a cache and did not ask what life is like without one. Without it, every step reads the whole text again: prompt, and all that was written so far.
+#
+# A prompt of 120 tokens or so, an answer of 60. How many times as long does the answer take without a cache?
+
+# %% tags=["parameters"]
+PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
+MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+SEED: int = 0  # of everything random
+GUESS_WITHOUT_CACHE: float = 3.0  # your guess: an answer without a cache takes this many times as long
+
+# %%
+import helpers
+
+lesson = helpers.start("00b_kv_cache", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+results, sizes = lesson.results, lesson.sizes
+results.prediction("kv_cache.without_cache", GUESS_WITHOUT_CACHE, "x")
+
+# %% [markdown] tags=["build"]
+# ## What attention reads
+#
+# In each layer, every token leaves a **key** and a **value** for each head. A new token compares its query with the keys of all tokens before it, and takes a weighted sum of their values.
+#
+#     keys, values of token 1 .. t   (kv_heads, t, head_dim)   the same at every later step
+#     query of token t + 1           (heads, 1, head_dim)      new
+#
+# The keys and values of old tokens never change. So there are two ways: compute them again at each step, or keep them.
+
+# %%
+import time
+
+import torch
+
+from helpers import models
+from helpers.decoding import few_rows
+from helpers.decoding.generate import Decoder, eos_tokens
+from helpers.decoding.kv_cache import KVCache
+from helpers.text_to_sql.dataset import load_split
+from helpers.text_to_sql.prompts import prompt_for
+
+plain, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
+model = few_rows.install(plain)
+prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in load_split("test")]
+
+
+# %%
+def answer(tokens, cached, most=60):
+    """Greedy tokens, each with its seconds; a cache that is thrown away after each step is no cache."""
+    decoder, known, read, seconds = Decoder(model), list(tokens), 0, []
+    cache = KVCache.for_model(model, len(tokens) + most)
+    for _ in range(most):
+        began = time.perf_counter()
+        if not cached:
+            cache.reset()
+            read = 0
+        logits, _ = decoder.step(known[read:], cache, last_only=True)
+        read = len(known)
+        known.append(int(logits[-1].argmax()))
+        seconds.append(time.perf_counter() - began)
+        if known[-1] in eos_tokens(model):
+            break
+    return known[len(tokens) :], seconds
+
+
+# %% [markdown]
+# The same answer both ways, step by step. The first step is the prefill, and costs the same.
+
+# %%
+from statistics import median
+
+import matplotlib.pyplot as plt
+
+from helpers import measure, plots
+
+asked = min(prompts, key=lambda ids: abs(len(ids) - 120))
+with torch.inference_mode():
+    ways = {"with a cache": True, "without": False}
+    runs = [{name: answer(asked, cached) for name, cached in ways.items()} for _ in range(sizes.rounds)]
+same = sum(run["with a cache"][0] == run["without"][0] for run in runs)
+results.invariant("kv_cache.same_tokens_without_cache", same == len(runs), same, len(runs))
+fig, ax = plt.subplots(figsize=(8, 3.4))
+for place, name in enumerate(ways):
+    by_step = [median(each) * 1e3 for each in zip(*(run[name][1] for run in runs))]
+    ax.plot(range(1, len(by_step) + 1), by_step, marker=plots.MARKERS[place], markevery=5, label=name)
+ax.set(title="Without a cache every step is a prefill", xlabel="step (count)", ylabel="time of the step (ms)")
+ax.set_ylim(0)
+_ = ax.legend()
+
+# %%
+totals = {name: [sum(run[name][1]) for run in runs] for name in ways}
+without = measure.speedup(totals["without"], totals["with a cache"])
+results.metric("kv_cache.without_cache", without.ratio, "x", low=without.low, high=without.high, n=without.n)
+print(f"the whole answer, {len(asked)} tokens in and {len(runs[0]['without'][0])} out:")
+print(f"without a cache it takes {without.ratio:.2f} times as long; you said {GUESS_WITHOUT_CACHE:g}")
+
+# %% [markdown]
+# ## What keeping costs: memory
+#
+# **Exercise 00b.1** (4 minutes) *Why it matters: with many users or long texts the cache is larger than the model, and its bytes are read at every step.*
+#
+# Return the bytes that one token of context takes in the cache.
+
+# %%
+from helpers.exercises import check
+
+
+def my_bytes_per_token(layers, kv_heads, head_dim, bytes_per_number):
+    return None  # your code
+
+
+# hint("00b.1")  # from helpers.exercises import hint, solution
+bytes_per_token = check("00b.1", my_bytes_per_token)
+
+# %% [markdown]
+# For some models, in two bytes a number. The last three have about as many weights, but not as many KV heads.
+
+# %%
+shapes = {"this course's model": plain.config}
+shapes |= {name: models.config_of(name) for name in ("tinyllama-1.1b", "llama-7b", "llama-8b", "mistral-7b")}
+print("model                 heads  KV heads   bytes a token   4,000 tokens   32 users of 4,000 tokens")
+for name, c in shapes.items():
+    size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    each = bytes_per_token(c.num_hidden_layers, c.num_key_value_heads, size, 2)
+    print(f"{name:21} {c.num_attention_heads:5} {c.num_key_value_heads:9} {each:15,} {each * 4e3 / 1e6:11.0f} MB "
+          f"{each * 32 * 4e3 / 1e9:15.1f} GB")  # fmt: skip
+
+# %% [markdown]
+# **Grouped heads** (GQA) are the difference: several query heads share one key-value head, so fewer keys and values are kept. Most models since 2023 do so.
+#
+# ## What keeping costs: time
+#
+# A cache has to take in one more token at each step. The simple way makes a new tensor from the old one and the new token, so the whole cache is copied at every step.
+# This course's cache is allocated once and written in place. Here are both, for the cache of one layer of a model with eight KV heads of 128.
+
+# %%
+from transformers import DynamicCache
+
+
+def seconds_to_append(make, held, rounds):
+    """Seconds that one more token takes in a cache that holds `held` tokens."""
+    new, past = (torch.randn(2, 1, 8, n, 128) for n in (1, held))
+    found = []
+    for _ in range(rounds):
+        cache = make(held)
+        cache.update(*past, 0)
+        began = time.perf_counter()
+        cache.update(*new, 0)
+        found.append(time.perf_counter() - began)
+    return median(found)
+
+
+makers = {"copied (DynamicCache)": lambda held: DynamicCache(), "in place (KVCache)": lambda held: KVCache(1, held + 1)}
+lengths = [2**n for n in range(7, 13)]
+groups = {
+    name: [(held, seconds_to_append(make, held, 10 + sizes.rounds) * 1e6) for held in lengths]
+    for name, make in makers.items()
+}
+fig, ax = plt.subplots(figsize=(8, 3.4))
+for place, (name, points) in enumerate(groups.items()):
+    ax.plot(*zip(*points), marker=plots.MARKERS[place], label=name)
+ax.set(title="One more token, in one layer", xlabel="tokens held (count)", ylabel="time to append (µs)")
+ax.set(xscale="log", yscale="log")
+_ = ax.legend()
+
+# %% [markdown]
+# ## Grouped heads, read without copying
+#
+# The cache is small, but the library's attention wants as many key heads as query heads. Where a mask is needed (in any batch whose rows differ in length) it *repeats* the keys and values first: all that grouping saved is written out again, at each step.
+#
+# There is no need to. Heads that share their keys can be taken for *rows* of one head: what is shared is then read once, for all of them.
+#
+# **Exercise 00b.2** (5 minutes) *Why it matters: it is the whole trick, one reshape.*
+#
+# `query` is `(rows, heads, n, size)`. Heads 0, 1, ... share the first KV head, the next ones the second, and so on. Return it as `(rows, kv_heads, heads / kv_heads * n, size)`.
+
+
+# %%
+def my_together(query, kv_heads):
+    return None  # your code
+
+
+# hint("00b.2")
+together = check("00b.2", my_together)
+
+# %% [markdown]
+# The attention function of this course. transformers lets anybody register one by name, so every model of the library can use it.
+
+# %%
+import torch.nn.functional as F
+
+from helpers.decoding.attention import UNKNOWN, together
+from helpers.errors import CourseError
+
+# %%
+# show: helpers.decoding.attention:grouped_attention
+
+# %% [markdown]
+# ## Rows that come and go
+#
+# Many users share one cache, one row each. Their texts have different lengths, and they come and go at different times. Nobody should wait, and nobody's keys should be copied because of it:
+#
+# * a row that **joins** was prefilled alone, and is copied in once;
+# * a row that **leaves** gives its place to the last one;
+# * rows of different lengths lie in one tensor, and a **mask** keeps each from seeing what a longer row has beside it.
+
+# %%
+shared, users = KVCache.for_model(model, 400, rows=4), []
+with torch.inference_mode():
+    for ids in prompts[:3]:
+        alone = KVCache.for_model(model, len(ids))
+        Decoder(model).step(ids, alone)
+        shared.join(alone)
+    print("three users joined, with so many tokens:  ", shared.lengths)
+    Decoder(model).batch([[5], [5, 6, 7], [5]], shared)
+    print("one step, in which the second read three: ", shared.lengths)
+    shared.leave(0)
+    print("the first left, the last took its place:  ", shared.lengths)
+print(f"it holds {shared.nbytes / 1e6:.2f} MB")
+
+# %% [markdown]
+# A mask that is off by one shows no error, only slightly wrong numbers. So the cache is tested with random sequences of all it can do: rows join (with a guessed tree, of which one path is kept), read, are cut back, leave.
+# After each operation, the logits have to be those of a model that reads the whole row anew, without any cache.
+
+# %%
+from helpers.decoding.attention import install
+from helpers.decoding.cache_check import equals_recomputation
+
+SEQUENCES = {"smoke": 40, "cpu": 300}.get(PROFILE, 1000)
+tiny = install(models.shape_only("llama-tiny", torch.float64))
+held = sum(equals_recomputation(tiny, seed) for seed in range(SEQUENCES))
+results.invariant("kv_cache.equals_recomputation", held == SEQUENCES, held, SEQUENCES)
+print(f"equal to recomputation: {held} of {SEQUENCES} random sequences of operations, in float64")
+
+# %% [markdown] tags=["library"]
+# ## Against the library
+#
+# A whole decode step of 32 rows that hold 128 tokens each, on a shape with grouped heads and random weights. Three ways:
+#
+# * the library's attention, with a mask, because rows differ in length: it repeats the heads;
+# * the library's attention without a mask (only if all rows are equally long): the kernel may read grouped heads itself;
+# * ours, with a mask.
+
+# %%
+from helpers.decoding.step_time import batch_step_seconds
+
+SHAPE, ROWS = sizes.shapes[len(sizes.shapes) // 2], 32
+DTYPES = ("float32", "bfloat16")
+steps_of = {}
+for dtype in DTYPES:
+    theirs = few_rows.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2)
+    ours = install(few_rows.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2))
+    arms = {"repeated heads": theirs, "grouped heads": ours}
+    steps_of[dtype] = batch_step_seconds(arms, ROWS, rounds=sizes.rounds)
+    even = batch_step_seconds(arms, ROWS, rounds=sizes.rounds, uneven=False)
+    steps_of[dtype] |= {f"{name}, no mask": seconds for name, seconds in even.items()}
+    print(f"{dtype}:", ", ".join(f"{name} {median(s) * 1e3:.1f} ms" for name, s in steps_of[dtype].items()))
+    del theirs, ours, arms
+
+# %% [markdown] tags=["measure"]
+# ## What it is worth
+
+# %%
+labels, values, intervals = [], [], []
+for dtype, suffix in zip(DTYPES, ("", ".bf16")):
+    for kind in ("", ", no mask"):
+        gain = measure.speedup(steps_of[dtype]["repeated heads" + kind], steps_of[dtype]["grouped heads" + kind])
+        key = f"kv_cache.attention_speedup.batch_{ROWS}{suffix}{'.no_mask' if kind else ''}"
+        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+        labels.append(f"{dtype}{kind}")
+        values.append(gain.ratio)
+        intervals.append((gain.low, gain.high))
+        print(f"{SHAPE}, {labels[-1]:18} ours against the library's: {gain}")
+_ = plots.bars_with_intervals(labels, values, intervals, title=f"A decode step of {ROWS} rows, {SHAPE}: own attention",
+                              value_label="speedup over the library's attention (x)")  # fmt: skip
+
+# %%
+from helpers.estimate import Shape
+
+results.metric("kv_cache.bytes_per_token", Shape.of(plain).kv_bytes_per_token, "bytes")
+results.write()
+results.assert_invariants()
+
+# %% [markdown] tags=["limits"]
+# ## When this is not the whole story
+#
+# * **Room is reserved for the longest.** A row of ten tokens takes the place of a thousand. Notebook 05 stores the cache in blocks instead.
+# * **Scores that a model changes** (soft caps, sinks) are not known to this attention; it refuses them, and the library's is used.
+# * **On a GPU** a fused kernel reads grouped heads itself; what remains there is the mask.
+#
+# | you see | do |
+# |---|---|
+# | "The cache holds ... tokens and ... were needed" | make it with a larger `capacity` |
+# | "The cache holds 4 rows, 4 of them taken" | let rows leave first, or make it with more `rows` |
+
+# %% [markdown] tags=["decide"]
+# ## Decide
+#
+# **1.** Without a cache, how does the time of a whole answer grow with its length? (a) in proportion (b) with its square (c) not at all
+#
+# <details><summary>Answer</summary>
+#
+# (b): step t reads t tokens, and 1 + 2 + ... + t grows with the square. (a) is what a cache achieves, nearly. (c) would need steps that cost nothing.
+# </details>
+#
+# **2.** A model has 32 query heads and 8 KV heads. Its cache is (a) four times smaller than with 32 KV heads (b) as large (c) eight times smaller
+#
+# <details><summary>Answer</summary>
+#
+# (a): 32 / 8. The query heads leave nothing in the cache, so (b) is wrong; (c) takes the number of KV heads for the saving.
+# </details>
+#
+# **3.** A row leaves a cache of 32 rows. How many rows must be moved? (a) all after it (b) none or one (c) all
+#
+# <details><summary>Answer</summary>
+#
+# (b): the last one takes its place. (a) would keep the order, which nobody needs.
+# </details>
+#
+# **The rule:** never compute a key twice, never copy one to read it.
+#
+# **What limits it now:** the cache grows with every token and every user, and its bytes are read at each step. Notebook 10 makes it smaller, notebook 05 wastes less of it.
+#
+# References: Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019); Ainslie et al., *GQA* (2023); Pope et al., *Efficiently Scaling Transformer Inference* (2022).

@@ -1,0 +1,236 @@
+# %% [markdown] tags=["card"]
+# # 01b · Eight-bit floating point
+#
+# **One byte a weight, and still a float: what does it cost, and who can use it?**
+#
+# | | |
+# |---|---|
+# | belongs to | 01 half precision (an extra: skip it if you like) |
+# | the term it attacks | weight bytes / bandwidth; on GPUs with the units, the rate, too |
+# | you will be able to | say why an eight-bit float needs a scale, and how many; quantize a model to it; tell where it is fast and where it is only small |
+# | time | 20 minutes for you; about 1 for the machine under the profile `cpu` |
+# | memory | 4 GiB |
+
+# %% [markdown] tags=["predict"]
+# ## Before you measure
+#
+# In notebook 01, bfloat16 kept 8 bits of exponent and 7 of mantissa. The format **e4m3** keeps 4 and 3: its numbers go from about 0.002 to 448, with eight steps between a number and its double.
+#
+# If all of the model's linear layers are kept like this, how many of 100 answers that were right will be wrong?
+
+# %% tags=["parameters"]
+PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
+MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+SEED: int = 0  # of everything random
+GUESS_BROKEN: float = 5.0  # your guess: of 100 right answers, so many are wrong afterwards
+
+# %%
+import helpers
+
+lesson = helpers.start("01b_fp8", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+results, sizes = lesson.results, lesson.sizes
+results.prediction("fp8.broken_per_hundred", GUESS_BROKEN, "answers")
+
+# %% [markdown] tags=["build"]
+# ## Cast it, and see
+#
+# Take one matrix of the model, cast it to e4m3, and look at what is left of it. Then do the same after multiplying by a power of two (and dividing afterwards).
+
+# %%
+import copy
+
+import matplotlib.pyplot as plt
+import torch
+
+from helpers import models, plots
+from helpers.weights import fp8
+from helpers.weights.fp8 import E4M3, LARGEST, dequantize, quantize, scale_of
+
+model, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
+name, linear = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear))
+weight = linear.weight.detach()
+print(f"{name}: weights of {weight.std().item():.3f} (root mean square), the largest {weight.abs().max().item():.2f}")
+
+
+def relative_error(scale):
+    return ((dequantize(quantize(weight, scale), scale) - weight).norm() / weight.norm()).item()
+
+
+powers = range(-8, 20)
+errors = [relative_error(torch.full((1, 1), 2.0**-p, device=lesson.device)) for p in powers]
+fig, ax = plt.subplots(figsize=(8, 3.4))
+ax.plot(powers, errors, marker="o")
+ax.axvline(0, color="#555555", linestyle=":", marker="")
+ax.annotate("as it is", (0, max(errors)), rotation=90, ha="right", va="top")
+ax.set(title="A float's range is what the scale has to find", xlabel="weights multiplied by 2 to the (power)")
+ax.set(ylabel="relative error (share of the norm)", yscale="log")
+
+# %% [markdown]
+# The flat bottom is the mantissa: three bits are off by so much, whatever the scale. On the left the weights fall among the format's smallest numbers, where precision runs out; on the right the large ones are cut off at 448.
+#
+# So a **scale** has to bring the weights into the range. The usual choice moves the largest of them to 448. One scale for the matrix, or one for each **output channel**, a row of the matrix.
+#
+# **Exercise 01b.1** (5 minutes) *Why it matters: the same few lines, with 127 for 448, are the core of every integer quantizer of the next notebook.*
+#
+# `weight` is `(out, in)`. Return what it has to be *divided* by: a float32 tensor `(out, 1)`, or `(1, 1)` if not `per_channel`. Zeros must not lead to a division by zero: nothing smaller than `1e-12` counts as the largest weight.
+
+# %%
+from helpers.exercises import check, hint, solution
+
+
+def my_scale_of(weight, per_channel=True):
+    return None  # your code
+
+
+# hint("01b.1")  # solution("01b.1")
+scales = check("01b.1", my_scale_of)
+print(f"cast as it is: error {relative_error(torch.ones(1, 1, device=lesson.device)):.2%} of the norm")
+print(f"one scale:     error {relative_error(scales(weight, False)):.2%}")
+print(f"one a channel: error {relative_error(scales(weight, True)):.2%}")
+
+# %% [markdown]
+# With integers, the second would be much better than the first. Floats carry a scale in every number, their exponent, so here it hardly matters, unless channels differ by factors of thousands. Let them:
+
+# %%
+skewed = weight.clone()
+skewed[0] *= 1e6
+for words, per_channel in (("one scale", False), ("one a channel", True)):
+    scale = scale_of(skewed, per_channel)
+    back = dequantize(quantize(skewed, scale), scale)[1:]
+    print(f"{words:14} error of all other channels {((back - skewed[1:]).norm() / skewed[1:].norm()).item():.2%}")
+
+# %% [markdown]
+# ## A layer of it
+#
+# The package's layer keeps one byte a weight. On a device that multiplies eight-bit floats, the inputs are quantized as well, with a scale a row, and the product is made of bytes.
+
+# %%
+# show: helpers.weights.fp8:scale_of
+
+# %%
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.weights.fp8 import has_units
+
+# %%
+# show: helpers.weights.fp8:Fp8Linear
+
+# %%
+units = fp8.has_units(lesson.device)
+print(
+    "this device multiplies eight-bit floats:", "yes" if units else "no, so below they are EMULATED: widened, then used"
+)
+eight = {
+    kind: fp8.install(copy.deepcopy(model), kind == "a scale a channel") for kind in ("one scale", "a scale a channel")
+}
+held = {"float32": fp8.linear_bytes(model)} | {kind: fp8.linear_bytes(m) for kind, m in eight.items()}
+for kind, size in held.items():
+    print(f"{kind:18} linear layers hold {size / 1e6:6.2f} MB")
+results.metric("fp8.weight_bytes_ratio", held["a scale a channel"] / held["float32"], "ratio")
+
+# %% [markdown] tags=["library"]
+# ## The library that people use
+#
+# torchao does this in one call. Are its bytes ours?
+
+# %%
+from torchao.quantization import Float8WeightOnlyConfig, quantize_
+
+theirs = copy.deepcopy(model)
+head = theirs.get_output_embeddings()
+quantize_(theirs, Float8WeightOnlyConfig(), filter_fn=lambda m, name: isinstance(m, torch.nn.Linear) and m is not head)
+ours = {n: m for n, m in eight["a scale a channel"].named_modules() if isinstance(m, fp8.Fp8Linear)}
+same = sum(torch.equal(m.q.float(), theirs.get_submodule(n).weight.qdata.float()) for n, m in ours.items())
+results.invariant("fp8.bytes_equal_torchao", same == len(ours), same, len(ours))
+print(f"the same bytes in {same} of {len(ours)} layers")
+
+# %% [markdown] tags=["measure"]
+# ## What it costs in answers
+
+# %%
+from helpers.quality import logits_of, paired, perplexity, worst_logit_error
+from helpers.text_to_sql.dataset import load_split
+from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
+from helpers.text_to_sql.prompts import prompt_for
+
+asked = load_split("test")[: sizes.answers]
+prompts = [prompt_for(tokenizer, e) for e in asked]
+ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[: sizes.timed]]
+right = {"float32": right_answers(asked, answer_in_batches(model, tokenizer, prompts))}
+for kind, network in eight.items():
+    right[kind] = right_answers(asked, answer_in_batches(network, tokenizer, prompts))
+    change = paired(right["float32"], right[kind])
+    error = worst_logit_error(logits_of(network), logits_of(model), ids)
+    key = kind.replace(" ", "_")
+    results.metric(f"fp8.answers_fixed.{key}", change.fixed, "answers", n=change.n)
+    results.metric(f"fp8.answers_broken.{key}", change.broken, "answers", n=change.n)
+    results.metric(f"fp8.worst_logit_error.{key}", error, "logits", n=len(ids))
+    print(f"{kind:18} logits off by {error:.2f} at most; answers: {change}")
+good = sum(right["float32"])
+broken = paired(right["float32"], right["a scale a channel"]).broken
+if good:
+    results.metric("fp8.broken_per_hundred", 100 * broken / good, "answers", n=good)
+    print(f"of 100 right answers {100 * broken / good:.1f} are wrong with a scale a channel; you said {GUESS_BROKEN:g}")
+
+# %% [markdown]
+# ## What it brings in time
+#
+# Only where the device has the units can it bring any. Elsewhere every weight is widened at every call, which is more work than before. The label says which of the two this is.
+
+# %%
+import numpy as np
+
+from helpers import measure
+from helpers.decoding.step_time import steps_in_turns
+
+times = steps_in_turns({"float32": model, "fp8": eight["a scale a channel"]}, (1, 32), rounds=sizes.rounds)
+for rows in (1, 32):
+    gain = measure.speedup(times["float32"][rows], times["fp8"][rows], of=np.median)
+    key = f"fp8.step_speedup.{'native' if units else 'emulated'}.rows_{rows}"
+    results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+    print(f"{'native' if units else 'EMULATED'}, a step for {rows:2} rows: {gain}")
+results.write()
+results.assert_invariants()
+
+# %% [markdown] tags=["limits"]
+# ## When it loses
+#
+# * **Without the units it is a way to store, not to compute.** A kernel that widens while it reads could save the bytes of a decode step; torch has none for CPUs.
+# * **Activations have outliers** (notebook 01): a scale a row limits what one of them can spoil.
+# * **The head stays wide.** Logits decide; production leaves that layer alone, too.
+#
+# | you see | do |
+# |---|---|
+# | weights become 0 | there is no scale, or it is upside down |
+# | "Can't cast ... Float8" on some operation | torch has only few operations for it: widen first |
+
+# %% [markdown] tags=["decide"]
+# ## Decide
+#
+# **1.** Weights of size 0.001 are cast to e4m3 without a scale. What happens? (a) they get a relative error of a few percent (b) most become 0 (c) they overflow
+#
+# <details><summary>Answer</summary>
+#
+# (b): half of the smallest number is just under 0.001. (a) holds for numbers in the format's range. (c) is the other end.
+# </details>
+#
+# **2.** Why does a scale a channel help integers more than floats? (a) a float has an exponent of its own (b) integers are larger (c) floats have no channels
+#
+# <details><summary>Answer</summary>
+#
+# (a): small numbers keep their relative precision. (b) and (c) are not so.
+# </details>
+#
+# **3.** On a laptop's CPU, eight-bit floats are good for (a) speed (b) memory (c) both
+#
+# <details><summary>Answer</summary>
+#
+# (b): nothing there multiplies them.
+# </details>
+#
+# **The rule:** on a GPU that has the units, fp8 is the first thing to try; elsewhere take integers.
+#
+# **What limits it now:** a byte a weight, and units that few devices have. Notebook 02 goes to integers, of eight bits and of four.
+#
+# References: Micikevicius et al., *FP8 Formats for Deep Learning* (2022); Open Compute Project, *8-bit Floating Point Specification* (2023).

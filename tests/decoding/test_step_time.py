@@ -1,0 +1,45 @@
+"""Steps are timed as often as asked, each arm with rows of its own, and leave the cache as it was."""
+
+import torch
+
+from helpers.decoding import step_time
+from helpers.decoding.attention import install
+from helpers.decoding.step_time import batch_step_seconds, step_seconds
+from tests.decoding.conftest import tiny
+
+
+def test_every_count_of_rows_is_timed(model):
+    found = step_seconds(model, (1, 4), context=16, rounds=3)
+    assert {rows: len(seconds) for rows, seconds in found.items()} == {1: 3, 4: 3}
+    assert all(s > 0 for seconds in found.values() for s in seconds)
+
+
+def test_batches_take_turns_and_uneven_ones_get_a_mask(monkeypatch):
+    seen = []
+    real = step_time.Decoder.batch
+
+    def watched(self, tokens, cache):
+        seen.append((self.model.config._attn_implementation, cache.lengths))
+        return real(self, tokens, cache)
+
+    monkeypatch.setattr(step_time.Decoder, "batch", watched)
+    arms = {"library": tiny(), "own": install(tiny())}
+    found = batch_step_seconds(arms, 3, context=8, rounds=2)
+    assert [len(seconds) for seconds in found.values()] == [2, 2]
+    assert seen == [("sdpa", [7, 8, 8]), ("grouped_heads", [7, 8, 8])] * 4
+    seen.clear()
+    batch_step_seconds(arms, 3, context=8, rounds=1, uneven=False)
+    assert {tuple(lengths) for _, lengths in seen} == {(8, 8, 8)}
+
+
+def test_both_attentions_give_the_same_logits_in_a_batch():
+    from helpers.decoding.generate import Decoder
+    from helpers.decoding.kv_cache import KVCache
+
+    said = []
+    for model in (tiny(), install(tiny())):
+        cache = KVCache.for_model(model, 16, rows=3)
+        with torch.no_grad():
+            Decoder(model).batch([[1, 2, 3], [4], [5, 6]], cache)
+            said.append(torch.cat(Decoder(model).batch([[7], [8], [9]], cache)))
+    torch.testing.assert_close(*said)
