@@ -30,6 +30,9 @@ class Lesson:
     prose_weight: float = 1.0  # which opening comes is chance: once known, it drowns what is left to learn of the SQL
 
 
+LAST = Lesson()  # the mixture that a training of the default settings ends with
+
+
 @dataclass
 class Batch:
     """Tensors of shape (rows, length); `mask` is (rows, 1, length, length), True where attention is allowed."""
@@ -112,7 +115,8 @@ def collate(rows: list[list[_Group]], length: int, pad: int) -> Batch:
     return Batch(as_tensor(ids), as_tensor(positions), mask, as_tensor(labels), as_tensor(weights), answers)
 
 
-def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, lesson: Lesson, questions: int = 6) -> Batch:
+def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, lesson: Lesson = LAST,
+               questions: int = 6) -> Batch:  # fmt: skip
     """The batch of one step: it depends on `seed` and `step` alone, so a resumed run goes on where it stopped."""
     rng = random.Random(f"{seed}-{step}")
     filled: list[list[_Group]] = [[] for _ in range(rows)]

@@ -194,7 +194,7 @@ class Run:
             deepen(self.model, models.load(settings.start_from, device=device)[0])
         elif settings.model == "draft" and not (folder / "checkpoint.pt").exists():
             base, _ = models.load("base", device=device)
-            batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length, Lesson()).to(device)
+            batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length).to(device)
             print(f"starts from the base's layers {inherit(self.model, base, batch)}", flush=True)
         self.heads = AheadHeads(self.model.config.hidden_size, settings.ahead).to(device)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]

@@ -180,7 +180,7 @@ from helpers.training.packing import make_batch
 from helpers.weights.ranges import blocks_of, recording
 
 text_rows = 1 if PROFILE == "smoke" else 2
-batch = make_batch(tokenizer, 10_000 + SEED, 0, text_rows, 512, bare_share=0.25).to(lesson.device)
+batch = make_batch(tokenizer, 10_000 + SEED, 0, text_rows, 512).to(lesson.device)
 with recording(shipped["float32"]) as seen:
     batch_loss(shipped["float32"], batch).backward()  # the gradients come later
 shipped["float32"].zero_grad()
@@ -299,7 +299,7 @@ from helpers.training.mixed_precision import LossScaler, train
 # %%
 STEPS = {"smoke": 6, "full": 150}.get(PROFILE, 60)
 SMALL = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
-batches = [make_batch(tokenizer, 20_000 + SEED, n, 2, 512, 0.25).to(lesson.device) for n in range(STEPS)]
+batches = [make_batch(tokenizer, 20_000 + SEED, n, 2, 512).to(lesson.device) for n in range(STEPS)]
 ARMS = {
     "float32": {},
     "bfloat16 (autocast)": dict(autocast=torch.bfloat16),
@@ -347,7 +347,7 @@ from helpers.training.mixed_precision import swallowed
 
 TUNING_STEPS = {"smoke": 3, "full": 40}.get(PROFILE, 16)
 tuned = copy.deepcopy(shipped["float32"]).train()
-more = [make_batch(tokenizer, 30_000 + SEED, n, text_rows, 512, 0.25).to(lesson.device) for n in range(TUNING_STEPS)]
+more = [make_batch(tokenizer, 30_000 + SEED, n, text_rows, 512).to(lesson.device) for n in range(TUNING_STEPS)]
 train(tuned, more[:-1], lr=3e-5)
 before = [p.detach().clone() for p in tuned.parameters()]
 train(tuned, more[-1:], lr=3e-5)

@@ -1,7 +1,6 @@
 """The committed splits: their sizes, nothing shared, nothing leaked, the same when made again."""
 
 import json
-import random
 import sqlite3
 from contextlib import closing
 
@@ -11,7 +10,7 @@ from helpers.errors import CourseError
 from helpers.text_to_sql import dataset
 from helpers.text_to_sql.dataset import key, load_split, make_splits, reserved_for_tests
 from helpers.text_to_sql.execution import is_correct
-from helpers.text_to_sql.generator import Example, generate_group
+from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.names import DATA, plural, pool
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training import packing
@@ -61,17 +60,14 @@ def test_the_committed_files_are_what_the_generator_makes(splits):
 def test_pretraining_leaves_out_what_is_reserved(monkeypatch):
     examples = training_mix(60)
     tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
-
-    made = [e for _ in range(3) for e in generate_group(random.Random("0-0").getrandbits(48), 6)]
-    leaked = frozenset(key(e) for e in made[::2])
     used = []
     real = packing.make_group
     monkeypatch.setattr(packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest))
-    packing.make_batch(tokenizer, 0, 0, 2, 512, bare_share=1.0)
-    assert leaked & {key(e) for e in used}  # without a reservation they are there
+    packing.make_batch(tokenizer, 0, 0, 2, 512, packing.Lesson(1.0))
+    leaked = frozenset(key(e) for e in used[::2])
     used.clear()
     monkeypatch.setattr(packing, "reserved_for_tests", lambda: leaked)
-    assert packing.make_batch(tokenizer, 0, 0, 2, 512, bare_share=1.0).answers
+    assert packing.make_batch(tokenizer, 0, 0, 2, 512, packing.Lesson(1.0)).answers
     assert used and not leaked & {key(e) for e in used}
 
 
@@ -84,7 +80,7 @@ def test_a_sample_of_the_pretraining_stream_shares_nothing_with_the_tests(monkey
     used, real = [], packing.make_group
     monkeypatch.setattr(packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest))
     for step in (0, 400, 1799):
-        packing.make_batch(tokenizer, 0, step, 4, 512, bare_share=0.5)
+        packing.make_batch(tokenizer, 0, step, 4, 512)
     assert len(used) > 100 and not reserved & {key(e) for e in used}
 
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training.mixed_precision import LossScaler, batch_loss, largest_scale, swallowed, train
-from helpers.training.packing import make_batch
+from helpers.training.packing import Lesson, make_batch
 from helpers.training.pretrain import new_model
 
 PIECES = 2**14
@@ -21,7 +21,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def batches(tokenizer):
-    return [make_batch(tokenizer, 0, step, 1, 256, 1.0) for step in range(12)]
+    return [make_batch(tokenizer, 0, step, 1, 256, Lesson(1.0)) for step in range(12)]
 
 
 @pytest.fixture

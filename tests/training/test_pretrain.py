@@ -16,6 +16,7 @@ from helpers.training.pretrain import (
     Run,
     Settings,
     bare_share,
+    deepen,
     inherit,
     learning_rate,
     new_model,
@@ -95,13 +96,29 @@ def test_a_draft_inherits_the_layers_that_lose_least(small):
     run = Run(Settings(**SETTINGS), small / "run", "cpu")
     base = new_model(TINY | {"num_hidden_layers": 3}, run.tokenizer).eval()
     draft = new_model(TINY, run.tokenizer)
-    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 0.5)
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256)
     taken = inherit(draft, base, batch)
     assert len(taken) == 2 and list(taken) == sorted(taken)
     for here, there in enumerate(taken):
         for name, value in draft.model.layers[here].state_dict().items():
             assert torch.equal(value, base.model.layers[there].state_dict()[name])
     assert torch.equal(draft.model.embed_tokens.weight, base.model.embed_tokens.weight)
+
+
+def test_a_deeper_model_begins_as_the_same_function_and_its_new_layer_learns(small):
+    run = Run(Settings(**SETTINGS), small / "run", "cpu")
+    base = new_model(TINY | {"num_hidden_layers": 3}, run.tokenizer).eval()
+    deeper = new_model(TINY | {"num_hidden_layers": 5}, run.tokenizer).eval()
+    deepen(deeper, base)
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256)
+    out = [m(batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits for m in (base, deeper)]
+    torch.testing.assert_close(out[1], out[0])
+    assert not torch.equal(deeper.model.layers[2].mlp.up_proj.weight, deeper.model.layers[4].mlp.up_proj.weight)
+    torch.nn.functional.cross_entropy(out[1][0], batch.labels[0]).backward()
+    assert all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in deeper.model.layers)
+    deeper.model.layers[2].mlp.down_proj.weight.data.normal_()  # the mistake: a new layer that already speaks
+    wrong = deeper(batch.ids, attention_mask=batch.mask, position_ids=batch.positions).logits
+    assert (wrong - out[0]).abs().max() > 1e-3
 
 
 def test_schedules():
@@ -132,7 +149,7 @@ def test_muon_goes_downhill():
 
 def test_a_head_is_judged_by_its_own_token_of_the_same_question(small):
     run = Run(Settings(**SETTINGS), small / "run", "cpu")
-    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 1.0)
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256)
     heads, hidden = AheadHeads(32, 2), torch.randn(1, 256, 32)
     wanted = 0.0
     for i, block in enumerate(heads.blocks, 1):
@@ -149,7 +166,7 @@ def test_a_head_is_judged_by_its_own_token_of_the_same_question(small):
 
 def test_the_bf16_copy_gives_the_master_its_gradients_and_takes_its_weights(small):
     run = Run(Settings(**SETTINGS), small / "run", "cpu")
-    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 1.0)
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256)
     half = HalfCopy(run.model)
 
     def gradients(model, hand_over=lambda: None):
@@ -173,7 +190,7 @@ def test_the_bf16_copy_gives_the_master_its_gradients_and_takes_its_weights(smal
 def test_training_learns_in_either_precision(small, bf16):
     run = Run(Settings(**SETTINGS | {"steps": 12}), small / "run", "cpu")
     run.bf16 = bf16
-    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256, 0.5)
+    batch = pretrain.make_batch(run.tokenizer, 0, 0, 1, 256)
 
     def loss():
         with torch.no_grad():
