@@ -67,7 +67,7 @@ def test_a_dtype_that_is_none(folder):
         load("base", "int3")
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [name for name in SHAPES if name != "llama-tiny"])  # which promises no size
 def test_shapes_have_the_published_size(name):
     model = shape_only(name, "bfloat16", device="meta")
     count = sum(p.numel() for p in model.parameters())

@@ -36,8 +36,9 @@ class _Layer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         heads = key_states.shape[1]
-        self.keys = key_states.new_empty(self.most_rows, heads, self.capacity, key_states.shape[-1])
-        self.values = value_states.new_empty(self.most_rows, heads, self.capacity, value_states.shape[-1])
+        # Zeros: what lies beside a shorter row is masked, but a NaN that memory happens to hold gets through any mask.
+        self.keys = key_states.new_zeros(self.most_rows, heads, self.capacity, key_states.shape[-1])
+        self.values = value_states.new_zeros(self.most_rows, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states, value_states, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:

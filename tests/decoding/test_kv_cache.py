@@ -70,6 +70,18 @@ def test_rows_that_join_read_and_leave_equal_recomputation(kind, own):
     assert all(equals_recomputation(model, seed) for seed in range(20))
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_what_memory_held_before_does_not_matter(monkeypatch, own):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)  # new memory is full of NaN
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.empty(3).isnan().all()
+        model = install(tiny()) if own else tiny()
+        assert all(equals_recomputation(model, seed) for seed in range(20))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def planted(monkeypatch, name, mistake):
     monkeypatch.setattr(f"helpers.decoding.{name}", mistake)
     return not all(equals_recomputation(tiny(), seed) for seed in range(20))
