@@ -36,12 +36,17 @@ class Shape:
         looked_up = model.get_input_embeddings().weight
         tied = model.get_output_embeddings().weight is looked_up
         read = [p for p in model.parameters() if tied or p is not looked_up]
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
-            heads = 1  # Falcon's way to say so
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads, size = kv_heads_of(config)
         kv = 2 * config.num_hidden_layers * heads * size * looked_up.element_size()
         return cls(config.num_hidden_layers, sum(p.numel() for p in read), sum(p.nbytes for p in read), kv)
+
+
+def kv_heads_of(config) -> tuple[int, int]:
+    """(KV heads, numbers in each) of a transformers configuration, whatever words it has for them."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        heads = 1  # Falcon's way to say so
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def least_milliseconds(weight_bytes: float, bandwidth: float) -> float:

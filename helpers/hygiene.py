@@ -166,7 +166,7 @@ def _agreement(notebook: NotebookNode, source: Path | None, root: Path) -> Itera
     except CourseError as error:
         yield str(error)
         return
-    is_now, to_be = ([(cell.id, cell.source) for cell in one.cells] for one in (notebook, wanted))
+    is_now, to_be = ([(cell.id, cell.source, _tags(cell)) for cell in one.cells] for one in (notebook, wanted))
     if is_now != to_be:
         place = next((n for n, pair in enumerate(zip(is_now, to_be, strict=False), 1) if pair[0] != pair[1]), None)
         where = f"cell {place}" if place else f"{len(is_now)} cells, not {len(to_be)},"

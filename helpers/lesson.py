@@ -77,10 +77,10 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
     versions = ", ".join(f"{p} {machine_report.version_of(p)}" for p in ("torch", "transformers"))
     calm = is_calm()
     print(f"{name}, profile {profile}: {sizes.answers} prompts for answers, {sizes.timed} for times, seed {seed}")
-    bf16 = "native" if machine.bf16_is_native else "emulated"
+    bf16 = "native" if machine.bf16_is_native else "not native"
     gpu, threads = machine.accelerator or "no GPU", torch.get_num_threads()
     told = f"{threads} thread{'s' * (threads != 1)}"
     print(f"machine: {machine.cpu}, {told}, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
     print(f"versions: Python {'.'.join(map(str, sys.version_info[:3]))}, {versions}")
-    print(f"everything below is measured here; {calm.verdict}")
+    print(f"everything below is measured here, unless it says emulated or predicted; {calm.verdict}")
     return Lesson(name, profile, device, str(model_id), seed, sizes, results)

@@ -61,11 +61,15 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    except Exception as error:
+        raise CourseError(_trouble(name, place, error)) from error
+    try:
         model = model.to(device).eval()
     except torch.OutOfMemoryError:
         raise CourseError(f"{device} has no room for {name}: take a smaller model, or free its memory.") from None
-    except Exception as error:
-        raise CourseError(_trouble(name, place, error)) from error
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise CourseError(f'There is no device {device!r} for torch here ({reason}): take device="cpu".') from None
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     # Plain greedy on both sides of a comparison: a model's own repetition penalty would change `generate` alone.
     model.generation_config = GenerationConfig(

@@ -13,6 +13,8 @@ from helpers.errors import CourseError
 
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share `right` of `n` (Wilson 1927): honest near 0 and 1, where n is small."""
+    if n < 1:
+        raise CourseError("A share of no answers says nothing: give at least one.")
     p = right / n
     middle, spread = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))
@@ -36,6 +38,8 @@ def perplexity(logits: Logits, pairs: Sequence[tuple[Sequence[int], Sequence[int
 
     `pairs` are (prompt's token ids, answer's token ids); the prompt's own tokens don't count.
     """
+    if not pairs:
+        raise CourseError("Perplexity needs a prompt and an answer: give at least one pair.")
     total, count = 0.0, 0
     for prompt, answer in pairs:
         if not prompt or not answer:
@@ -49,6 +53,8 @@ def perplexity(logits: Logits, pairs: Sequence[tuple[Sequence[int], Sequence[int
 def worst_logit_error(logits: Logits, reference: Logits, sequences: Sequence[Sequence[int]]) -> float:
     """The largest difference between two models' logits, at any position of the same token sequences (teacher-forced:
     neither model's own mistakes lead it astray); NaN where there is one."""
+    if not sequences:
+        raise CourseError("The error of no sequences says nothing: give at least one.")
     worst = [(logits(s) - reference(s)).abs().max() for s in sequences]
     return torch.stack(worst).max().item()  # Python's own max loses a NaN
 

@@ -102,8 +102,9 @@ class Results:
     def prediction(self, key: str, value: float, unit: str) -> None:
         """A guess about the metric `key`, kept as `key`.predicted unless the key says so itself: on disk at once, and
         refused after the measurement."""
-        if self.metrics.get(key, {}).get("kind", "predicted") != "predicted":
-            raise CourseError(f"{key} is measured already: save the prediction in a cell before the measurement.")
+        measured = key.removesuffix(".predicted").replace("predicted_", "")
+        if self.metrics.get(measured, {}).get("kind", "predicted") != "predicted":
+            raise CourseError(f"{measured} is measured already: save the prediction in a cell before the measurement.")
         entry = {"value": _plain(value), "unit": unit, "kind": "predicted", "saved": _now()}
         key = key if "predicted" in key else f"{key}.predicted"
         self.metrics[key] = checked("metric", key, entry)
@@ -150,7 +151,12 @@ def load(profile: str, name: str, folder: Path | None = None) -> dict:
 def load_prompts(profile: str, name: str, folder: Path | None = None) -> list[dict]:
     """The rows of one notebook's prompts; an empty list where it has none."""
     path = _path(profile, name, folder).with_suffix(".prompts.jsonl")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise CourseError(f"{path} is damaged: delete it and run the notebook again.") from None
 
 
 def load_all(profile: str, folder: Path | None = None) -> dict[str, dict]:

@@ -13,6 +13,8 @@ from helpers.errors import CourseError
 
 def validate(document: Mapping) -> None:
     """Raise CourseError naming the key at fault when a results document breaks the contract."""
+    if not isinstance(document, Mapping):
+        raise CourseError("This is no results document: it should be an object with metrics and invariants.")
     for error in sorted(_validator().iter_errors(document), key=lambda error: list(map(str, error.absolute_path))):
         where = ".".join(map(str, error.absolute_path)) or "the document"
         raise CourseError(f"Results of {document.get('notebook', '?')}: {where}: {error.message}.")

@@ -107,3 +107,8 @@ def test_no_tensor_of_a_shape_is_ever_wider_than_asked(monkeypatch):
     with Watch():
         shape_only("tiny", "float32")
     assert wide
+
+
+def test_a_device_that_is_none_leaves_the_model_out_of_it(folder):
+    with pytest.raises(CourseError, match="There is no device 'cuda:99'"):
+        load("base", device="cuda:99")

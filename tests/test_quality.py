@@ -80,3 +80,10 @@ def test_paired_counts_both_ways():
     assert (found.fixed, found.broken, found.n) == (1, 2, 5) and str(found) == "1 fixed, 2 broken, of 5"
     with pytest.raises(CourseError, match="same questions"):
         paired([True], [True, False])
+
+
+def test_nothing_to_judge_is_refused(model):
+    for call in (lambda: wilson(0, 0), lambda: perplexity(logits_of(model), []),
+                 lambda: worst_logit_error(logits_of(model), logits_of(model), [])):  # fmt: skip
+        with pytest.raises(CourseError, match="at least one"):
+            call()

@@ -212,3 +212,21 @@ def test_a_measured_ratio_lies_in_its_interval(value, low, high):
         assert not fine
     else:
         assert fine
+
+
+def test_a_prediction_under_another_name_is_refused_after_the_measurement_too(new):
+    made = new()
+    made.metric("precision.decode_speedup.bf16", 1.9, "x", low=1.8, high=2.0, n=9)
+    for key in ("precision.predicted_decode_speedup.bf16", "precision.decode_speedup.bf16.predicted"):
+        with pytest.raises(CourseError, match=r"decode_speedup\.bf16 is measured already"):
+            made.prediction(key, 2.0, "x")
+
+
+def test_damaged_rows_and_a_document_of_another_kind_say_so(tmp_path):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "08_medusa.prompts.jsonl").write_text("{")
+    with pytest.raises(CourseError, match="damaged"):
+        results.load_prompts("cpu", "08_medusa", tmp_path)
+    (tmp_path / "cpu" / "08_medusa.json").write_text("[]")
+    with pytest.raises(CourseError, match="no results document"):
+        results.load("cpu", "08_medusa", tmp_path)

@@ -35,7 +35,7 @@ def grouped_attention(
     """
     if any(more.get(name) is not None for name in UNKNOWN):
         raise CourseError(f"This model's attention uses one of {', '.join(UNKNOWN)}: leave it the library's attention.")
-    rows, heads, n, size = query.shape
+    rows, heads, n, _ = query.shape
     group = heads // key.shape[1]
     if attention_mask is None and n > 1:  # a prefill computes so much that the copies don't matter
         causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
@@ -47,7 +47,7 @@ def grouped_attention(
             attention_mask = attention_mask.repeat(1, 1, group, 1)
         out = F.scaled_dot_product_attention(
             together(query, key.shape[1]), key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
-        ).view(rows, heads, n, size)
+        ).view(rows, heads, n, value.shape[-1])
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -67,6 +67,11 @@ def install(model):
     if type(model)._can_set_attn_implementation():  # Falcon, for one, has its attention built in
         model.set_attn_implementation(NAME)
     return model
+
+
+def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask as every attention takes it: 0 where a token is seen, the dtype's least number elsewhere."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def depths(parents: Sequence[int]) -> list[int]:

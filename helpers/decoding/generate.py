@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from helpers.decoding.attention import depths, rows_mask, tree_mask
+from helpers.decoding.attention import additive, depths, rows_mask, tree_mask
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.sampling import GREEDY, Chooser, Sampling
 from helpers.errors import CourseError
@@ -24,6 +24,10 @@ class Proposal:
     tokens: Sequence[int] = ()
     parents: Sequence[int] = ()
     proposers: Sequence[str] = ()  # who guessed each: "draft", "lookup", "head 1"
+
+    def __post_init__(self):
+        if len(self.parents) != len(self.tokens) or any(not -1 <= p < i for i, p in enumerate(self.parents)):
+            raise CourseError("A proposal needs a parent for each token: an earlier token's index, or -1.")
 
 
 NOTHING = Proposal()
@@ -105,11 +109,11 @@ class Decoder:
         self.mixed = len(kinds) > 1
 
     def mask(self, seen: torch.Tensor) -> torch.Tensor:
-        """A mask as every attention takes it: 0 where a token is seen, the dtype's least number elsewhere."""
+        """The mask of what is seen, as this model takes it."""
         if self.mixed and self.window and seen.shape[-1] > self.window:
             mixes = f"This model mixes windows of {self.window} tokens with full attention"
             raise CourseError(f"{mixes}: past the window it takes no guesses and no batches.")
-        return torch.zeros(seen.shape, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min).to(self.device)
+        return additive(seen, self.dtype).to(self.device)
 
     def step(self, tokens: Sequence[int], cache: KVCache, parents: Sequence[int] = (), last_only: bool = False):
         """Run the model on `tokens` (a chain, or one certain token and its tree of guesses).
@@ -132,10 +136,15 @@ class Decoder:
     def batch(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> list[torch.Tensor]:
         """Run the model on rows that may hold, and read, different numbers of tokens (each at least one).
 
+        The cache needs room for the longest row plus the most tokens read.
+
+
         Returns:
             for each row its logits (tokens read, vocabulary).
         """
         before = cache.lengths or [0] * len(tokens)
+        if len(before) != len(tokens):
+            raise CourseError(f"The cache holds {len(before)} rows and {len(tokens)} were given: give tokens for each.")
         most = max(map(len, tokens))
         ids = torch.tensor([[*row, *[0] * (most - len(row))] for row in tokens], device=self.device)
         positions = torch.tensor(before, device=self.device)[:, None] + torch.arange(most, device=self.device)

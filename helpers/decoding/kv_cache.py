@@ -22,8 +22,9 @@ class CacheFullError(CourseError):
 @lru_cache(maxsize=4)  # all layers of a step ask for the same
 def _places(lengths: tuple[int, ...], new: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Where rows of these lengths write `new` tokens: row numbers (rows, 1) and positions (rows, new)."""
-    starts = torch.tensor(lengths, device=device)[:, None]
-    return torch.arange(len(lengths), device=device)[:, None], starts + torch.arange(new, device=device)
+    with torch.inference_mode(False):  # the next step may be one that trains
+        starts = torch.tensor(lengths, device=device)[:, None]
+        return torch.arange(len(lengths), device=device)[:, None], starts + torch.arange(new, device=device)
 
 
 class _Layer(CacheLayerMixin):
@@ -77,7 +78,7 @@ class _Layer(CacheLayerMixin):
         return self.capacity
 
     def reset(self) -> None:
-        self.lengths = []
+        self.lengths, self.is_initialized = [], False
 
     def keep(self, row: int, start: int, kept: list[int]) -> None:
         """Of the row's positions from `start` on, only `start + k` for k in `kept` stay, moved together."""
@@ -95,6 +96,7 @@ class _Layer(CacheLayerMixin):
         length = other.lengths[theirs]
         self.keys[row, :, :length] = other.keys[theirs, :, :length]
         self.values[row, :, :length] = other.values[theirs, :, :length]
+        self.keys[row, :, length:] = self.values[row, :, length:] = 0  # as for new rows: no NaN of the last user
         self.lengths[row : row + 1] = [length]
 
 
@@ -139,6 +141,8 @@ class KVCache(Cache):
         rows = range(len(self.lengths)) if row is None else [row]
         for here in rows:
             held = self._held(here)
+            if start < 0 or min(kept, default=0) < 0:
+                raise CourseError("A cache keeps a number of tokens from 0 up, and offsets from 0 up.")
             if start > held or start + max(kept, default=-1) >= held:
                 raise CourseError(f"The cache holds {held} tokens of row {here}: it can't keep more than that.")
         for layer in self.layers:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from helpers.decoding.step_time import steps_in_turns
-from helpers.estimate import Shape
+from helpers.estimate import Shape, kv_heads_of
 from helpers.measure import layer_seconds
 
 
@@ -75,11 +75,11 @@ def narrow(model: nn.Module) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     config = model.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    changes = dict(
-        hidden_size=4 * config.num_attention_heads, intermediate_size=64, head_dim=size, vocab_size=256,
-        pad_token_id=None, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    thin = type(config).from_dict(config.to_dict() | changes)
+    width, size = 4 * config.num_attention_heads, kv_heads_of(config)[1]
+    has_size = "head_dim" in config.to_dict()  # Falcon's heads are as wide as its hidden state makes them
+    changes = dict(vocab_size=256, pad_token_id=None, bos_token_id=None, eos_token_id=None, intermediate_size=64,
+                   hidden_size=width if has_size else size * config.num_attention_heads)  # fmt: skip
+    thin = type(config).from_dict(config.to_dict() | changes | ({"head_dim": size} if has_size else {}))
     with torch.random.fork_rng(), torch.device(model.device):
-        return AutoModelForCausalLM.from_config(thin, dtype=model.dtype).eval()
+        attention = config._attn_implementation
+        return AutoModelForCausalLM.from_config(thin, dtype=model.dtype, attn_implementation=attention).eval()

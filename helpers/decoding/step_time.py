@@ -10,6 +10,7 @@ import torch
 
 from helpers.decoding.generate import Decoder
 from helpers.decoding.kv_cache import KVCache
+from helpers.estimate import kv_heads_of
 from helpers.measure import synchronize
 
 
@@ -78,11 +79,10 @@ def batch_step_seconds(arms: Mapping[str, object], rows: int, *, context: int = 
 
 
 def _full_cache(model, rows: int, context: int, uneven: bool) -> KVCache:
-    config = model.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads, size = kv_heads_of(model.config)
     cache = KVCache.for_model(model, context + 1, rows)
     for layer in cache.layers:
-        shape = (rows, config.num_key_value_heads, context, size)
+        shape = (rows, heads, context, size)
         layer.update(*(torch.randn(shape, dtype=model.dtype, device=model.device) for _ in range(2)))
     if uneven:
         cache.cut(context - 1, 0)

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.decoding.attention import additive
+from helpers.errors import CourseError
 from helpers.training.packing import Batch
 from helpers.weights.emulation import emulated
 
@@ -39,6 +41,8 @@ class LossScaler:
 
 def largest_scale(largest_gradient: float, largest_number: float) -> float:
     """The largest power of two by which gradients can be multiplied, if a format's numbers end at `largest_number`."""
+    if largest_gradient <= 0:
+        raise CourseError("All gradients are 0: no scale is too large for them.")
     return 2.0 ** math.floor(math.log2(largest_number / largest_gradient))
 
 
@@ -55,7 +59,9 @@ class TrainStep:
 
 def batch_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The weighted mean cross-entropy of the next tokens."""
-    logits = model(batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False).logits
+    eager = model.config._attn_implementation == "eager"  # which adds the mask to its scores
+    mask = additive(batch.mask, model.dtype) if eager else batch.mask
+    logits = model(batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False).logits
     losses = F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), reduction="none")
     return (losses * batch.weights.flatten()).sum() / batch.weights.sum()
 
@@ -76,7 +82,7 @@ def train(
     `pieces`: each batch counts as one of so many that make a large one: its loss is divided by them, and the optimizer
     gets the sum, as if all of them had been alike.
     """
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr, (0.9, 0.95), weight_decay=0.0)
     found = []
     for batch in batches:

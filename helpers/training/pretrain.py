@@ -78,13 +78,14 @@ class AheadHeads(nn.Module):
             nn.init.zeros_(block.weight), nn.init.zeros_(block.bias)
 
     def loss(self, hidden: torch.Tensor, lm_head: nn.Linear, batch: Batch, keep: float = 0.3) -> torch.Tensor:
-        """Mean cross-entropy over a random `keep` of the answers' positions (rows, length)."""
-        answers = (batch.weights == 1.0) & (torch.rand_like(batch.weights) < keep)
+        """Mean cross-entropy over a random `keep` of the positions (rows, length) that weigh in full: the SQL, and its
+        prose where `Lesson.prose_weight` is 1."""
+        chosen = (batch.weights == 1.0) & (torch.rand_like(batch.weights) < keep)
         total = hidden.new_zeros(())
         for i, block in enumerate(self.blocks, 1):
             labels = F.pad(batch.labels[:, i:], (0, i), value=-100)
             same = F.pad(batch.positions[:, i:], (0, i), value=-1) == batch.positions + i  # not into the next question
-            where = answers & same & (labels != -100)
+            where = chosen & same & (labels != -100)
             state = hidden[where]
             total = total + F.cross_entropy(lm_head(state + F.silu(block(state))).float(), labels[where])
         return total / len(self.blocks)
@@ -114,6 +115,8 @@ def deepen(model: LlamaForCausalLM, base: LlamaForCausalLM) -> None:
     """Give `model` the base's weights; what it has more layers than the base, in the middle, begins as copies of the
     layer before that add nothing yet (Wu et al. 2024, LLaMA Pro): the same function, with more to learn."""
     more = model.config.num_hidden_layers - base.config.num_hidden_layers
+    if more < 0 or model.config.hidden_size != base.config.hidden_size:
+        raise CourseError("Training goes on from a model of the same width and no more layers: give another one.")
     middle = base.config.num_hidden_layers // 2
     model.load_state_dict(base.state_dict(), strict=False)
     for here in range(model.config.num_hidden_layers):
@@ -313,7 +316,7 @@ def train(run: Run, compiled: bool = True) -> None:
         run.step += 1
         run.seconds += time.perf_counter() - began
         run.answers += batch.answers
-        answer_loss = losses[weights == 1].mean().item()
+        answer_loss = losses[weights == 1].mean().item()  # of what weighs in full, see Lesson
         if not math.isfinite(answer_loss):
             raise SystemExit(f"the loss is {answer_loss} at step {run.step}: give a lower --muon-lr and another --out.")
         run.smooth = answer_loss if run.smooth is None else 0.95 * run.smooth + 0.05 * answer_loss

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.errors import CourseError
+
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max  # 448
 
@@ -19,7 +21,7 @@ LARGEST = torch.finfo(E4M3).max  # 448
 def scale_of(weight: torch.Tensor, per_channel: bool = True) -> torch.Tensor:
     """What weights are divided by, so that the largest becomes 448: (out, 1) for each output channel, or (1, 1)."""
     largest = weight.abs().amax(dim=1, keepdim=True) if per_channel else weight.abs().amax().view(1, 1)
-    return largest.clamp(min=1e-12).float() / LARGEST
+    return largest.float().clamp(min=1e-12) / LARGEST
 
 
 def quantize(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -53,6 +55,13 @@ class Fp8Linear(nn.Module):
         self.bias, self.in_features, self.out_features = linear.bias, linear.in_features, linear.out_features
         self.multiplies = has_units(linear.weight.device)
 
+    def _apply(self, fn, recurse: bool = True) -> Fp8Linear:
+        q, scale = self.q, self.scale
+        super()._apply(fn, recurse)
+        self.q, self.scale = q.to(self.q.device), scale.to(self.scale.device)  # they move, but stay what they are
+        self.multiplies = has_units(self.q.device)
+        return self
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.multiplies:
             return F.linear(x, dequantize(self.q, self.scale, x.dtype), self.bias)
@@ -70,9 +79,11 @@ def install(model: nn.Module, per_channel: bool = True) -> nn.Module:
     """Replace the model's nn.Linear layers, in place, but not the one that makes the logits (it is often the embedding,
     too, and production leaves it alone as well). Returns the model."""
     head = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and module is not head:
-            model.set_submodule(name, Fp8Linear(module, per_channel))
+    linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    if not linears:
+        raise CourseError("This model has no nn.Linear layer to replace: install fp8 before few_rows, and once only.")
+    for name, module in linears:
+        model.set_submodule(name, Fp8Linear(module, per_channel))
     return model
 
 

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import torch
 
-from helpers.errors import CourseError
-
 
 class Fields(NamedTuple):
     """The three parts of a number's bits, as whole numbers."""
@@ -67,6 +65,12 @@ class FloatFormat:
         return from_bits(Fields(0, *divmod(self.largest_code, 2**self.mantissa_bits)), self)
 
     @property
+    def overflows_from(self) -> float:
+        """Sizes from here on are rounded beyond the largest number: half a step above it."""
+        step = 2.0 ** (math.frexp(self.largest)[1] - 1 - self.mantissa_bits)
+        return self.largest + step / 2
+
+    @property
     def smallest_normal(self) -> float:
         """Below it numbers lose precision, bit by bit."""
         return 2.0 ** (1 - self.bias)
@@ -96,14 +100,6 @@ FORMATS = {
         FloatFormat("float8_e5m2", 5, 2),
     )
 }
-
-
-def format_of(name: str | torch.dtype) -> FloatFormat:
-    """The format of a name or of a torch dtype."""
-    name = str(name).removeprefix("torch.")
-    if name not in FORMATS:
-        raise CourseError(f"There is no format {name!r} here; there are {', '.join(FORMATS)}.")
-    return FORMATS[name]
 
 
 def to_bits(x: float, fmt: FloatFormat) -> Fields:
@@ -167,8 +163,8 @@ class Fate(NamedTuple):
 def fate(x: torch.Tensor, fmt: FloatFormat) -> Fate:
     """What becomes of x's numbers (any shape); the error is that of 100,000 of them, evenly picked."""
     x = x.detach().flatten()
-    x = x[x != 0]
-    over, gone = x.abs() > fmt.largest, x.abs() <= fmt.smallest / 2  # a tie goes to the even number, which is 0
+    x = x[x != 0].float()
+    over, gone = x.abs() >= fmt.overflows_from, x.abs() <= fmt.smallest / 2  # of two ends the even one: beyond, and 0
     left = x[~over & ~gone]
     left = left[:: max(1, len(left) // 100_000)].double()
     middle = (rounded(left, fmt) / left - 1).abs().median().item() if len(left) else math.nan

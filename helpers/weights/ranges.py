@@ -66,11 +66,14 @@ def with_outliers(model: nn.Module, factor: float) -> nn.Module:
     """A copy that computes the same function with activations `factor` times as large inside its MLPs: what goes in is
     multiplied, what comes out divided. With a power of two not a bit of a float32 result changes."""
     model = copy.deepcopy(model)
-    gated = [m for m in model.modules() if hasattr(m, "up_proj") and hasattr(m, "down_proj")]
+    names = ("gate_proj", "up_proj", "down_proj")
+    gated = [m for m in model.modules() if all(hasattr(m, name) for name in names)]
     if not gated:
-        raise CourseError("This model's MLPs have no up_proj and down_proj: take a Llama, Mistral or Qwen2.")
+        raise CourseError("This model's MLPs don't multiply what gate_proj and up_proj give: take a Llama or Qwen2.")
     for mlp in gated:
-        mlp.up_proj.weight *= factor
+        for number in (mlp.up_proj.weight, mlp.up_proj.bias):
+            if number is not None:
+                number *= factor
         mlp.down_proj.weight /= factor
     return model
 

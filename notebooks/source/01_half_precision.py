@@ -18,7 +18,7 @@
 #
 # A decode step reads every weight once. In **bfloat16** a weight takes two bytes instead of four.
 #
-# Take a model of some hundred million weights, and a step for one token. How many times as fast will it be in bfloat16, on your machine?
+# Take a model of a few hundred million weights, and a step for one token. How many times as fast will it be in bfloat16, on your machine?
 #
 # Write your guess into `GUESS_DECODE_SPEEDUP`. It is saved before anything is measured.
 
@@ -44,7 +44,7 @@ from helpers.errors import CourseError
 
 shape = SHAPE if PROFILE != "smoke" else "llama-50m"
 config = models.config_of(shape)
-to_emulate = set() if EMULATE in ("auto", "none") else set(EMULATE.split(","))
+to_emulate = set() if EMULATE in ("auto", "none") else {name.strip() for name in EMULATE.split(",")}
 if not to_emulate <= {"bfloat16", "float16"}:
     raise CourseError(f"EMULATE is {EMULATE!r}: it can be auto, none, or of float16 and bfloat16 those to emulate.")
 
@@ -71,7 +71,9 @@ for dtype in ("bfloat16", "float16"):
 #
 # A number is kept in three parts: a **sign**, an **exponent** and a **mantissa**.
 #
-#     number = sign × 1.mantissa × 2^(exponent - bias)
+#     number = ± (1 + mantissa / 2^mantissa_bits) × 2^(exponent - bias)
+#
+# The three parts are whole numbers. The sign 1 means minus. The **bias**, about half of the largest exponent, makes negative powers possible.
 #
 # The exponent's bits decide how large and how small a number can be: the **range**. The mantissa's bits decide how close two neighbours are: the **precision**.
 # fp16 and bf16 both have 16 bits, and share them out differently. Two formats of 8 bits show where the road leads.
@@ -96,17 +98,17 @@ ax.invert_yaxis()
 ax.legend(loc="lower right")
 print(f"{'':15} {'largest':>10} {'smallest normal':>16} {'smallest':>10} {'step at 1':>10}")
 for f in FORMATS.values():
-    print(f"{f.name:15} {f.largest:10.4g} {f.smallest_normal:16.3g} {f.smallest:10.2g} {f.step_at_1:10.2g}")
+    print(f"{f.name:15} {f.largest:10.5g} {f.smallest_normal:16.3g} {f.smallest:10.2g} {f.step_at_1:10.2g}")
 
 # %% [markdown]
-# *Step at 1* is the distance from 1 to the next number. Below *smallest normal* numbers go on for a while, each bit less precise than the one before: these are the **subnormal** ones. Below half of *smallest* there is only 0.
+# *Step at 1* is the distance from 1 to the next number. Below *smallest normal* numbers go on for a while, losing one bit of precision with each halving: these are the **subnormal** ones. Below half of *smallest* there is only 0.
 #
 # To write a number's bits, find its power of two, count the steps that fit, and round:
 
 # %%
 import math  # what the function below needs
 
-from helpers.weights.precision import Fields, FloatFormat, from_bits, to_bits, value_of
+from helpers.weights.precision import Fields, FloatFormat, from_bits, to_bits
 
 # %%
 # show: helpers.weights.precision:to_bits
@@ -120,6 +122,8 @@ for number in (0.1, 1000.5, 70_000.0):
         print(f"   {f.name:15} {bits:34} = {from_bits(Fields(sign, exponent, mantissa), f):.9g}")
 
 # %% [markdown]
+# (float8_e4m3fn has no infinity: here, what is too large becomes its largest number.)
+#
 # **Exercise 01.1** (5 minutes) *Why it matters: who can read the bits knows why a format overflows, and where it is coarse.*
 #
 # The way back. Return the number that three fields say. The bias is `2 ** (exponent_bits - 1) - 1`.
@@ -159,7 +163,9 @@ patterns = torch.randint(-(2**31), 2**31, (500_000,), generator=draw).to(torch.i
 agreed = total = 0
 for f in list(FORMATS.values())[1:]:
     grid = rounded(patterns, f)
-    halfway = grid * (1 + f.step_at_1 / 2)
+    exponent = (torch.frexp(grid.double())[1] - 1).clamp(min=1 - f.bias)
+    half_step = torch.ldexp(torch.ones_like(grid).double(), exponent - f.mantissa_bits - 1)
+    halfway = (grid.double() + torch.copysign(half_step, grid.double())).float()
     numbers = torch.cat([patterns, halfway])
     if not f.infinity:  # what is too large is each library's own choice there
         numbers = numbers[numbers.abs() <= f.largest]
@@ -172,7 +178,7 @@ results.invariant("precision.rounding_equals_torch", agreed == total, agreed, to
 # %% [markdown]
 # ## Too large: activations
 #
-# Weights are small numbers, and any format here holds them. What flows through the model, the **activations**, is not always small. Here is the largest that each linear layer reads, and that each block passes on, on real text.
+# Weights are small numbers: none is too large for any format here. What flows through the model, the **activations**, is not always small. Here is the largest that each linear layer reads, and that each block passes on, on text like that of its training.
 
 # %%
 from helpers.training.mixed_precision import batch_loss
@@ -183,6 +189,7 @@ text_rows = 1 if PROFILE == "smoke" else 2
 batch = make_batch(tokenizer, 10_000 + SEED, 0, text_rows, 512).to(lesson.device)
 with recording(shipped["float32"]) as seen:
     batch_loss(shipped["float32"], batch).backward()  # the gradients come later
+of_weights = [p.grad for p in shipped["float32"].parameters() if p.grad is not None]
 shipped["float32"].zero_grad()
 largest = {name: x.abs().max().item() for name, x in seen.activations.items()}
 fig, ax = plt.subplots(figsize=(9, 3.6))
@@ -214,8 +221,8 @@ for f in list(FORMATS.values())[1:]:
     print(f"{f.name:15} too large {overflow:8.4%}   become 0 {vanish:8.4%}   error {error:.2%}")
 
 # %% [markdown]
-# Larger models grow activations of thousands all by themselves (Sun et al. 2024). To see what follows, make some here without changing what the model computes:
-# multiply the weights that lead into each MLP by a power of two, and divide those that lead out of it by the same.
+# In published models a few activations are thousands of times larger than the rest (Sun et al. 2024), and one is enough for an overflow. To see what follows, make some here without changing what the model computes:
+# multiply one of the two matrices that lead into each MLP (`up_proj`) by a power of two, and divide the one that leads out of it by the same. Look at the **logits**, the scores of all possible next tokens.
 
 # %%
 from helpers.quality import logits_of
@@ -236,11 +243,11 @@ for dtype, model in shipped.items():
     print(f"   {dtype:9} {verdict}")
 
 # %% [markdown]
-# float16 went to infinity inside, and infinity minus infinity is NaN. bfloat16 has float32's exponent: it doesn't care how large a number is, only how precise.
+# float16 went to infinity inside, and infinity minus infinity is NaN. bfloat16 has float32's exponent, and so its range; it gives up precision instead.
 #
 # ## Too small: gradients
 #
-# Training has the opposite trouble. A **gradient** says how the loss changes with a number in the model, and most gradients are tiny. They were recorded above. Here they are by size, with the smallest number of float16.
+# Training has the opposite trouble. A **gradient** says how the loss changes with a number in the model, and most gradients are tiny. Those of the activations were recorded above. Here they are by size, with the smallest number of float16.
 #
 # Large batches make them smaller still. The loss is a mean over the batch, a million tokens in a real training, which is computed in pieces: each piece's loss is divided by their number, and so is each gradient. `PIECES` says how many.
 
@@ -265,7 +272,7 @@ for f in list(FORMATS.values())[1:]:
 #
 # **Exercise 01.2** (4 minutes) *Why it matters: too small a factor saves nothing, too large a one overflows.*
 #
-# Return the largest power of two by which gradients can be multiplied, if the largest of them is `largest_gradient` and the format's numbers end at `largest_number`. (Powers of two change no mantissa.)
+# Return the largest power of two (the factor itself, not its exponent) by which gradients can be multiplied, if the largest of them is `largest_gradient` and the format's numbers end at `largest_number`. (Powers of two change no mantissa.)
 
 
 # %%
@@ -275,7 +282,7 @@ def my_largest_scale(largest_gradient, largest_number):  # two positive numbers
 
 # hint("01.2")  # solution("01.2")
 largest_scale = check("01.2", my_largest_scale)
-steepest = max(g.abs().max().item() for g in gradients) / PIECES
+steepest = max(g.abs().max().item() for g in gradients + of_weights) / PIECES
 most = largest_scale(steepest, FORMATS["float16"].largest)
 print(f"the largest gradient of a piece is {steepest:.2g}: the loss can be multiplied by 2^{math.log2(most):.0f}")
 
@@ -293,7 +300,7 @@ from helpers.training.mixed_precision import LossScaler, train
 # show: helpers.training.mixed_precision:LossScaler
 
 # %% [markdown]
-# Train a small model from scratch, four times, on the same batches: in float32; under torch's **autocast** in bfloat16; in float16 without and with loss scaling.
+# Train a small model from scratch, four times, on the same batches: in float32; in bfloat16 under torch's **autocast**, which casts weights and activations for each product and keeps the weights themselves in float32; in float16 without and with loss scaling.
 # Float16 is *emulated*: computed in float32, with weights, activations and gradients rounded to float16. Many CPUs can't do better, and what is lost is the same.
 
 # %%
@@ -350,12 +357,12 @@ tuned = copy.deepcopy(shipped["float32"]).train()
 more = [make_batch(tokenizer, 30_000 + SEED, n, text_rows, 512).to(lesson.device) for n in range(TUNING_STEPS)]
 train(tuned, more[:-1], lr=3e-5)
 before = [p.detach().clone() for p in tuned.parameters()]
-train(tuned, more[-1:], lr=3e-5)
+train(tuned, more[-1:], lr=3e-5)  # a fresh AdamW: each weight moves by about the learning rate
 for dtype in (torch.bfloat16, torch.float16):
     share = swallowed(before, [p.detach() for p in tuned.parameters()], dtype)
-    print(f"of the changes of one step, weights kept in {dtype} would have missed {share:.0%}".replace("torch.", ""))
+    print(f"of one step's changes, weights kept in {dtype} would have missed {share:.0%}".replace("torch.", ""))
 tuned.eval()
-for name, model in (("shipped", shipped["float32"]), ("trained on", tuned)):
+for name, model in (("shipped", shipped["float32"]), ("trained further", tuned)):
     numbers = torch.cat([p.detach().flatten() for p in model.parameters()])
     print(
         f"{name}: rounding to bfloat16 changes {(numbers.bfloat16().float() != numbers).float().mean():.0%} of the weights"
@@ -454,7 +461,8 @@ if PROMPT in foretold:
 # * `model.to(torch.bfloat16)` or `model.half()`: converts everything, also what should stay in float32;
 # * `torch.autocast`: the weights stay in float32, and are cast where they are used.
 #
-# The first two differ in one thing, the angles of the rotary position embedding. What does it cost to round these, and nothing else?
+# The first two differ in one thing, the frequencies of the rotary position embedding. A token's position enters by turning its query and key by an angle, position × frequency: a rounded frequency errs more the further along the text.
+# What does it cost to round these, and nothing else?
 
 # %%
 from helpers.quality import worst_logit_error
@@ -462,16 +470,16 @@ from helpers.quality import worst_logit_error
 converted = {"dtype=": shipped["bfloat16"], ".to()": copy.deepcopy(shipped["float32"]).to(torch.bfloat16)}
 for way, network in converted.items():
     kept = {str(b.dtype).removeprefix("torch.") for n, b in network.named_buffers() if n.endswith("inv_freq")}
-    print(f"{way:7} keeps the angles in {', '.join(kept) or '(this model has none)'}")
-only_angles = copy.deepcopy(shipped["float32"])
-for name, angles in only_angles.named_buffers():
+    print(f"{way:7} keeps the frequencies in {', '.join(kept) or '(this model has none)'}")
+only_rounded = copy.deepcopy(shipped["float32"])
+for name, frequencies in only_rounded.named_buffers():
     if name.endswith("inv_freq"):
-        angles.copy_(angles.bfloat16())
+        frequencies.copy_(frequencies.bfloat16())
 by_length = sorted(prompts[: max(40, sizes.answers)], key=len)
 for words, some in (("short", by_length[:10]), ("long", by_length[-10:])):
-    error = worst_logit_error(logits_of(only_angles), logits_of(shipped["float32"]), some)
+    error = worst_logit_error(logits_of(only_rounded), logits_of(shipped["float32"]), some)
     print(
-        f"only the angles in bfloat16, {words} prompts ({len(some[0])} to {len(some[-1])} tokens): logits off by {error:.3f}"
+        f"only the frequencies in bfloat16, {words} prompts ({len(some[0])} to {len(some[-1])} tokens): logits off by {error:.3f}"
     )
 
 # %% [markdown]
@@ -498,7 +506,7 @@ for way, network in ways.items():
         results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
 
 # %% [markdown]
-# Autocast reads four bytes of every weight, writes two, and reads those again: more work than float32 had. In training that buys float32 weights that learn; in inference nothing.
+# Autocast reads four bytes of every weight, writes two, and reads those again: more work than float32 had for one row. With many rows faster arithmetic may pay for it; converting once still does less. In training it buys float32 weights that learn.
 #
 # Last, torch's `GradScaler` beside ours: the same overflows must lead to the same scales.
 
@@ -521,7 +529,7 @@ print(f"the same scale after {equal} of {len(fates)} steps")
 # %% [markdown] tags=["measure"]
 # ## How much faster?
 #
-# The steps of all formats take turns. The large models have random weights: what they say means nothing, what they cost is real.
+# The steps of all formats take turns; a step for as many rows as a prompt has tokens is the prefill. The large models have random weights: what they say means nothing, what they cost is real.
 
 # %%
 speed = {}
@@ -620,7 +628,7 @@ pairs = [(prompts[i], answer) for i, answer in zip(chosen, references)]
 sequences = [prompt + answer for prompt, answer in pairs]
 trained = {dtype: loaded(tuned, "float32" if dtype in slow else dtype) for dtype in SHORT}
 top = torch.cat([logits_of(tuned)(s).topk(2).values for s in sequences])
-print(f"the best token leads the second by {(top[:, 0] - top[:, 1]).median():.1f} in the middle of all cases")
+print(f"the best token leads the second by {(top[:, 0] - top[:, 1]).median():.1f} logits (median)")
 
 
 # %%
@@ -634,19 +642,19 @@ def costs(words, network, dtype, base, key=None):
         error = worst_logit_error(logits_of(network), logits_of(base), sequences)
         hesitates = perplexity(logits_of(network), pairs)
     kind = "simulated" if dtype in slow else "measured"
-    print(f"{words:45} {error:8.4f} {hesitates:10.5f}" + ("   emulated" if dtype in slow else ""))
+    print(f"{words:54} {error:8.4f} {hesitates:10.5f}" + ("   emulated" if dtype in slow else ""))
     if key:
         results.metric(f"precision.worst_logit_error.{key}", error, "logits", kind=kind, n=len(sequences))
         results.metric(f"precision.perplexity.{key}", hesitates, "tokens", kind=kind, n=len(sequences))
     return error
 
 
-print(f"{'':45} {'logits':>8} {'perplexity':>10}")
-costs("trained on, float32", trained["float32"], "float32", tuned, "fp32")
+print(f"{'largest error of a logit, and perplexity':54} {'logits':>8} {'perplexity':>10}")
+costs("trained further, float32", trained["float32"], "float32", tuned, "fp32")
 for dtype in ("bfloat16", "float16"):
     only = loaded(loaded(tuned, dtype), "float32")
-    costs(f"trained on, {dtype} weights, float32 arithmetic", only, "float32", tuned)
-    costs(f"trained on, {dtype} throughout", trained[dtype], dtype, tuned, SHORT[dtype])
+    costs(f"trained further, {dtype} weights, float32 arithmetic", only, "float32", tuned)
+    costs(f"trained further, {dtype} throughout", trained[dtype], dtype, tuned, SHORT[dtype])
 only = loaded(shipped["bfloat16"], "float32")
 error = costs("shipped, bfloat16 weights, float32 arithmetic", only, "float32", shipped["float32"])
 print(
@@ -679,7 +687,7 @@ for dtype, network in trained.items():
         results.metric(key, getattr(change, what), "answers", kind=kind, n=change.n)
 
 # %% [markdown]
-# And how long does a user wait? Whole answers of the small model, prefill and all, the formats taking turns. Its steps are mostly overhead (notebook 00), so expect less here than of the large shapes. Only prompts with equal answers are compared.
+# And how long does a user wait? Whole answers of the small model, prefill and all, the formats taking turns. Overhead is a larger share of a small model's step (notebook 00), so expect less here than of the large shapes. Only prompts with equal answers are compared.
 
 # %%
 from helpers.decoding.generate import steps as decode
@@ -705,16 +713,16 @@ results.assert_invariants()
 # ## When it loses
 #
 # * **Where the step is overhead.** A small model has few bytes to save.
-# * **Where the processor can't multiply the format.** Then every product goes by way of float32, and prefill and batches get slower, not faster. Fewer bytes still help a single row.
+# * **Where the processor can't multiply the format.** Then every product goes by way of float32, and prefill and batches get slower, not faster. Fewer bytes may still help a single row: see the table above.
 # * **float16 where activations are large, or where you train without loss scaling.** bfloat16 has the range of float32; that is why most models of today are kept in it.
 # * **bfloat16 where neighbours must be told apart.** Angles, sums over many numbers, softmax, losses: keep them in float32.
 #
 # | you see | do |
 # |---|---|
 # | NaN in the logits, in float16 only | an activation overflowed: bfloat16, or float32 for that layer |
-# | answers get worse with long prompts after `model.half()` | it rounded the rotary angles: load with `dtype=` instead |
+# | answers get worse with long prompts after `model.half()` | it rounded the rotary frequencies: load with `dtype=` instead |
 # | the loss stops falling in float16 | gradients became 0: scale the loss |
-# | the loss is NaN from the first step | the scale is too large, and nothing checks for overflow: `GradScaler` does |
+# | the loss is NaN from the second step on | the scale is too large, and nothing checks for overflow: `GradScaler` does |
 # | "EMULATE is ..." | one of the values that the message lists |
 
 # %%
@@ -729,7 +737,7 @@ print("too slow here to be used, and so emulated above:", ", ".join(sorted(slow)
 #
 # <details><summary>Answer</summary>
 #
-# (b): 65,504 is not much for activations. (a) float16 has three bits *more* of mantissa than bfloat16. (c) weights are small numbers; any format here holds them.
+# (b): 65,504 is not much for activations. (a) float16 has three bits *more* of mantissa than bfloat16. (c) weights are small numbers; none is too large.
 # </details>
 #
 # **2.** Reading weights is 60 % of a step, the rest is overhead. What does half the bytes bring? (a) twice the speed (b) about 1.4 times (c) nothing
@@ -746,7 +754,7 @@ print("too slow here to be used, and so emulated above:", ", ".join(sorted(slow)
 # (b): converted once, half the bytes held and read. (a) keeps four bytes of each weight, and casts them again and again. (c) is for gradients; there are none here.
 # </details>
 #
-# **The rule:** load in bfloat16 unless the processor can't multiply it; keep float32 for weights that learn and for sums.
+# **The rule:** load in bfloat16 unless it is slower where you run it (measure: some processors can't multiply it); keep float32 for weights that learn and for sums.
 #
 # **What limits it now:** two bytes a weight, and no float format of 16 bits gets below that. The next notebook goes to one byte and to half a byte, and has to choose its numbers more cleverly.
 #

@@ -27,7 +27,7 @@ def by_the_book(query, key, value, seen):
 def test_it_is_attention_by_the_book(rows, heads, n, before, given_mask, seed):
     torch.manual_seed(seed)
     query = torch.randn(rows, heads[0], n, 8, dtype=torch.float64)
-    key, value = torch.randn(2, rows, heads[1], before + n, 8, dtype=torch.float64)
+    key, value = (torch.randn(rows, heads[1], before + n, size, dtype=torch.float64) for size in (8, 6))
     causal = torch.ones(n, before + n, dtype=torch.bool).tril(before)
     if given_mask:
         mask = causal & (torch.rand(rows, 1, n, before + n) < 0.7) | torch.eye(before + n, dtype=torch.bool)[before:]

@@ -255,3 +255,9 @@ def test_sampling_depends_on_the_seed_alone(model):
 def test_bad_input_is_refused(model, options, says):
     with pytest.raises(CourseError, match=says):
         list(steps(model, [1] if options else [], **options))
+
+
+@pytest.mark.parametrize("parents", [(), (1, -1), (-2, 0), (-1, 1)])
+def test_a_proposal_that_is_no_tree_is_refused(parents):
+    with pytest.raises(CourseError, match="a parent for each token"):
+        Proposal([3, 4], parents)

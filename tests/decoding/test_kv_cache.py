@@ -95,7 +95,13 @@ def test_a_row_that_sees_one_token_too_many_is_caught(monkeypatch):
 
 
 def test_a_row_that_keeps_what_filled_it_up_is_caught(monkeypatch):
-    assert planted(monkeypatch, "kv_cache.KVCache.cut", lambda self, length, row=None: None)
+    def batch(self, tokens, cache):  # as it is, but for the last cut
+        with monkeypatch.context() as inside:
+            inside.setattr(KVCache, "cut", lambda self, length, row=None: None)
+            return real(self, tokens, cache)
+
+    real = Decoder.batch
+    assert planted(monkeypatch, "generate.Decoder.batch", batch)
 
 
 def test_a_row_that_leaves_its_cache_to_the_next_is_caught(monkeypatch):
@@ -148,3 +154,45 @@ def test_one_row_keeps_its_path_and_the_others_stay():
     assert cache.lengths == [2, 3] and cache.layers[0].keys[0, 0, :2, 0].tolist() == [5, 7]
     keys, _ = cache.update(torch.full((2, 1, 1, 1), 9.0), torch.zeros(2, 1, 1, 1), 0)
     assert keys[0, 0, :3, 0].tolist() == [5, 7, 9] and keys[1, 0, :, 0].tolist() == [1, 1, 1, 9]
+
+
+def test_a_nan_of_the_last_user_does_not_reach_the_next():
+    model, cache = tiny(), KVCache.for_model(tiny(), 32, 3)
+    decoder = Decoder(model)
+
+    def join(*ids):
+        alone = KVCache.for_model(model, 32)
+        decoder.step(ids, alone)
+        cache.join(alone)
+
+    with torch.inference_mode():
+        join(*range(12))
+        join(*range(9))
+        for layer in cache.layers:  # an overflow, say
+            layer.keys[1, :, :9] = layer.values[1, :, :9] = torch.nan
+        cache.leave(1)
+        join(5, 6, 7)
+        assert all(logits.isfinite().all() for logits in decoder.batch([[1], [2]], cache))
+
+
+def test_a_step_that_trains_after_one_that_does_not():
+    model, decoder = tiny(), Decoder(tiny())
+    caches = [KVCache.for_model(model, 32, 2) for _ in range(2)]
+    for cache in caches:
+        for length in (3, 5):
+            alone = KVCache.for_model(model, 32)
+            with torch.no_grad():
+                decoder.step(list(range(length)), alone)
+            cache.join(alone)
+    with torch.inference_mode():
+        decoder.batch([[1], [2]], caches[0])
+    decoder.batch([[1], [2]], caches[1])[0].sum().backward()
+
+
+def test_negative_numbers_are_refused():
+    cache = filled([3])
+    for wrong in (lambda: cache.cut(-1), lambda: cache.keep(1, [-1])):
+        with pytest.raises(CourseError, match="from 0 up"):
+            wrong()
+    with pytest.raises(CourseError, match="holds 1 rows and 2 were given"):
+        Decoder(tiny()).batch([[1], [2]], cache)

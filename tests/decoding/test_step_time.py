@@ -1,11 +1,14 @@
 """Steps are timed as often as asked, each arm with rows of its own, and leave the cache as it was."""
 
+import pytest
 import torch
 
 from helpers.decoding import step_time
 from helpers.decoding.attention import install
+from helpers.decoding.step_parts import narrow, step_parts
 from helpers.decoding.step_time import batch_step_seconds, step_seconds
-from tests.decoding.conftest import tiny
+from helpers.estimate import Shape
+from tests.decoding.conftest import KINDS, tiny
 
 
 def test_every_count_of_rows_is_timed(model):
@@ -43,3 +46,24 @@ def test_both_attentions_give_the_same_logits_in_a_batch():
             Decoder(model).batch([[1, 2, 3], [4], [5, 6]], cache)
             said.append(torch.cat(Decoder(model).batch([[7], [8], [9]], cache)))
     torch.testing.assert_close(*said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_and_narrow_models_of_every_kind(kind):
+    model = tiny(kind)
+    assert len(batch_step_seconds({"it": model}, 2, context=8, rounds=1)["it"]) == 1
+    thin = narrow(model)
+    assert Shape.of(thin).layers == Shape.of(model).layers
+    assert Shape.of(thin).kv_bytes_per_token == Shape.of(model).kv_bytes_per_token
+    if kind != "falcon":
+        assert Shape.of(thin).parameters < Shape.of(model).parameters
+        assert narrow(install(tiny(kind))).config._attn_implementation == "grouped_heads"
+
+
+def test_a_step_is_foretold_from_its_parts(model):
+    parts = step_parts({"it": model}, (1, 4), prompt=16, context=8, rounds=1)["it"]
+    assert set(parts.layer) == set(parts.overhead) == {1, 4, 16}
+    share = parts.weights / parts.layer_weights
+    assert parts.seconds(4) == pytest.approx(parts.overhead[4] + share * parts.layer[4])
+    assert parts.bytes_per_second() * parts.layer[1] == pytest.approx(parts.layer_weights * 8)  # float64
+    assert parts.operations_per_second(4) * parts.layer[4] == pytest.approx(2 * 4 * parts.layer_weights)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from helpers.errors import CourseError
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training.mixed_precision import LossScaler, batch_loss, largest_scale, swallowed, train
 from helpers.training.packing import Lesson, make_batch
@@ -102,3 +103,20 @@ def test_the_weights_gradients_are_kept_in_the_emulated_format(model, batches, m
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
     train(model, batches[:1], lr=1e-3, emulate=torch.float16)
     assert seen and all(torch.equal(grad, grad.half().float()) for grad in seen)
+
+
+def test_the_loss_is_the_same_with_an_attention_that_adds_its_mask(model, batches):
+    wanted = batch_loss(model, batches[0])
+    model.set_attn_implementation("eager")
+    torch.testing.assert_close(batch_loss(model, batches[0]), wanted)
+
+
+def test_frozen_weights_stay(model, batches):
+    frozen = model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    before = frozen.clone()
+    assert len(train(model, batches[:2], lr=1e-3)) == 2 and torch.equal(frozen, before)
+
+
+def test_gradients_of_0_have_no_largest_scale():
+    with pytest.raises(CourseError, match="gradients are 0"):
+        largest_scale(0.0, 65504.0)

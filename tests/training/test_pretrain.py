@@ -200,3 +200,10 @@ def test_training_learns_in_either_precision(small, bf16):
     before = loss()
     train(run, compiled=False)
     assert loss() < before - 0.1
+
+
+def test_training_goes_on_only_from_a_model_that_fits(small):
+    tokenizer = Run(Settings(**SETTINGS), small / "run", "cpu").tokenizer
+    for other in (TINY | {"num_hidden_layers": 3}, TINY | {"hidden_size": 64}):
+        with pytest.raises(CourseError, match="same width and no more layers"):
+            deepen(new_model(TINY, tokenizer), new_model(other, tokenizer))

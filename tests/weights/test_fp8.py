@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchao.quantization import Float8WeightOnlyConfig, quantize_
 
+from helpers.errors import CourseError
 from helpers.weights import fp8
 from helpers.weights.fp8 import Fp8Linear, dequantize, install, linear_bytes, quantize, scale_of
 from tests.decoding.conftest import tiny
@@ -87,3 +88,20 @@ def test_a_scale_that_multiplies_where_it_should_divide_is_caught():
     scale = scale_of(weight)
     wrong = dequantize(quantize(weight, 1 / scale), scale)
     assert (wrong - weight).norm() / weight.norm() > 0.5
+
+
+def test_a_row_of_zeros_in_float16_stays_zeros():
+    scale = scale_of(torch.zeros(1, 4, dtype=torch.float16))
+    assert scale > 0 and torch.equal(quantize(torch.zeros(1, 4), scale).float(), torch.zeros(1, 4))
+
+
+def test_another_dtype_leaves_bytes_and_scales_alone():
+    ours = Fp8Linear(nn.Linear(8, 4)).half()
+    assert (ours.q.dtype, ours.scale.dtype, ours.bias.dtype) == (fp8.E4M3, torch.float32, torch.float16)
+    assert ours(torch.ones(2, 8, dtype=torch.float16)).isfinite().all()
+
+
+def test_a_model_with_nothing_to_replace_says_so():
+    model = install(tiny().float())
+    with pytest.raises(CourseError, match=r"no nn\.Linear"):
+        install(model)

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.errors import CourseError
-from helpers.weights.precision import FORMATS, FloatFormat, fate, format_of, from_bits, rounded, to_bits, value_of
+from helpers.weights.precision import FORMATS, FloatFormat, fate, from_bits, rounded, to_bits, value_of
 
 SMALL = [f for f in FORMATS.values() if f.bits < 32]
 each_small = pytest.mark.parametrize("fmt", SMALL, ids=lambda f: f.name)
@@ -159,16 +158,20 @@ def test_what_becomes_of_numbers():
 
 
 @each_small
+def test_what_is_too_large_is_what_is_rounded_beyond_the_largest(fmt):
+    ends = torch.tensor([fmt.largest, fmt.overflows_from * (1 - 1e-6), fmt.overflows_from, fmt.largest * 2]).float()
+    wanted = [0, 0, 1, 1]
+    assert [fate(x.view(1), fmt).overflow for x in ends] == wanted
+    if fmt.infinity:
+        assert rounded(ends, fmt).isinf().tolist() == [bool(x) for x in wanted]
+    assert fate(torch.tensor([1e5], dtype=torch.bfloat16), FORMATS["float16"]).overflow == 1
+
+
+@each_small
 def test_what_vanishes_is_what_is_rounded_to_0(fmt):
     x = corners(fmt)
     x = x[x.isfinite() & (x != 0)]
     assert fate(x, fmt).vanish == pytest.approx((rounded(x, fmt) == 0).double().mean().item(), abs=1e-12)
-
-
-def test_an_unknown_format_lists_the_known_ones():
-    assert format_of(torch.bfloat16) is FORMATS["bfloat16"]
-    with pytest.raises(CourseError, match="float8_e4m3fn"):
-        format_of("float12")
 
 
 @pytest.mark.parametrize("fmt", [f for f in SMALL if f.bits == 8], ids=lambda f: f.name)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.errors import CourseError
 from helpers.weights.precision import FORMATS
@@ -72,3 +73,13 @@ def test_a_scale_saves_what_would_vanish():
     assert vanishing(tiny_gradients, fmt) == pytest.approx(2 / 4)  # half of the smallest is a tie: it goes to 0
     assert vanishing(tiny_gradients, fmt, scale=8) == 0
     assert vanishing(tiny_gradients, fmt, scale=2**-30) == 1
+
+
+@torch.no_grad()
+def test_biases_grow_with_their_weights():
+    config = LlamaConfig(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1, mlp_bias=True,
+                         num_attention_heads=2, eos_token_id=None, bos_token_id=None)  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    for mlp in (layer.mlp for layer in model.model.layers):
+        mlp.up_proj.bias.data.normal_()
+    assert torch.equal(model(IDS).logits, with_outliers(model, 2.0**10)(IDS).logits)

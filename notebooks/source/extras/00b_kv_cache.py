@@ -111,23 +111,25 @@ print(f"without a cache it takes {without.ratio:.2f} times as long; you said {GU
 # %% [markdown]
 # ## What keeping costs: memory
 #
+# Several query heads may share one key-value head: **grouped heads** (GQA). Then fewer keys and values are kept; most models since 2023 do so.
+#
 # **Exercise 00b.1** (4 minutes) *Why it matters: with many users or long texts the cache is larger than the model, and its bytes are read at every step.*
 #
 # Return the bytes that one token of context takes in the cache.
 
 # %%
-from helpers.exercises import check
+from helpers.exercises import check, hint, solution
 
 
 def my_bytes_per_token(layers, kv_heads, head_dim, bytes_per_number):
     return None  # your code
 
 
-# hint("00b.1")  # from helpers.exercises import hint, solution
+# hint("00b.1")  # uncomment for help; solution("00b.1") shows the course's own
 bytes_per_token = check("00b.1", my_bytes_per_token)
 
 # %% [markdown]
-# For some models, in two bytes a number. The last three have about as many weights, but not as many KV heads.
+# For some models, in two bytes a number. The last three are of similar size; the first of them keeps 32 KV heads, the others 8.
 
 # %%
 shapes = {"this course's model": plain.config}
@@ -140,8 +142,6 @@ for name, c in shapes.items():
           f"{each * 32 * 4e3 / 1e9:15.1f} GB")  # fmt: skip
 
 # %% [markdown]
-# **Grouped heads** (GQA) are the difference: several query heads share one key-value head, so fewer keys and values are kept. Most models since 2023 do so.
-#
 # ## What keeping costs: time
 #
 # A cache has to take in one more token at each step. The simple way makes a new tensor from the old one and the new token, so the whole cache is copied at every step.
@@ -186,7 +186,7 @@ _ = ax.legend()
 #
 # **Exercise 00b.2** (5 minutes) *Why it matters: it is the whole trick, one reshape.*
 #
-# `query` is `(rows, heads, n, size)`. Heads 0, 1, ... share the first KV head, the next ones the second, and so on. Return it as `(rows, kv_heads, heads / kv_heads * n, size)`.
+# `query` is `(rows, heads, n, size)`. The first `heads / kv_heads` heads share the first KV head, as many after them the second, and so on. Return it as `(rows, kv_heads, heads / kv_heads * n, size)`.
 
 
 # %%
@@ -203,7 +203,7 @@ together = check("00b.2", my_together)
 # %%
 import torch.nn.functional as F
 
-from helpers.decoding.attention import UNKNOWN, together
+from helpers.decoding.attention import UNKNOWN
 from helpers.errors import CourseError
 
 # %%
@@ -212,7 +212,7 @@ from helpers.errors import CourseError
 # %% [markdown]
 # ## Rows that come and go
 #
-# Many users share one cache, one row each. Their texts have different lengths, and they come and go at different times. Nobody should wait, and nobody's keys should be copied because of it:
+# Many users share one cache. In this notebook a *row* is one user's text. Their texts have different lengths, and they come and go at different times. Nobody should wait, and nobody's keys should be copied because of it:
 #
 # * a row that **joins** was prefilled alone, and is copied in once;
 # * a row that **leaves** gives its place to the last one;
@@ -233,7 +233,7 @@ with torch.inference_mode():
 print(f"it holds {shared.nbytes / 1e6:.2f} MB")
 
 # %% [markdown]
-# A mask that is off by one shows no error, only slightly wrong numbers. So the cache is tested with random sequences of all it can do: rows join (with a guessed tree, of which one path is kept), read, are cut back, leave.
+# A mask that is off by one shows no error, only slightly wrong numbers. So the cache is tested with random sequences of all it can do: rows join (with some guessed tokens, of which a part is kept, as notebook 07 will do), read, are cut back, leave.
 # After each operation, the logits have to be those of a model that reads the whole row anew, without any cache.
 
 # %%
@@ -249,11 +249,12 @@ print(f"equal to recomputation: {held} of {SEQUENCES} random sequences of operat
 # %% [markdown] tags=["library"]
 # ## Against the library
 #
-# A whole decode step of 32 rows that hold 128 tokens each, on a shape with grouped heads and random weights. Three ways:
+# A whole decode step of 32 rows that hold 128 tokens each, on a shape with random weights. Four ways:
 #
-# * the library's attention, with a mask, because rows differ in length: it repeats the heads;
-# * the library's attention without a mask (only if all rows are equally long): the kernel may read grouped heads itself;
-# * ours, with a mask.
+# * the library's attention, with a mask, because rows differ in length: it repeats grouped heads;
+# * ours, with a mask;
+# * the library's without a mask (only if all rows are equally long): the kernel may read grouped heads itself;
+# * ours, without a mask.
 
 # %%
 from helpers.decoding.step_time import batch_step_seconds
@@ -264,7 +265,7 @@ steps_of = {}
 for dtype in DTYPES:
     theirs = few_rows.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2)
     ours = install(few_rows.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2))
-    arms = {"repeated heads": theirs, "grouped heads": ours}
+    arms = {"library's": theirs, "ours": ours}
     steps_of[dtype] = batch_step_seconds(arms, ROWS, rounds=sizes.rounds)
     even = batch_step_seconds(arms, ROWS, rounds=sizes.rounds, uneven=False)
     steps_of[dtype] |= {f"{name}, no mask": seconds for name, seconds in even.items()}
@@ -278,7 +279,7 @@ for dtype in DTYPES:
 labels, values, intervals = [], [], []
 for dtype, suffix in zip(DTYPES, ("", ".bf16")):
     for kind in ("", ", no mask"):
-        gain = measure.speedup(steps_of[dtype]["repeated heads" + kind], steps_of[dtype]["grouped heads" + kind])
+        gain = measure.speedup(steps_of[dtype]["library's" + kind], steps_of[dtype]["ours" + kind])
         key = f"kv_cache.attention_speedup.batch_{ROWS}{suffix}{'.no_mask' if kind else ''}"
         results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
         labels.append(f"{dtype}{kind}")
@@ -299,7 +300,7 @@ results.assert_invariants()
 # ## When this is not the whole story
 #
 # * **Room is reserved for the longest.** A row of ten tokens takes the place of a thousand. Notebook 05 stores the cache in blocks instead.
-# * **Scores that a model changes** (soft caps, sinks) are not known to this attention; it refuses them, and the library's is used.
+# * **Scores that a model changes** (soft caps, sinks) are not known to this attention: it refuses them with an error. Leave such a model the library's.
 # * **On a GPU** a fused kernel reads grouped heads itself; what remains there is the mask.
 #
 # | you see | do |
@@ -310,11 +311,11 @@ results.assert_invariants()
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# **1.** Without a cache, how does the time of a whole answer grow with its length? (a) in proportion (b) with its square (c) not at all
+# **1.** Without a cache, how does the time of an answer that is much longer than its prompt grow with its length? (a) in proportion (b) with its square (c) not at all
 #
 # <details><summary>Answer</summary>
 #
-# (b): step t reads t tokens, and 1 + 2 + ... + t grows with the square. (a) is what a cache achieves, nearly. (c) would need steps that cost nothing.
+# (b): step t reads the prompt and t tokens, and 1 + 2 + ... + t grows with the square. (a) is what a cache achieves, nearly. (c) would need steps that cost nothing.
 # </details>
 #
 # **2.** A model has 32 query heads and 8 KV heads. Its cache is (a) four times smaller than with 32 KV heads (b) as large (c) eight times smaller

@@ -16,7 +16,7 @@
 #
 # In notebook 01, bfloat16 kept 8 bits of exponent and 7 of mantissa. The format **e4m3** keeps 4 and 3: its numbers go from about 0.002 to 448, with eight steps between a number and its double.
 #
-# If all of the model's linear layers are kept like this, how many of 100 answers that were right will be wrong?
+# If all of the model's linear layers but the last, which makes the logits, are kept like this, how many of 100 answers that were right will be wrong?
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
@@ -44,7 +44,7 @@ import torch
 
 from helpers import models, plots
 from helpers.weights import fp8
-from helpers.weights.fp8 import E4M3, LARGEST, dequantize, quantize, scale_of
+from helpers.weights.fp8 import dequantize, quantize
 
 model, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
 name, linear = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear))
@@ -63,12 +63,12 @@ ax.plot(powers, errors, marker="o")
 ax.axvline(0, color="#555555", linestyle=":", marker="")
 ax.annotate("as it is", (0, max(errors)), rotation=90, ha="right", va="top")
 ax.set(title="A float's range is what the scale has to find", xlabel="weights multiplied by 2 to the (power)")
-ax.set(ylabel="relative error (share of the norm)", yscale="log")
+_ = ax.set(ylabel="relative error (share of the norm)", yscale="log")
 
 # %% [markdown]
 # The flat bottom is the mantissa: three bits are off by so much, whatever the scale. On the left the weights fall among the format's smallest numbers, where precision runs out; on the right the large ones are cut off at 448.
 #
-# So a **scale** has to bring the weights into the range. The usual choice moves the largest of them to 448. One scale for the matrix, or one for each **output channel**, a row of the matrix.
+# Where the dotted line stands says whether this matrix needs help. A **scale** brings any weights into the range. The usual choice moves the largest of them to 448. One scale for the matrix, or one for each **output channel**, a row of the matrix.
 #
 # **Exercise 01b.1** (5 minutes) *Why it matters: the same few lines, with 127 for 448, are the core of every integer quantizer of the next notebook.*
 #
@@ -89,9 +89,11 @@ print(f"one scale:     error {relative_error(scales(weight, False)):.2%}")
 print(f"one a channel: error {relative_error(scales(weight, True)):.2%}")
 
 # %% [markdown]
-# With integers, the second would be much better than the first. Floats carry a scale in every number, their exponent, so here it hardly matters, unless channels differ by factors of thousands. Let them:
+# With integers, the second is usually the better. Floats carry a scale in every number, their exponent, so here it hardly matters, unless channels differ by factors of thousands. Let them:
 
 # %%
+from helpers.weights.fp8 import scale_of
+
 skewed = weight.clone()
 skewed[0] *= 1e6
 for words, per_channel in (("one scale", False), ("one a channel", True)):
@@ -111,7 +113,7 @@ for words, per_channel in (("one scale", False), ("one a channel", True)):
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.weights.fp8 import has_units
+from helpers.weights.fp8 import E4M3, LARGEST, has_units
 
 # %%
 # show: helpers.weights.fp8:Fp8Linear
@@ -203,16 +205,16 @@ results.assert_invariants()
 # | you see | do |
 # |---|---|
 # | weights become 0 | there is no scale, or it is upside down |
-# | "Can't cast ... Float8" on some operation | torch has only few operations for it: widen first |
+# | "Promotion for Float8 Types is not supported", "... not implemented for 'Float8_e4m3fn'" | torch has only few operations for it: widen first |
 
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# **1.** Weights of size 0.001 are cast to e4m3 without a scale. What happens? (a) they get a relative error of a few percent (b) most become 0 (c) they overflow
+# **1.** Weights of size 0.0005 are cast to e4m3 without a scale. What happens? (a) they get a relative error of a few percent (b) most become 0 (c) they overflow
 #
 # <details><summary>Answer</summary>
 #
-# (b): half of the smallest number is just under 0.001. (a) holds for numbers in the format's range. (c) is the other end.
+# (b): half of the smallest number is about 0.001, and what lies below it becomes 0. (a) holds for numbers in the format's range. (c) is the other end.
 # </details>
 #
 # **2.** Why does a scale a channel help integers more than floats? (a) a float has an exponent of its own (b) integers are larger (c) floats have no channels
