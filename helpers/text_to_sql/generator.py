@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from helpers.text_to_sql import phrases
+from helpers.text_to_sql.handwritten import handwritten_forms, masked
 from helpers.text_to_sql.lexicon import NUMBER_WORDS
 from helpers.text_to_sql.names import Namer, held_out, plural
 from helpers.text_to_sql.schema import Column, Schema, make_schema
@@ -405,7 +406,7 @@ def generate_group(seed: int, questions: int = 4, seen_only: bool = True, wild_s
         asker = _Asker(namer, schema, joined and rng.random() < 0.8, shortened)
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         made = asker.ask(kind)
-        if made is None or made[1] in seen:
+        if made is None or made[1] in seen or masked(schema.context, made[1]) in handwritten_forms():
             continue
         seen.add(made[1])
         name = f"{seed}-{len(examples)}"

@@ -55,7 +55,7 @@ class Fp8Linear(nn.Module):
         self.bias, self.in_features, self.out_features = linear.bias, linear.in_features, linear.out_features
         self.multiplies = has_units(linear.weight.device)
 
-    def _apply(self, fn, recurse: bool = True) -> Fp8Linear:
+    def _apply(self, fn, recurse: bool = True) -> nn.Module:
         q, scale = self.q, self.scale
         super()._apply(fn, recurse)
         self.q, self.scale = q.to(self.q.device), scale.to(self.scale.device)  # they move, but stay what they are
