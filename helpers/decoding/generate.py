@@ -5,38 +5,17 @@ agrees with. Plain greedy decoding is the proposer that guesses nothing (noteboo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
 from helpers.decoding.attention import additive, depths, rows_mask, tree_mask
 from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.proposals import NOTHING, Proposal, Proposer
 from helpers.decoding.sampling import GREEDY, Chooser, Sampling
+from helpers.decoding.verify import kept_path
 from helpers.errors import CourseError
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Guessed tokens as a tree: token i follows token parents[i], -1 being the last token that is certain."""
-
-    tokens: Sequence[int] = ()
-    parents: Sequence[int] = ()
-    proposers: Sequence[str] = ()  # who guessed each: "draft", "lookup", "head 1"
-
-    def __post_init__(self):
-        if len(self.parents) != len(self.tokens) or any(not -1 <= p < i for i, p in enumerate(self.parents)):
-            raise CourseError("A proposal needs a parent for each token: an earlier token's index, or -1.")
-
-
-NOTHING = Proposal()
-
-
-class Proposer(Protocol):
-    """Guesses what comes next. `hidden` is the last hidden state (hidden,), None before a model with none to give."""
-
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None) -> Proposal: ...
 
 
 @dataclass
@@ -158,26 +137,6 @@ class Decoder:
         return [logits[: len(read)] for logits, read in zip(out.logits, tokens, strict=True)]
 
 
-def longest_path(proposal: Proposal, logits: torch.Tensor, choose: Callable[[torch.Tensor], int]):
-    """Walk the tree along what the model itself would say.
-
-    Returns:
-        (indices of the accepted guesses, the tokens they and the model's last word are, rows of logits they came from)
-    """
-    children: dict[tuple[int, int], int] = {}
-    for i, (token, parent) in enumerate(zip(proposal.tokens, proposal.parents, strict=True)):
-        children.setdefault((parent, token), i)
-    path, tokens, rows, here = [], [], [0], -1
-    while True:
-        token = choose(logits[rows[-1]])
-        tokens.append(token)
-        if (here, token) not in children:
-            return path, tokens, rows
-        here = children[here, token]
-        path.append(here)
-        rows.append(here + 1)
-
-
 @torch.inference_mode()
 def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampling: Sampling = GREEDY,
           eos: Sequence[int] | None = None, proposer: Proposer | None = None) -> Iterator[Step]:  # fmt: skip
@@ -195,7 +154,7 @@ def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampli
         began, before = time.perf_counter(), cache.length
         kind = "decode" if before else "prefill"
         logits, hidden = decoder.step(feed, cache, proposal.parents, last_only=kind == "prefill")
-        path, tokens, rows = longest_path(proposal, logits, choose)
+        path, tokens, rows = kept_path(proposal, logits, choose)
         if kind == "decode":
             cache.keep(before, [0, *(i + 1 for i in path)])
         tokens = tokens[: max_new_tokens - made]

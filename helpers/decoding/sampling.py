@@ -45,6 +45,11 @@ def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return probs
 
 
+def draw(probs: torch.Tensor, generator: torch.Generator) -> int:
+    """One token from a distribution (vocabulary,)."""
+    return int(torch.multinomial(probs.cpu(), 1, generator=generator))
+
+
 class Chooser:
     """Draws next tokens by one `Sampling`, from a generator of its own."""
 
@@ -56,4 +61,4 @@ class Chooser:
         """One token from logits of shape (vocabulary,)."""
         if self.sampling.temperature == 0:
             return int(logits.argmax())
-        return int(torch.multinomial(probabilities(logits, self.sampling).cpu(), 1, generator=self.generator))
+        return draw(probabilities(logits, self.sampling), self.generator)

@@ -7,7 +7,8 @@ from helpers.exercises.exercise import Exercise
 
 def answers() -> list[tuple]:
     """Recorded answers, a list of steps each."""
-    from helpers.decoding.generate import NOTHING, Step
+    from helpers.decoding.generate import Step
+    from helpers.decoding.proposals import NOTHING
 
     def step(kind: str, seconds: float, *emitted: int) -> Step:
         return Step(kind, seconds, 1, 0, NOTHING, (), emitted, (0.0,) * len(emitted))

@@ -10,15 +10,15 @@ from helpers.decoding import generate as module
 from helpers.decoding.attention import tree_mask
 from helpers.decoding.generate import (
     Completion,
-    Proposal,
     generate,
-    longest_path,
     plain_greedy,
     steps,
     stream,
 )
 from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.proposals import Proposal
 from helpers.decoding.sampling import Sampling
+from helpers.decoding.verify import longest_path
 from helpers.errors import CourseError
 from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
 

@@ -1,0 +1,55 @@
+"""Guesses of several proposers in one tree: a tree doesn't care who proposed a node (notebooks 07 and 08)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from helpers.decoding.proposals import NOTHING, Proposal, Proposer
+from helpers.errors import CourseError
+
+
+def merged(proposals: Sequence[Proposal]) -> Proposal:
+    """One tree with every path of all `proposals`; a node that several guessed is there once, for the first of them."""
+    tokens: list[int] = []
+    parents: list[int] = []
+    proposers: list[str] = []
+    known: dict[tuple[int, int], int] = {}
+    for proposal in proposals:
+        if proposal.probs is not None:
+            raise CourseError("Guesses that were drawn at random can't share a tree: sample with one drafter alone.")
+        place = {-1: -1}
+        for i, (token, parent, who) in enumerate(zip(proposal.tokens, proposal.parents, proposal.proposers)):
+            node = (place[parent], token)
+            if node not in known:
+                known[node] = len(tokens)
+                tokens.append(token)
+                parents.append(place[parent])
+                proposers.append(who)
+            place[i] = known[node]
+    return Proposal(tokens, parents, proposers)
+
+
+class Together:
+    """Asks all proposers and puts their guesses into one tree."""
+
+    def __init__(self, *proposers: Proposer):
+        self.proposers = proposers
+
+    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+        return merged([proposer.propose(tokens, hidden) for proposer in self.proposers])
+
+
+class FirstOf:
+    """Asks one proposer after the other until one has a guess: the cheap ones first."""
+
+    def __init__(self, *proposers: Proposer):
+        self.proposers = proposers
+
+    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+        for proposer in self.proposers:
+            proposal = proposer.propose(tokens, hidden)
+            if proposal.tokens:
+                return proposal
+        return NOTHING

@@ -1,0 +1,69 @@
+"""Which guesses are kept: those that the model itself would have made, or by chance, so that the model's own
+distribution is kept (notebook 07).
+
+Sampled guesses: Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023; Chen et al.,
+"Accelerating Large Language Model Decoding with Speculative Sampling", 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from helpers.decoding.proposals import Proposal
+from helpers.decoding.sampling import Chooser, draw, probabilities
+
+Path = tuple[list[int], list[int], list[int]]
+
+
+def kept_path(proposal: Proposal, logits: torch.Tensor, choose: Chooser) -> Path:
+    """Of guesses drawn by chance what chance keeps, of others the longest path that the model agrees with.
+
+    Returns:
+        (indices of the accepted guesses, the tokens they and the model's last word are, rows of logits they came from)
+    """
+    if proposal.probs is None or choose.sampling.temperature == 0:
+        return longest_path(proposal, logits, choose)
+    return sampled_path(proposal, probabilities(logits, choose.sampling), choose.generator)
+
+
+def longest_path(proposal: Proposal, logits: torch.Tensor, choose: Callable[[torch.Tensor], int]) -> Path:
+    """Walk the tree along what the model itself would say; returns as `kept_path`."""
+    children: dict[tuple[int, int], int] = {}
+    for i, (token, parent) in enumerate(zip(proposal.tokens, proposal.parents, strict=True)):
+        children.setdefault((parent, token), i)
+    path, tokens, rows, here = [], [], [0], -1
+    while True:
+        token = choose(logits[rows[-1]])
+        tokens.append(token)
+        if (here, token) not in children:
+            return path, tokens, rows
+        here = children[here, token]
+        path.append(here)
+        rows.append(here + 1)
+
+
+def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """What is left of the target's distribution p where the draft's q fell short of it, made a distribution again."""
+    left = (p - q).clamp(min=0)
+    return left / left.sum()
+
+
+def sampled_path(proposal: Proposal, target: torch.Tensor, generator: torch.Generator) -> Path:
+    """Keep a chain of guesses as far as chance has it, and add a token of the target's own.
+
+    Args:
+        proposal: a chain, with the distributions `probs` (guesses, vocabulary) that its tokens were drawn from.
+        target: the target's distributions (guesses + 1, vocabulary): before each guess, and after the last.
+
+    Returns:
+        (indices of the accepted guesses, the tokens they and the target's last word are, rows of `target` they follow)
+    """
+    for i, token in enumerate(proposal.tokens):
+        p, q = target[i], proposal.probs[i]
+        if torch.rand((), generator=generator) * q[token] >= p[token]:  # accepted with probability p / q
+            rejected = draw(residual(p, q), generator)
+            return list(range(i)), [*proposal.tokens[:i], rejected], list(range(i + 1))
+    n = len(proposal.tokens)
+    return list(range(n)), [*proposal.tokens, draw(target[n], generator)], list(range(n + 1))

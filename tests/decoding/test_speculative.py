@@ -1,0 +1,116 @@
+"""A draft, however bad, changes no greedy token; a good one saves steps; sampled, it keeps the distribution."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers.decoding.generate import Completion, steps
+from helpers.decoding.sampling import Sampling
+from helpers.decoding.speculation_cost import best_k, break_even_acceptance, expected_tokens, predicted_speedup
+from helpers.decoding.speculative import DraftModel
+from helpers.errors import CourseError
+from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
+
+PROMPT = [5, 9, 2, 44]
+
+
+def emitted(done):
+    return [token for step in done for token in step.emitted]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_random_draft_changes_nothing(kind):
+    target, draft = tiny(kind), tiny(kind, seed=1)
+    truth = greedy(target, PROMPT, 30)
+    assert emitted(steps(target, PROMPT, max_new_tokens=30, proposer=DraftModel(draft, target))) == truth
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 3))
+def test_any_draft_and_any_prompt_leave_the_tokens_as_they_are(model, prompt, count, seed):
+    proposer = DraftModel(tiny(seed=seed), model, count=count)
+    for ids in (prompt, prompt[::-1]):  # the same drafter, one answer after the other
+        assert emitted(steps(model, ids, max_new_tokens=16, proposer=proposer)) == greedy(model, ids, 16)
+
+
+def test_the_target_as_its_own_draft_is_always_right(model):
+    done = list(steps(model, PROMPT, max_new_tokens=21, proposer=DraftModel(model, count=4)))
+    assert [len(step.emitted) for step in done] == [1, 5, 5, 5, 5]
+    assert Completion(0, steps=done).tokens_per_step == 5
+    assert all(set(step.proposal.proposers) == {"draft"} for step in done[1:])
+
+
+def test_a_draft_whose_cache_keeps_rejected_guesses_is_caught(model, monkeypatch):
+    monkeypatch.setattr("helpers.decoding.speculative.KVCache.cut", lambda self, length, row=None: None)
+    with pytest.raises(CourseError):  # its cache fills up with what came to nothing
+        list(steps(model, PROMPT, max_new_tokens=200, proposer=DraftModel(tiny(seed=1), model)))
+
+
+def test_log_probabilities_are_those_of_plain_decoding(model):
+    plain = list(steps(model, PROMPT, max_new_tokens=24))
+    fast = list(steps(model, PROMPT, max_new_tokens=24, proposer=DraftModel(model, count=3)))
+    a, b = (torch.tensor([p for step in done for p in step.log_probs]) for done in (plain, fast))
+    torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("length", [1, 2, 48])
+def test_eos_inside_an_accepted_run_ends_the_answer(model, length):
+    truth = greedy(model, PROMPT, 48)
+    end = truth[min(length, len(truth)) - 1]
+    done = list(steps(model, PROMPT, max_new_tokens=48, eos=[end], proposer=DraftModel(model, count=5)))
+    assert emitted(done) == truth[: truth.index(end) + 1]
+
+
+def test_a_hesitating_draft_stops_early(model):
+    sure = DraftModel(model, count=8, least=0.0).propose(PROMPT)
+    unsure = DraftModel(model, count=8, least=1.1).propose(PROMPT)
+    assert len(sure.tokens) == 8 and unsure.tokens == sure.tokens[:1]
+
+
+def test_another_vocabulary_is_refused(model):
+    other = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                                         intermediate_size=32))  # fmt: skip
+    with pytest.raises(CourseError, match="50 tokens and the target 97: both must have the same tokenizer"):
+        DraftModel(other, model)
+    with pytest.raises(CourseError, match="count >= 1"):
+        DraftModel(model, count=0)
+
+
+def test_sampled_with_its_own_draft_every_guess_is_kept_and_the_seed_decides(model):
+    sampling = Sampling(temperature=0.8, top_k=20, seed=3)
+
+    def run(draft_seed):
+        proposer = DraftModel(model, count=4, sampling=Sampling(0.8, 20, seed=draft_seed))
+        return list(steps(model, PROMPT, max_new_tokens=21, sampling=sampling, proposer=proposer))
+
+    done = run(1)
+    assert [len(step.emitted) for step in done] == [1, 5, 5, 5, 5]
+    assert emitted(done) == emitted(run(1)) != emitted(run(2))
+
+
+@settings(max_examples=50)
+@given(st.floats(0, 1), st.integers(0, 10))
+def test_expected_tokens_is_the_paper_s_formula(acceptance, k):
+    if acceptance < 1:
+        wanted = (1 - acceptance ** (k + 1)) / (1 - acceptance)
+        assert expected_tokens(acceptance, k) == pytest.approx(wanted)
+    assert 1 <= expected_tokens(acceptance, k) <= k + 1
+
+
+def test_the_cost_model_knows_when_speculation_loses():
+    def flat(rows):
+        return 1.0
+
+    def linear(rows):
+        return float(rows)
+
+    assert predicted_speedup(0.8, 0, linear, 0.5) == 1
+    assert best_k(0.8, linear, 0.0) == 0 and best_k(0.8, flat, 0.0) == 16
+    assert best_k(0.8, flat, 0.2) < 16 and best_k(0.0, flat, 0.2) == 0
+    even = break_even_acceptance(4, flat, 0.1)
+    assert predicted_speedup(even, 4, flat, 0.1) == pytest.approx(1)
+    assert break_even_acceptance(4, linear, 0.5) == float("inf")
+    with pytest.raises(CourseError, match="between 0 and 1"):
+        expected_tokens(1.5, 3)

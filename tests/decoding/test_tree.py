@@ -1,0 +1,62 @@
+"""Several proposers in one tree: every path is there, each node once, and the first to guess it is named."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.decoding.lookup import PromptLookup
+from helpers.decoding.proposals import NOTHING, Proposal, chain
+from helpers.decoding.tree import FirstOf, Together, merged
+from helpers.errors import CourseError
+
+
+class Fixed:
+    def __init__(self, proposal):
+        self.proposal, self.asked = proposal, 0
+
+    def propose(self, tokens, hidden=None):
+        self.asked += 1
+        return self.proposal
+
+
+def paths(proposal):
+    found = []
+    for i in range(len(proposal.tokens)):
+        path, here = [], i
+        while here >= 0:
+            path.insert(0, proposal.tokens[here])
+            here = proposal.parents[here]
+        found.append(tuple(path))
+    return found
+
+
+@st.composite
+def trees(draw):
+    tokens = draw(st.lists(st.integers(0, 2), max_size=6))
+    return Proposal(tokens, [draw(st.integers(-1, i - 1)) for i in range(len(tokens))], ["a"] * len(tokens))
+
+
+@given(st.lists(trees(), max_size=3))
+def test_all_paths_are_there_and_each_once(proposals):
+    found = paths(merged(proposals))
+    assert set(found) == {path for proposal in proposals for path in paths(proposal)}
+    assert len(found) == len(set(found))
+
+
+def test_a_node_belongs_to_the_first_who_guessed_it():
+    both = Together(Fixed(chain([1, 2], "head 1")), Fixed(chain([1, 3], "lookup"))).propose([0])
+    assert both == Proposal([1, 2, 3], [-1, 0, 0], ["head 1", "head 1", "lookup"])
+
+
+def test_the_first_with_a_guess_is_enough():
+    cheap, dear = Fixed(NOTHING), Fixed(chain([4], "draft"))
+    assert FirstOf(cheap, dear).propose([0]).tokens == [4] and (cheap.asked, dear.asked) == (1, 1)
+    first = Fixed(chain([5], "lookup"))
+    assert FirstOf(first, dear).propose([0]).tokens == [5] and dear.asked == 1
+    assert FirstOf(PromptLookup()).propose([1]) == NOTHING
+
+
+def test_guesses_drawn_by_chance_share_no_tree():
+    with pytest.raises(CourseError, match="drawn at random"):
+        merged([chain([1], "draft", torch.ones(1, 4) / 4)])
