@@ -1,0 +1,172 @@
+"""LoRA from scratch: train a low-rank change of each weight matrix, 1 % of the numbers, and leave the matrix alone.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (notebook 03). y = W x + (alpha / rank) B A x,
+with A (rank, in) random and B (out, rank) zero, so that training begins with the model as it is. Several adapters can
+share one base, each row of a batch with its own (Chen et al., "Punica", 2023). Adapters are kept as PEFT keeps them, so
+that either side reads the other's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from helpers.errors import CourseError
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+EVERYWHERE = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+PREFIX = "base_model.model."  # of PEFT's names
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer and, by name, the low-rank changes that can be added to it.
+
+    `active` is the adapter of all rows, a list with one for each row of the batch (None: the base alone), or None.
+    """
+
+    def __init__(self, linear: nn.Module):
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.a, self.b, self.scaling = nn.ParameterDict(), nn.ParameterDict(), {}
+        self.active: str | Sequence[str | None] | None = None
+
+    def add(self, name: str, rank: int, alpha: float) -> None:
+        """A new adapter that changes nothing yet."""
+        like = dict(device=self.linear.weight.device, dtype=torch.float32)
+        self.a[name] = nn.Parameter(torch.empty(rank, self.in_features, **like))
+        self.b[name] = nn.Parameter(torch.zeros(self.out_features, rank, **like))
+        nn.init.kaiming_uniform_(self.a[name], a=math.sqrt(5))
+        self.scaling[name] = alpha / rank
+
+    def change(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """(alpha / rank) B A x, in the adapter's precision; x is (..., in)."""
+        low = x.to(self.a[name].dtype) @ self.a[name].T
+        return self.scaling[name] * (low @ self.b[name].T)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        if self.active is None:
+            return y
+        if isinstance(self.active, str):
+            return y + self.change(self.active, x).to(y.dtype)
+        if len(self.active) != len(x):
+            raise CourseError(f"There are adapters for {len(self.active)} rows, and {len(x)} rows came: name one each.")
+        change = torch.zeros_like(y)
+        for name in {name for name in self.active if name is not None}:
+            rows = [row for row, its in enumerate(self.active) if its == name]
+            change[rows] = self.change(name, x[rows]).to(y.dtype)
+        return y + change
+
+    def merged(self, name: str) -> torch.Tensor:
+        """W + (alpha / rank) B A: one matrix again, (out, in), in the weight's dtype."""
+        weight = self.linear.weight
+        if weight.shape != (self.out_features, self.in_features):
+            raise CourseError("A quantized weight can't take in an adapter: merge into the unquantized base.")
+        return (weight.float() + self.scaling[name] * self.b[name] @ self.a[name]).to(weight.dtype)
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """The model's adapted layers by name."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+
+
+def install(model: nn.Module, adapter: str = "default", *, rank: int = 16, alpha: float = 32,
+            targets: Sequence[str] = EVERYWHERE) -> nn.Module:  # fmt: skip
+    """Freeze the model and add an adapter to the linear layers whose last name is in `targets`, in place.
+
+    A second call with another name adds a second adapter. The new one is active.
+    """
+    if rank < 1:
+        raise CourseError("An adapter needs a rank of at least 1.")
+    found = [name for name, _ in model.named_modules() if name.split(".")[-1] in targets]
+    if not found:
+        raise CourseError(f"The model has no layers called {', '.join(targets)}: name its own in `targets`.")
+    model.requires_grad_(False)
+    for name in found:
+        module = model.get_submodule(name)
+        if not isinstance(module, LoraLinear):
+            module = LoraLinear(module)
+            model.set_submodule(name, module)
+        module.add(adapter, rank, alpha)
+    for _, layer in layers(model):
+        layer.a.requires_grad_(False), layer.b.requires_grad_(False)
+        if adapter in layer.a:
+            layer.a[adapter].requires_grad_(True), layer.b[adapter].requires_grad_(True)
+    return use(model, adapter)
+
+
+def use(model: nn.Module, adapter: str | Sequence[str | None] | None) -> nn.Module:
+    """Choose the adapter of all rows, or of each row, or none (None)."""
+    known = {name for _, layer in layers(model) for name in layer.a}
+    asked = {adapter} if isinstance(adapter, str) else {name for name in adapter or () if name is not None}
+    if asked - known:
+        raise CourseError(f"There is no adapter {', '.join(sorted(asked - known))}; there are {', '.join(known)}.")
+    for _, layer in layers(model):
+        layer.active = adapter
+    return model
+
+
+@torch.no_grad()
+def merge(model: nn.Module, adapter: str = "default") -> nn.Module:
+    """Add the adapter to the weights, in place, and take the adapted layers out: a plain model, as fast as the base."""
+    for name, layer in list(layers(model)):
+        layer.linear.weight.copy_(layer.merged(adapter))
+        model.set_submodule(name, layer.linear)
+    return model
+
+
+def trainable_share(model: nn.Module) -> float:
+    """The share of all numbers in the model that training changes."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in counts if trained) / sum(n for n, _ in counts)
+
+
+def save_adapter(model: nn.Module, folder: Path, adapter: str = "default", base: str = "") -> None:
+    """Write the adapter as PEFT does: adapter_model.safetensors and adapter_config.json."""
+    found = [(name, layer) for name, layer in layers(model) if adapter in layer.a]
+    if not found:
+        raise CourseError(f"The model has no adapter {adapter!r} to save.")
+    tensors = {
+        f"{PREFIX}{n}.lora_{k}.weight": p[adapter] for n, layer in found for k, p in zip("AB", (layer.a, layer.b))
+    }
+    rank = found[0][1].a[adapter].shape[0]
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": rank,
+              "lora_alpha": found[0][1].scaling[adapter] * rank, "lora_dropout": 0.0, "bias": "none",
+              "target_modules": sorted({name.split(".")[-1] for name, _ in found})}  # fmt: skip
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: t.detach().contiguous().cpu() for name, t in tensors.items()}, folder / "adapter_model.safetensors"
+    )
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def load_adapter(model: nn.Module, folder: Path, adapter: str = "default") -> nn.Module:
+    """Add an adapter that `save_adapter` or PEFT wrote, and make it the active one."""
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, ValueError) as error:
+        raise CourseError(f"There is no whole adapter in {folder} ({type(error).__name__}): make it anew.") from None
+    install(model, adapter, rank=config["r"], alpha=config["lora_alpha"], targets=tuple(config["target_modules"]))
+    wanted = _peft_names(layers(model), adapter)
+    if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in wanted.items()}:
+        raise CourseError(f"The adapter in {folder} is for another model: its layers or their sizes differ.")
+    for name, parameter in wanted.items():
+        parameter.copy_(tensors[name])
+    return model
+
+
+def _peft_names(found: Iterable[tuple[str, LoraLinear]], adapter: str) -> dict[str, nn.Parameter]:
+    """The adapter's matrices by the names that PEFT gives them."""
+    return {f"{PREFIX}{name}.lora_{key}.weight": matrices[adapter] for name, layer in found if adapter in layer.a
+            for key, matrices in zip("AB", (layer.a, layer.b))}  # fmt: skip
