@@ -68,13 +68,27 @@ class FewRowsLinear(nn.Module):
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
+def usable_forms(linear: nn.Linear) -> dict[str, Form]:
+    """The forms that this machine has for the layer's dtype: oneDNN has none for float16 on many CPUs."""
+
+    def works(form: Form) -> bool:
+        try:
+            form(torch.zeros(1, linear.in_features, dtype=linear.weight.dtype), linear.weight, linear.bias)
+        except RuntimeError:
+            return False
+        return True
+
+    return {name: form for name, form in FORMS.items() if works(form)}
+
+
 def measure_forms(linears: Sequence[nn.Linear], rows: int, turns: int = 5) -> dict[tuple, dict[str, float]]:
     """Seconds of a layer of each shape by each form. The forms take turns over all the model's layers in order, so that
     a weight has left the processor's cache when its turn comes again, as far as it would have in a real step."""
     inputs = {n: torch.randn(rows, n, dtype=linears[0].weight.dtype) for n in {each.in_features for each in linears}}
     best: dict[tuple, dict[str, float]] = {}
+    forms = usable_forms(linears[0])
     for _ in range(turns + 1):
-        for name, form in FORMS.items():
+        for name, form in forms.items():
             took: dict[tuple, float] = {}
             for linear in linears:
                 x, shape = inputs[linear.in_features], tuple(linear.weight.shape)

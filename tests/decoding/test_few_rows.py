@@ -85,3 +85,15 @@ def test_every_form_is_timed_for_every_shape():
         times = measure_forms([nn.Linear(16, 16), nn.Linear(16, 8)], 1, turns=1)
     assert set(times) == {(16, 16), (8, 16)}
     assert all(set(found) == set(FORMS) and min(found.values()) > 0 for found in times.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_a_form_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
+    def missing(x, weight, bias):
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setitem(few_rows.FORMS, "missing", missing)
+    linear = nn.Linear(16, 8, dtype=dtype)
+    assert "missing" not in few_rows.usable_forms(linear) and "plain" in few_rows.usable_forms(linear)
+    assert set(few_rows.measure_forms([linear], 1, turns=1)[8, 16]) == set(few_rows.usable_forms(linear))
