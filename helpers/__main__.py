@@ -29,11 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
 def notebooks(arguments: argparse.Namespace) -> int:
     from helpers import readme
     from helpers.notebooks import build_notebooks, refresh_outputs
+    from helpers.pictures import shrink_pictures
 
     for path in build_notebooks():
         print(f"built {path.name}")
     if arguments.outputs_from:
         for path in refresh_outputs(arguments.outputs_from):
+            shrink_pictures(path)
             print(f"took the outputs of {path.name}")
     if arguments.keep_as:
         for path in readme.keep_reference(arguments.keep_as, arguments.outputs_from or "full"):

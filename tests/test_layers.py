@@ -8,7 +8,7 @@ from helpers.hashes import ROOT
 
 WAY = ["text_to_sql", "models", "weights", "decoding", "training", "engine", "parallel", "serving", "cloud"]
 FREE = {  # take callables, numbers and records, and know no technique
-    "errors", "estimate", "hashes", "machine", "machine_report", "measure", "plots", "quality", "results",
+    "errors", "estimate", "hashes", "machine", "machine_report", "measure", "pictures", "plots", "quality", "results",
     "results_schema",
 }  # fmt: skip
 FRONT = {

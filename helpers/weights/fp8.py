@@ -40,7 +40,18 @@ def has_units(device: torch.device | str) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-class Fp8Linear(nn.Module):
+class Stored(nn.Module):
+    """A module whose buffers move with it but keep their dtypes: `model.half()` must not turn bytes into halves."""
+
+    def _apply(self, fn, recurse: bool = True) -> nn.Module:
+        kept = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+
+class Fp8Linear(Stored):
     """An nn.Linear whose weight (out, in) is kept in one byte a number.
 
     With units for it, inputs are quantized too, a scale a row, and the product is made of eight-bit numbers; without,
@@ -53,17 +64,9 @@ class Fp8Linear(nn.Module):
         self.register_buffer("q", quantize(linear.weight.detach(), scale))
         self.register_buffer("scale", scale)
         self.bias, self.in_features, self.out_features = linear.bias, linear.in_features, linear.out_features
-        self.multiplies = has_units(linear.weight.device)
-
-    def _apply(self, fn, recurse: bool = True) -> nn.Module:
-        q, scale = self.q, self.scale
-        super()._apply(fn, recurse)
-        self.q, self.scale = q.to(self.q.device), scale.to(self.scale.device)  # they move, but stay what they are
-        self.multiplies = has_units(self.q.device)
-        return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.multiplies:
+        if not has_units(x.device):
             return F.linear(x, dequantize(self.q, self.scale, x.dtype), self.bias)
         rows = x.reshape(-1, self.in_features)
         row_scale = scale_of(rows)

@@ -113,7 +113,7 @@ for words, per_channel in (("one scale", False), ("one a channel", True)):
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.weights.fp8 import E4M3, LARGEST, has_units
+from helpers.weights.fp8 import E4M3, LARGEST, Stored, has_units
 
 # %%
 # show: helpers.weights.fp8:Fp8Linear
