@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from helpers.notebooks import write_notebook
+
 
 def shrink_pictures(path: Path) -> None:
     """Rewrite the notebook's PNG outputs in 256 colours, where that makes them smaller."""
@@ -17,7 +19,7 @@ def shrink_pictures(path: Path) -> None:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
-    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    write_notebook(path, notebook)
 
 
 def smaller(png: str) -> str:

@@ -8,12 +8,12 @@ from helpers.hashes import ROOT
 
 WAY = ["text_to_sql", "models", "weights", "decoding", "training", "engine", "parallel", "serving", "cloud"]
 FREE = {  # take callables, numbers and records, and know no technique
-    "errors", "estimate", "hashes", "machine", "machine_report", "measure", "pictures", "plots", "quality", "results",
+    "errors", "estimate", "hashes", "machine", "machine_report", "measure", "plots", "quality", "results",
     "results_schema",
 }  # fmt: skip
 FRONT = {
-    "__init__", "__main__", "ask", "execution", "exercises", "hygiene", "lesson", "notebooks", "readme", "report",
-    "runner",
+    "__init__", "__main__", "ask", "execution", "exercises", "hygiene", "lesson", "notebooks", "pictures", "readme",
+    "report", "runner",
 }  # fmt: skip
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 

@@ -43,15 +43,16 @@ class DraftModel:
         logits = self._catch_up(list(tokens))
         guesses, drawn_from = [], []
         while True:
-            probs = probabilities(logits, self.sampling)
-            greedy = self.sampling.temperature == 0
-            guesses.append(int(logits.argmax()) if greedy else draw(probs, self.generator))
-            drawn_from.append(probs)
+            if self.sampling.temperature == 0:
+                guesses.append(int(logits.argmax()))
+            else:
+                drawn_from.append(probabilities(logits, self.sampling))
+                guesses.append(draw(drawn_from[-1], self.generator))
             sure = not self.least or logits.float().softmax(-1)[guesses[-1]] >= self.least
             if len(guesses) == self.count or not sure:
                 break
             logits = self._step(guesses[-1:])
-        return chain(guesses, "draft", None if greedy else torch.stack(drawn_from))
+        return chain(guesses, "draft", torch.stack(drawn_from) if drawn_from else None)
 
     def _catch_up(self, tokens: list[int]) -> torch.Tensor:
         """Read what is certain and not in the cache yet, forget guesses that came to nothing; the last logits."""
@@ -68,5 +69,5 @@ class DraftModel:
 
     def _step(self, tokens: list[int]) -> torch.Tensor:
         logits, _ = self.decoder.step(tokens, self.cache, last_only=True)
-        self.read = self.read + tokens
+        self.read += tokens
         return logits[-1]

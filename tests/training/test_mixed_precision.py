@@ -6,18 +6,11 @@ import pytest
 import torch
 
 from helpers.errors import CourseError
-from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training.mixed_precision import LossScaler, batch_loss, largest_scale, swallowed, train
 from helpers.training.packing import Lesson, make_batch
 from helpers.training.pretrain import new_model
 
 PIECES = 2**14
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    examples = training_mix(80)
-    return build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,9 @@ import torch
 
 from helpers.text_to_sql.generator import SHORTENED, generate_group
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, END, USER
-from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training import packing
 from helpers.training.packing import Lesson, collate, make_batch, make_group
 from helpers.training.pretrain import new_model
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    examples = training_mix(80)
-    return build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
 
 
 @pytest.fixture(scope="module")
