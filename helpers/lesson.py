@@ -57,11 +57,11 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
         raise CourseError(f"There is no profile {profile!r}; there are {', '.join(SIZES)}.")
     if profile == "gpu" and not torch.cuda.is_available():
         raise CourseError('The profile "gpu" needs a CUDA device that torch can use: take PROFILE = "cpu".')
-    from helpers.models import FOLDER, folder_of
+    from helpers.models import parts_of
 
     for name_ in ("torchao", "torch.utils._pytree"):  # they tell of extensions that the course does not use
         logging.getLogger(name_).setLevel(logging.ERROR)
-    place = folder_of(model_id)  # fails early, before anything is measured
+    parts = parts_of(model_id)  # fails early, before anything is measured
     machine = describe_machine()
     if "OMP_NUM_THREADS" not in os.environ:  # two threads on one physical core slow each other down
         torch.set_num_threads(min(machine.cores, machine.physical_cores))
@@ -73,7 +73,7 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
     use_style()
     device = "cuda" if profile == "gpu" else "cpu"
     sizes = SIZES[profile]
-    results = Results(name, profile, models=[FOLDER / model_id if place.startswith(str(FOLDER)) else model_id])
+    results = Results(name, profile, models=parts)
     versions = ", ".join(f"{p} {machine_report.version_of(p)}" for p in ("torch", "transformers"))
     calm = is_calm()
     print(f"{name}, profile {profile}: {sizes.answers} prompts for answers, {sizes.timed} for times, seed {seed}")

@@ -1,7 +1,8 @@
 """Models by name: the course's own under data/models, a folder, a model of the Hub; and shapes with random weights.
 
 One name for each of the course's models everywhere: `base` answers in prose (notebooks 00 to 02), `fine-tuned` in SQL
-alone (from 03 on), `draft` guesses for the fine-tuned one (07).
+alone (from 03 on), `draft` guesses for the fine-tuned one (07). The fine-tuned one is kept as an adapter, and merged
+into its base when it is loaded; any other folder with a LoRA adapter of PEFT's is loaded alike.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import torch
 
+from helpers import hashes
 from helpers.errors import CourseError
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "models"
 MADE_BY = {
     "base": "python -m helpers.training.pretrain --model base",
-    "draft": "python -m helpers.training.pretrain --model draft --steps 500 --bare-from 0.25",
+    "fine-tuned": "python -m helpers.training.fine_tune_llm --export data/models/fine-tuned",
+    "draft": "python -m helpers.training.distil_draft --export data/models/draft",
 }
+WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _LLAMA = dict(model_type="llama", vocab_size=32_000, rope_theta=10_000.0)
@@ -53,13 +57,15 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
 
     The model is in eval mode. Only safetensors are read, and no code that comes with a model is run.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     place, dtype = folder_of(name), dtype_of(dtype)
+    if (Path(place) / ADAPTER).exists():
+        return _with_adapter(name, place, dtype, device)
     logging.disable_progress_bar()  # it writes to stderr, even in a notebook
+    tokenizer = tokenizer_of(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     except Exception as error:
         raise CourseError(_trouble(name, place, error)) from error
@@ -70,7 +76,6 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
     except (AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:120]
         raise CourseError(f'There is no device {device!r} for torch here ({reason}): take device="cpu".') from None
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     # Plain greedy on both sides of a comparison: a model's own repetition penalty would change `generate` alone.
     model.generation_config = GenerationConfig(
         eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -78,11 +83,69 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
     return model, tokenizer
 
 
+def _with_adapter(name: str | Path, place: str, dtype: torch.dtype, device: str):
+    """The adapter's base with the adapter merged into its weights, in float32, and rounded to `dtype` after that."""
+    from peft import PeftModel
+
+    model, tokenizer = load(_base_of(name, place))
+    settings = model.generation_config
+    try:
+        model = PeftModel.from_pretrained(model, place).merge_and_unload()
+    except Exception as error:
+        raise CourseError(_trouble(name, place, error)) from error
+    for p in model.parameters():  # not the buffers: RoPE's frequencies must not be rounded
+        p.data = p.data.to(dtype)
+    model.config.dtype, model.generation_config = dtype, settings
+    return model.to(device).eval(), tokenizer
+
+
+def _base_of(name: str | Path, place: str) -> str:
+    """The model that an adapter was made for, as the adapter's own configuration names it."""
+    try:
+        return json.loads((Path(place) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CourseError(_trouble(name, place, error)) from None
+
+
+def tokenizer_of(name: str | Path):
+    """A model's tokenizer, without the model."""
+    from transformers import AutoTokenizer
+
+    place = parts_of(name)[-1]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:
+        raise CourseError(_trouble(name, place, error)) from error
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+def parts_of(name: str | Path) -> list[str]:
+    """The folders or Hub ids that a model is made of: itself, and an adapter's base."""
+    place = folder_of(name)
+    return [place, *parts_of(_base_of(name, place))] if (Path(place) / ADAPTER).exists() else [place]
+
+
+def hash_of(name: str | Path) -> str:
+    """A short hash of everything that a model is made of, the same on every machine."""
+    root = hashes.ROOT.as_posix() + "/"
+    return hashes.model_hash(part.removeprefix(root) for part in parts_of(name))
+
+
+def check_made_for(helper: str | Path, target: str | Path) -> None:
+    """Refuse a draft (or heads) whose card says that it was made for another model than `target`."""
+    made_for = card(helper).get("target_hash")
+    if made_for and made_for != hash_of(target):
+        raise CourseError(
+            f"{helper} was made for another model than {target}: make one for it, or name its own target."
+        )
+
+
 def folder_of(name: str | Path) -> str:
     """Where a model is: data/models/<name> for the course's, otherwise the name as it stands (a folder, a Hub id)."""
     if name in MADE_BY or ("/" not in str(name) and (FOLDER / name).is_dir()):
         place = FOLDER / str(name)
-        if not (place / "model.safetensors").exists():
+        if not any((place / file).exists() for file in (WEIGHTS, ADAPTER)):
             made = MADE_BY.get(str(name), "git checkout data/models")
             raise CourseError(f"The course's model {name} is not there: `{made}` makes it.")
         return str(place)
@@ -139,7 +202,7 @@ def shape_only(name: str, dtype: str | torch.dtype = "float32", device: str = "c
 
 def shipped() -> dict[str, int]:
     """The course's models that are there, with the bytes of their folder."""
-    found = sorted(p for p in FOLDER.glob("*/") if (p / "model.safetensors").exists())
+    found = sorted(p for p in FOLDER.glob("*/") if any((p / file).exists() for file in (WEIGHTS, ADAPTER)))
     return {p.name: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in found}
 
 

@@ -6,8 +6,11 @@ emits (1 - acceptance^(k + 1)) / (1 - acceptance) tokens a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
+from helpers.decoding.proposals import Proposal
 from helpers.errors import CourseError
 
 
@@ -40,3 +43,38 @@ def break_even_acceptance(k: int, step_seconds: Callable[[int], float], draft_se
         middle = (low + high) / 2
         low, high = (middle, high) if expected_tokens(middle, k) < needed else (low, middle)
     return high
+
+
+def acceptance_of(completions: Iterable) -> float:
+    """The chance that a guess of a chain is accepted if all before it were: accepted ones over those tried."""
+    accepted = tried = 0
+    for step in (step for c in completions for step in c.steps if step.proposal.tokens):
+        accepted += len(step.accepted)
+        tried += min(len(step.accepted) + 1, len(step.proposal.tokens))
+    return accepted / tried if tried else 0.0
+
+
+def accepted_per_step(completions: Sequence) -> float:
+    """Tokens that the decode steps of all answers emitted, for each run of the model."""
+    decode = [step for c in completions for step in c.steps if step.kind == "decode"]
+    return sum(len(step.emitted) for step in decode) / max(1, len(decode))
+
+
+def interpolated(times: Mapping[int, float]) -> Callable[[int], float]:
+    """Seconds for any number of rows, from those measured: straight lines between them."""
+    rows = sorted(times)
+    return lambda n: float(np.interp(n, rows, [times[r] for r in rows]))
+
+
+def replayed_seconds(completions: Iterable, step_seconds: Callable[[int], float],
+                     guess_seconds: Callable[[Proposal], float]) -> float:  # fmt: skip
+    """What recorded answers take by the cost model: each step by its rows, each proposal by what guessing it took.
+
+    The prefill is a step of as many rows as the prompt has tokens; asking in vain is a proposal without guesses.
+    """
+    total = 0.0
+    for c in completions:
+        for now, after in zip(c.steps, [*c.steps[1:], None]):
+            total += step_seconds(now.rows)
+            total += guess_seconds(after.proposal) if after else 0.0
+    return total

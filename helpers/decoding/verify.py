@@ -50,12 +50,15 @@ def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return left / left.sum()
 
 
-def sampled_path(proposal: Proposal, target: torch.Tensor, generator: torch.Generator) -> Path:
+def sampled_path(
+    proposal: Proposal, target: torch.Tensor, generator: torch.Generator, left: Callable = residual
+) -> Path:
     """Keep a chain of guesses as far as chance has it, and add a token of the target's own.
 
     Args:
         proposal: a chain, with the distributions `probs` (guesses, vocabulary) that its tokens were drawn from.
         target: the target's distributions (guesses + 1, vocabulary): before each guess, and after the last.
+        left: what to draw from after a rejection.
 
     Returns:
         (indices of the accepted guesses, the tokens they and the target's last word are, rows of `target` they follow)
@@ -63,7 +66,7 @@ def sampled_path(proposal: Proposal, target: torch.Tensor, generator: torch.Gene
     for i, token in enumerate(proposal.tokens):
         p, q = target[i], proposal.probs[i]
         if torch.rand((), generator=generator) * q[token] >= p[token]:  # accepted with probability p / q
-            rejected = draw(residual(p, q), generator)
+            rejected = draw(left(p, q), generator)
             return list(range(i)), [*proposal.tokens[:i], rejected], list(range(i + 1))
     n = len(proposal.tokens)
     return list(range(n)), [*proposal.tokens, draw(target[n], generator)], list(range(n + 1))

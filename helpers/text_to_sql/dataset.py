@@ -144,6 +144,20 @@ def fresh_examples(count: int, unseen: bool, seed: int = 770_000) -> list[Exampl
     return examples
 
 
+def training_examples(more: int = 0, seed: int = 0) -> list[Example]:
+    """The training split and `more` generated examples like it: no held-out word, nothing of the other splits."""
+    found = load_split("train")
+    taken = {key(e) for e in found} | reserved_for_tests()
+    stream = generate(50_000 + seed, seen_only=True)
+    while more > 0:
+        example = next(stream)
+        if key(example) not in taken:
+            taken.add(key(example))
+            found.append(example)
+            more -= 1
+    return found
+
+
 def token_lengths(examples: Iterable[Example], tokenizer) -> tuple[list[int], list[int]]:
     """(tokens of each prompt, tokens of each reference query)."""
 

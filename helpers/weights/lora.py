@@ -69,7 +69,17 @@ class LoraLinear(nn.Module):
         weight = self.linear.weight
         if weight.shape != (self.out_features, self.in_features):
             raise CourseError("A quantized weight can't take in an adapter: merge into the unquantized base.")
-        return (weight.float() + self.scaling[name] * self.b[name] @ self.a[name]).to(weight.dtype)
+        return merged_weight(weight, self.a[name], self.b[name], self.scaling[name])
+
+
+def merged_weight(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+    """W + scaling x B A for W (out, in), A (rank, in), B (out, rank): added in float32, returned in W's dtype."""
+    return (weight.float() + scaling * b.float() @ a.float()).to(weight.dtype)
+
+
+def lora_parameters(shapes: Iterable[tuple[int, int]], rank: int) -> int:
+    """How many numbers adapters of this rank have beside matrices of these shapes (out, in)."""
+    return sum(rank * (out + into) for out, into in shapes)
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

@@ -1,68 +1,30 @@
 """Speculative sampling leaves the target's distribution as it is: a test of goodness of fit that a mistake fails."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
-from helpers.decoding import verify
 from helpers.decoding.proposals import chain
-from helpers.decoding.sampling import Chooser, Sampling, draw
+from helpers.decoding.sampling import Chooser, Sampling
+from helpers.decoding.sampling_check import goodness_of_fit, pair_counts, tables, unnormalised
 from helpers.decoding.verify import kept_path, longest_path, residual, sampled_path
 
-VOCABULARY, LEVEL = 4, 1e-3
-DRAWS = 50_000
-
-
-def distributions(seed):
-    """Target p(x), p(y | x) and draft q(x), q(y | x) over four tokens, rather unlike each other."""
-    torch.manual_seed(seed)
-    return [(2 * torch.randn(shape)).softmax(-1) for shape in ((4,), (4, 4), (4,), (4, 4))]
-
-
-def pairs(seed, draws=DRAWS):
-    """How often each pair of tokens came, drafted two at a time."""
-    p1, p2, q1, q2 = distributions(seed)
-    generator, counts = torch.Generator().manual_seed(seed), np.zeros((4, 4))
-    firsts = torch.multinomial(q1, draws, replacement=True, generator=generator).tolist()
-    for x in firsts:
-        y = draw(q2[x], generator)
-        proposal = chain([x, y], "draft", torch.stack([q1, q2[x]]))
-        _, tokens, _ = sampled_path(proposal, torch.stack([p1, p2[x], p2[y]]), generator)
-        if len(tokens) == 1:  # the first guess was rejected: the next step would begin after it
-            tokens.append(draw(p2[tokens[0]], generator))
-        counts[tokens[0], tokens[1]] += 1
-    return counts
-
-
-def fits(seed, draws=DRAWS):
-    p1, p2, _, _ = distributions(seed)
-    expected = (p1[:, None] * p2).double().flatten().numpy()
-    return chisquare(pairs(seed, draws).flatten(), expected / expected.sum() * draws).pvalue > LEVEL
+LEVEL = 1e-3
 
 
 def test_the_target_s_distribution_is_kept():
-    assert fits(0)
-
-
-def unnormalised(p, q):
-    """What is left of p, not made a distribution again: whatever is missing falls to the last token."""
-    left = (p - q).clamp(min=0)
-    left[-1] += 1 - left.sum()
-    return left
+    assert goodness_of_fit(pair_counts(50_000)) > LEVEL
 
 
 @pytest.mark.parametrize("mistake", [unnormalised, lambda p, q: p, lambda p, q: q])
-def test_a_wrong_residual_is_caught(monkeypatch, mistake):
-    monkeypatch.setattr(verify, "residual", mistake)
-    assert not fits(0, 10_000)
+def test_a_wrong_residual_is_caught(mistake):
+    assert goodness_of_fit(pair_counts(10_000, left=mistake)) < LEVEL
 
 
 @given(st.integers(0, 999))
 def test_what_is_left_is_a_distribution_and_both_parts_add_up_to_p(seed):
-    p, _, q, _ = distributions(seed)
+    p, _, q, _ = tables(seed)
     left = residual(p, q)
     torch.testing.assert_close(left.sum(), torch.tensor(1.0))
     accepted = torch.minimum(p, q)

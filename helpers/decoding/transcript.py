@@ -1,0 +1,24 @@
+"""An answer step by step: what each run of the model made certain, who had guessed it, and which guesses were wrong."""
+
+from __future__ import annotations
+
+from helpers.decoding.generate import Completion
+
+OWN = "·"  # marks the model's own token
+
+
+def transcript(completion: Completion, tokenizer) -> list[str]:
+    """A line for each step: kept tokens with their guesser in brackets, the model's own with a dot, then the wrong
+    guesses struck through."""
+    lines = []
+    for number, step in enumerate(completion.steps):
+        names = [f"[{step.proposal.proposers[i]}]" for i in step.accepted] + [OWN]
+        kept = " ".join(f"{tokenizer.decode([t])!r}{who}" for t, who in zip(step.emitted, names))
+        wrong = [t for i, t in enumerate(step.proposal.tokens) if i not in step.accepted]
+        lines.append(f"step {number:2}: {kept}" + (f"  {struck(tokenizer.decode(wrong))}" if wrong else ""))
+    return lines
+
+
+def struck(text: str) -> str:
+    """The text crossed out, by Unicode's combining stroke."""
+    return "".join(letter + "\u0336" for letter in text)

@@ -1,0 +1,113 @@
+"""Examples for fine-tuning: a prompt, whose tokens are read, and a completion, whose tokens are learned (notebook 03).
+
+Short examples share a row, each with positions of its own from 0 on: where positions start again, transformers lets
+nothing look back. Padding then costs a few percent instead of most of the work (Krell et al. 2021, "Efficient Sequence
+Packing without Cross-contamination").
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from helpers.errors import CourseError
+from helpers.text_to_sql.dataset import load_split
+from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.prompts import prompt_for
+
+IGNORED = -100  # a label that no loss counts
+
+
+def bare_sql(example: Example) -> str:
+    """The SQL alone."""
+    return example.answer
+
+
+def explained_sql(example: Example) -> str:
+    """The SQL, and what it asks for as a comment below it."""
+    return f"{example.answer}\n-- {example.restated}"
+
+
+ANSWERS: dict[str, Callable[[Example], str]] = {"sql": bare_sql, "explained": explained_sql}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of prompt and completion, and the labels: the completion's own ids, `IGNORED` before them."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+def encode(example: Example, tokenizer, answer: Callable[[Example], str] = bare_sql) -> Encoded:
+    """Prompt, completion and the end-of-sequence token, which is learned even if it also serves as padding."""
+    prompt = tokenizer(prompt_for(tokenizer, example), add_special_tokens=False).input_ids
+    completion = tokenizer(answer(example), add_special_tokens=False).input_ids
+    return Encoded(*with_labels(prompt, completion, tokenizer.eos_token_id))
+
+
+def with_labels(prompt: list[int], completion: list[int], eos: int) -> tuple[list[int], list[int]]:
+    """(token ids, labels) of a training example that ends with `eos`: a label is the token itself where it is learned,
+    and `IGNORED` for the prompt."""
+    learned = [*completion, eos]
+    return prompt + learned, [IGNORED] * len(prompt) + learned
+
+
+def pack(examples: Sequence[Encoded], length: int) -> list[list[Encoded]]:
+    """Rows of at most `length` tokens, the longest examples placed first, each where it fits (first-fit decreasing)."""
+    too_long = sum(len(e.ids) > length for e in examples)
+    if too_long:
+        raise CourseError(f"{too_long} examples are longer than {length} tokens: give a larger --max_seq_length.")
+    rows: list[list[Encoded]] = []
+    room: list[int] = []
+    for example in sorted(examples, key=lambda e: -len(e.ids)):
+        row = next((i for i, left in enumerate(room) if left >= len(example.ids)), None)
+        if row is None:
+            rows.append([])
+            room.append(length)
+            row = len(rows) - 1
+        rows[row].append(example)
+        room[row] -= len(example.ids)
+    return rows
+
+
+def collate(rows: Sequence[Sequence[Encoded]], pad: int) -> dict[str, torch.Tensor]:
+    """Packed rows as tensors (rows, longest): input_ids, position_ids and labels; no mask, since positions say it."""
+    longest = max(sum(len(e.ids) for e in row) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    labels = torch.full((len(rows), longest), IGNORED)
+    positions = torch.zeros((len(rows), longest), dtype=torch.long)
+    for r, row in enumerate(rows):
+        start = 0
+        for example in row:
+            here = slice(start, start + len(example.ids))
+            ids[r, here], positions[r, here] = torch.tensor(example.ids), torch.arange(len(example.ids))
+            labels[r, here] = torch.tensor(example.labels)
+            labels[r, start] = IGNORED  # nothing foretells an example's first token
+            start += len(example.ids)
+    return {"input_ids": ids, "position_ids": positions, "labels": labels}
+
+
+def examples_from(place: str, split: str) -> list[Example]:
+    """Examples of a split of the course, of a .jsonl file or folder with the columns context, question, answer, or of a
+    data set on the Hub."""
+    path = Path(place)
+    if path.is_dir():
+        path = path / f"{split}.jsonl"
+    if path.suffix != ".jsonl":
+        return load_split(split, place)
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            Example(str(r.get("id", i)), r["context"], r["question"], r["answer"], "", restated=r.get("restated", ""))
+            for i, r in enumerate(rows)
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CourseError(
+            f"{path} can't be read as examples ({reason}): it needs lines of JSON with context, question and answer."
+        ) from None

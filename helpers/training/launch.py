@@ -1,0 +1,58 @@
+"""Start a training script as a process of its own, once: what it made is kept under build/artifacts and found again.
+
+A process of its own has its memory to itself, so that its peak is the method's; and what it does is what a shell,
+torchrun or a SageMaker job would do with the same script.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers import hashes, models
+from helpers.errors import CourseError
+from helpers.results import build_root
+
+
+def artifact(module: str, model_id: str, arguments: dict[str, object]) -> Path:
+    """The folder of what `module` makes with these arguments: another one when the script, the model or they change."""
+    made_of = [Path(f"helpers/{module.split('.', 1)[1].replace('.', '/')}.py")]
+    code = "".join((hashes.ROOT / file).read_text(encoding="utf-8") for file in made_of)
+    told = json.dumps([code, models.hash_of(model_id), sorted(arguments.items())], default=str)
+    return build_root() / "artifacts" / f"{module.split('.')[-1]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def launch(module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = ()) -> Path:
+    """Run `python -m module --model_id ... --output_dir FOLDER` unless FOLDER/report.json is there; returns FOLDER.
+
+    What the script prints appears as it comes. `launcher` stands before the module: ("-m", "torch.distributed.run",
+    "--nproc-per-node=2"), say. A run that was killed resumes, if the script can.
+    """
+    folder = artifact(module, model_id, arguments)
+    if (folder / "report.json").exists():
+        print(f"made before: {folder.name}")
+        return folder
+    options = [f"--{name}={value}" for name, value in {**arguments, "model_id": model_id, "output_dir": folder}.items()]
+    command = [sys.executable, *launcher, "-m", module, *options]
+    environment = os.environ | {"PYTHONPATH": str(hashes.ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+        finally:  # an interrupted cell leaves no training behind; it goes on from its last checkpoint
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+        errors.seek(0)
+        trouble = errors.read()
+    if process.returncode:
+        last = trouble.strip().splitlines()[-1:] or ["it said nothing"]
+        raise CourseError(f"{module} stopped with code {process.returncode}: {last[0]}")
+    return folder

@@ -1,0 +1,629 @@
+# %% [markdown] tags=["card"]
+# # 03 · LoRA and QLoRA
+#
+# **How do you teach a model to say less, by training a few percent of its numbers?**
+#
+# | | |
+# |---|---|
+# | previous, next | 02 quantization, 04 pruning |
+# | the term it attacks | tokens |
+# | you will be able to | write LoRA and merge it; fine-tune on a 4-bit base; say what each method keeps in memory; serve several adapters with one base |
+# | time | 45 minutes for you; about 10 for the machine under the profile `cpu` |
+# | memory | 5 GiB |
+#
+# The base model answers in prose, with the SQL somewhere inside. A program that wants the SQL pays for every other token, one step each. Here the model learns to leave them out.
+
+# %% [markdown] tags=["predict"]
+# ## Before you measure
+#
+# The fine-tuned model has the same weights, as many as before, and a step takes as long as before. Only the answers get shorter: the SQL alone instead of the SQL in prose.
+#
+# How many times as fast will a whole request be? Write it into `GUESS_LATENCY_SPEEDUP`.
+
+# %% tags=["parameters"]
+PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
+MODEL_ID: str = "base"  # the model to fine-tune: the course's, a folder, or a model of the Hub as owner/name
+SEED: int = 0  # of everything random
+GUESS_LATENCY_SPEEDUP: float = 1.5  # your guess: a request is so many times as fast when the answer is SQL alone
+RANK: int = 16  # of the adapters
+LEARNING_RATE: float = 3e-4  # of LoRA and QLoRA
+SHAPE: str = "auto"  # random weights for memory: auto (llama-150m, in full llama-300m), or a name
+
+# %%
+import helpers
+
+lesson = helpers.start("03_lora_qlora", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+results, sizes = lesson.results, lesson.sizes
+results.prediction("lora.latency_speedup", GUESS_LATENCY_SPEEDUP, "x")
+
+# %% [markdown] tags=["build"]
+# ## Answers that say too much
+#
+# The first question of the published data set, *sql-create-context*:
+
+# %%
+from helpers import models
+from helpers.ask import make_ask
+from helpers.decoding import few_rows
+
+base, tokenizer = models.load(MODEL_ID, device=lesson.device)
+SCHEMA = "CREATE TABLE head (age INTEGER)"
+QUESTION = "How many heads of the departments are older than 56?"
+chatty = make_ask(base, tokenizer)(SCHEMA, QUESTION)
+print(f"\n{len(chatty.token_ids)} tokens, {len(chatty.steps)} runs of the model")
+
+# %% [markdown]
+# One token costs one run of the model. Which of these tokens does a program need?
+#
+# A better prompt, or cutting the answer off, may help a large model. Training helps for certain: show the model questions with the answer that you want.
+#
+# ## LoRA
+#
+# Training changes each weight matrix $W$ by some $\Delta W$ of the same size. **LoRA** (Hu et al. 2021) learns a change of low **rank**: the product of a tall matrix and a wide one.
+#
+# $$y = W x + \frac{\alpha}{r} B A x$$
+#
+# For $W$ of 512 × 512, $A$ is $r$ × 512 and $B$ is 512 × $r$. $W$ is **frozen**: training leaves it alone. A small one, to look at:
+
+# %%
+import torch
+from torch import nn
+
+from helpers.weights.lora import LoraLinear
+
+torch.manual_seed(SEED)
+small = LoraLinear(nn.Linear(4, 3, bias=False))  # W is (3, 4)
+small.add("example", rank=1, alpha=2)
+a, b = small.a["example"], small.b["example"]
+print("A", tuple(a.shape), a.detach().numpy().round(2), "\nB", tuple(b.shape), b.detach().numpy().T.round(2))
+b.data = torch.tensor([[1.0], [0.0], [-2.0]])
+print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
+      (small.scaling["example"] * b @ a).detach().numpy().round(2))  # fmt: skip
+
+# %% [markdown]
+# $B$ starts as zero, so training starts with the model as it is. The whole of it, for a linear layer:
+
+# %%
+# show: helpers.weights.lora:LoraLinear.add
+
+# %%
+# show: helpers.weights.lora:LoraLinear.change
+
+# %% [markdown]
+# **Exercise 03.1** (4 minutes) *Why it matters: gradients and the optimizer's states are kept for what is trained, and for nothing else.*
+#
+# How many numbers do adapters of rank `rank` have, beside linear layers of these shapes, each `(out, in)`?
+
+# %%
+from helpers.exercises import check, hint, solution
+
+
+def my_lora_parameters(shapes, rank):  # a list of pairs, a whole number
+    return None  # your code
+
+
+# hint("03.1")  # solution("03.1")
+lora_parameters = check("03.1", my_lora_parameters)
+
+
+def linear_shapes(model):
+    head = model.get_output_embeddings()
+    return [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+
+
+with torch.device("meta"):  # the shape alone, no memory
+    seven = models.shape_only("llama-7b", device="meta")
+for name, model in (("this model", base), ("llama-7b", seven)):
+    adapter, everything = lora_parameters(linear_shapes(model), RANK), sum(p.numel() for p in model.parameters())
+    print(
+        f"{name:11} {everything / 1e6:8.1f} million numbers, adapters of rank {RANK}: {adapter / everything:.2%} more"
+    )
+
+# %% [markdown]
+# The larger the matrices, the smaller the share: $r$ × (in + out) beside in × out.
+#
+# PEFT is the library for this. It must agree with ours: the same adapter gives the same outputs, and the same gradients.
+
+# %%
+import copy
+
+from peft import PeftModel
+
+from helpers.text_to_sql.dataset import load_split
+from helpers.text_to_sql.prompts import prompt_for
+from helpers.weights import lora
+
+test = load_split("test")
+ids = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False, return_tensors="pt").input_ids for e in test[:20]]
+ids = [tokens.to(lesson.device) for tokens in ids]
+
+
+def with_learned(model, seed):
+    """An adapter as if it had learned something: B is no longer zero."""
+    draw = torch.Generator().manual_seed(seed)
+    for _, layer in lora.layers(model):
+        for key in layer.b:
+            layer.b[key].data = (0.02 * torch.randn(layer.b[key].shape, generator=draw)).to(layer.b[key].device)
+    return model
+
+
+ours = with_learned(lora.install(copy.deepcopy(base), rank=RANK), SEED)
+folder = helpers.results.build_root() / "artifacts" / "example-adapter"
+lora.save_adapter(ours, folder)  # the files are PEFT's
+theirs = PeftModel.from_pretrained(copy.deepcopy(base), folder, is_trainable=True)
+
+# %%
+equal = 0
+for tokens in ids:
+    gradients, losses = [], []
+    for model, part in ((ours, ".a."), (theirs, "lora_A")):
+        model.zero_grad()
+        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for n, p in model.named_parameters() if part in n]))
+    close = (gradients[0] - gradients[1]).abs().max() <= 1e-3 * gradients[1].abs().max()
+    equal += bool(close) and abs(losses[0] - losses[1]) <= 1e-4 * losses[1]
+results.invariant("lora.equals_peft", equal == len(ids), equal, len(ids))
+print(f"the same loss and the same gradients on {equal} of {len(ids)} texts")
+
+# %% [markdown]
+# ## Merging
+#
+# An adapter costs time: two more products in each layer. After training it isn't needed as such.
+#
+# **Exercise 03.2** (3 minutes) *Why it matters: merged, a fine-tuned model is exactly as fast as its base.*
+#
+# $W x + s B A x = (W + s B A) x$. Return the merged matrix, in the dtype of `weight`. Add in float32, since the change is small.
+
+
+# %%
+def my_merged_weight(weight, a, b, scaling):  # (out, in), (rank, in), (out, rank), a number
+    return None  # your code
+
+
+# hint("03.2")  # solution("03.2")
+merged_weight = check("03.2", my_merged_weight)
+plain = lora.merge(copy.deepcopy(ours))
+print("layers that are still adapted:", len(list(lora.layers(plain))))
+with torch.no_grad():
+    worst = [(plain(tokens).logits - ours(tokens).logits).abs().max().item() for tokens in ids]
+    largest = max(ours(tokens).logits.abs().max().item() for tokens in ids)
+close = sum(w <= 1e-4 * largest for w in worst)
+results.invariant("lora.merged_equals_adapter", close == len(ids), close, len(ids))
+print(f"merged and unmerged logits differ by {max(worst):.1e} at most, of up to {largest:.1f}")
+
+# %% [markdown]
+# ## What is learned, and what is only read
+#
+# A training example is a prompt and a completion. The loss should count the **completion only**: the model has to answer questions, not to invent them.
+#
+# And it must learn to stop. The end-of-sequence token (EOS) is part of the completion. Many tokenizers have no padding token, people take EOS for it, and a collator that hides all padding from the loss hides the EOS too. The model then never stops.
+#
+# **Exercise 03.3** (4 minutes) *Why it matters: the two most common mistakes of fine-tuning are in this function.*
+#
+# Return the token ids of prompt, completion and `eos`, and their labels: the token itself where it is learned, -100 where it is not.
+
+
+# %%
+def my_with_labels(prompt, completion, eos):  # two lists of token ids, and a token id
+    return None  # your code: (ids, labels)
+
+
+# hint("03.3")  # solution("03.3")
+with_labels = check("03.3", my_with_labels)
+sample = with_labels(
+    tokenizer("How many?<|assistant|>").input_ids, tokenizer("SELECT 1").input_ids, tokenizer.eos_token_id
+)
+for token, label in zip(*sample):
+    print(f"{tokenizer.decode([token])!r:16} {'learned' if label != -100 else 'read'}")
+
+# %% [markdown]
+# Examples have all lengths. One in each row, padded to the longest, most of a batch would be padding. **Packing** puts several into one row. Each starts again at position 0, and transformers hides examples from each other where positions start again.
+
+# %%
+from collections.abc import Sequence  # what the function below needs
+
+from helpers.errors import CourseError
+from helpers.training.completions import Encoded, encode, pack
+
+# %%
+# show: helpers.training.completions:pack
+
+# %%
+encoded = [encode(e, tokenizer) for e in load_split("train")]
+tokens, learned = sum(len(e.ids) for e in encoded), sum(label != -100 for e in encoded for label in e.labels)
+longest, rows = max(len(e.ids) for e in encoded), pack(encoded, 512)
+print(f"{len(encoded)} examples, {tokens} tokens, of which {learned} are learned")
+print(
+    f"padded, one example a row: {tokens / (longest * len(encoded)):.0%} of a batch are tokens; packed: {tokens / (512 * len(rows)):.0%}"
+)
+
+# %% [markdown]
+# ## Train
+#
+# `helpers/training/fine_tune_llm.py` is a script like the published one: PEFT's adapters, Hugging Face's Trainer. It runs from here, from the shell, under `torchrun`, and as a SageMaker training job (notebook 12). It answers validation questions after each epoch, and runs their SQL.
+#
+# It is started as a process of its own, so that its memory is its own. What it made is kept: run this cell again, and it is there.
+
+# %%
+from helpers.training.launch import launch
+
+SCRIPT = "helpers.training.fine_tune_llm"
+ROWS, STEPS = 4, {"smoke": 3, "full": 100}.get(PROFILE, 50)
+COMMON = dict(seed=SEED, per_device_train_batch_size=ROWS, lora_r=RANK, lora_alpha=2.0 * RANK, warmup_steps=5)
+asked_while_training = {"smoke": 4, "full": 450}.get(PROFILE, 100)
+length = dict(max_steps=STEPS) if PROFILE == "smoke" else dict(epochs=1.0)
+made = {"lora": launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE, eval_samples=asked_while_training))}
+
+# %% [markdown]
+# ## QLoRA: the base in four bits
+#
+# While an adapter is trained, the base is only read. **QLoRA** (Dettmers et al. 2023) keeps it in **NF4**: each weight is one of 16 levels, times the largest weight of its block of 64. The levels are the quantiles of a normal distribution, since weights look like one.
+
+# %%
+import bitsandbytes.functional as bnb
+import matplotlib.pyplot as plt
+
+from helpers import plots
+
+levels = bnb.get_4bit_type("nf4", device="cpu").numpy()
+weight = base.get_submodule(next(n for n, m in base.named_modules() if isinstance(m, nn.Linear))).weight.detach()
+blocks = weight.float().cpu().reshape(-1, 64)
+scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
+fig, ax = plt.subplots(figsize=(8, 3))
+ax.hist(scaled.numpy(), bins=81, color=plots.COLORS[2], label="weights of one layer")
+ax.vlines(levels, 0, ax.get_ylim()[1] * 0.25, color=plots.COLORS[0], label="the 16 levels of NF4")
+ax.set(
+    title="NF4 has more levels where there are more weights",
+    xlabel="weight / largest of its block (ratio)",
+    ylabel="weights (count)",
+)
+ax.legend()
+
+from helpers.weights import qlora
+
+four_bits = qlora.nf4(MODEL_ID, device=lesson.device)
+ratio = qlora.linear_bytes(four_bits) / (2 * qlora.linear_numbers(base))
+results.metric("qlora.linear_weight_bytes_ratio", ratio, "ratio")
+print(f"linear layers: {qlora.linear_bytes(four_bits) / 1e6:.2f} MB in NF4, scales included: {ratio:.3f} of fp16's")
+
+# %% [markdown]
+# Gradients flow *through* the four-bit weights to the adapters, which are in float32. bitsandbytes does this on CPUs, too.
+
+# %%
+SHORT = COMMON | dict(max_steps=STEPS, eval_samples=0)
+made["qlora"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="qlora", lr=LEARNING_RATE))
+
+# %% [markdown]
+# Where does the adapter go after training? Into the **unquantized** base. The four-bit weights can't take it in: the change is smaller than the distance between two levels. And on a CPU there is a trap: after the first forward pass in eval mode bitsandbytes stores the weights in another order. What `dequantize_4bit` reads then is garbage, and nothing says so.
+
+# %%
+name, layer = next((n, m) for n, m in four_bits.named_modules() if type(m).__name__ == "Linear4bit")
+
+
+def error_of(layer):
+    read = bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    return ((read - base.get_submodule(name).weight).norm() / base.get_submodule(name).weight.norm()).item()
+
+
+before = error_of(layer)
+with torch.no_grad():
+    four_bits.eval()(ids[0])
+print(f"{name}: relative error of the weights as read {before:.1%}, and after one forward pass {error_of(layer):.1%}")
+del four_bits
+
+# %% [markdown]
+# ## LLaMA-Adapter
+#
+# Another way to train little: **LLaMA-Adapter** (Zhang et al. 2023). Each layer gets some learned prompts, vectors that it attends to beside its own text, behind a **gate** that starts at zero.
+
+# %%
+from helpers.weights import llama_adapter
+from helpers.weights.llama_adapter import PromptedAttention, rotated
+
+print(llama_adapter.__doc__.splitlines()[0])
+
+# %%
+# show: helpers.weights.llama_adapter:PromptedAttention
+
+# %% [markdown]
+# PEFT calls it *adaption prompt*. Same prompts in, same logits out:
+
+# %%
+from peft import AdaptionPromptConfig, get_peft_model
+
+if hasattr(base, "model") and base.config.model_type in ("llama", "mistral"):
+    mine = copy.deepcopy(base)
+    for layer in mine.model.layers:
+        layer.self_attn = PromptedAttention(layer.self_attn, count=8)
+    config = AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=8, adapter_layers=base.config.num_hidden_layers)
+    peft_s = get_peft_model(copy.deepcopy(base), config)
+    unchanged = torch.equal(mine(ids[0]).logits, base(ids[0]).logits)
+    adapted = [m for m in peft_s.modules() if hasattr(m, "adaption_prompt")]
+    for one, other in zip([m for m in mine.modules() if isinstance(m, PromptedAttention)], adapted, strict=True):
+        one.gate.data.fill_(0.5), other.adaption_gate.data.fill_(0.5)
+        other.adaption_prompt.data.copy_(one.prompts.data)
+    with torch.no_grad():
+        worst = [(mine(t).logits - peft_s(input_ids=t).logits).abs().max().item() for t in ids]
+    close = sum(w < 1e-3 for w in worst)
+    results.invariant("llama_adapter.equals_peft", close == len(ids), close, len(ids))
+    print(f"gates shut: the base's own logits, {unchanged}; open: PEFT's on {close} of {len(ids)} texts")
+    made["llama_adapter"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE))
+else:
+    print("LLaMA-Adapter is written for models built like Llama; it is left out for this one.")
+
+# %% [markdown]
+# It trains fewer numbers than LoRA, but it can't be merged: each step pays for it for ever. *Version 2* (Gao et al. 2023) also trains the norms and adds a bias and a scale to every linear layer, and puts image prompts in early layers and text prompts in late ones, so that one model follows instructions about pictures.
+#
+# And, for comparison, every weight:
+
+# %%
+made["full"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="full", lr=LEARNING_RATE / 3))
+
+# %% [markdown]
+# ## What each one costs
+#
+# *Memory* is what the process took beyond its libraries, at its peak. On a model this small it is mostly activations, which are the same for all. So the same again on random weights of a larger shape, a row of 256 tokens at a time:
+
+# %%
+import json
+
+import numpy as np
+
+shape = {"smoke": "llama-50m", "full": "llama-300m"}.get(PROFILE, "llama-150m") if SHAPE == "auto" else SHAPE
+place = helpers.results.build_root() / "artifacts" / f"random-{shape}"
+if not (place / "model.safetensors").exists():
+    models.shape_only(shape, "bfloat16", vocab_size=len(tokenizer)).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+LARGE = dict(
+    max_steps=3,
+    per_device_train_batch_size=1,
+    max_seq_length=320,
+    eval_samples=0,
+    merge_weights=False,
+    save_steps=1000,
+    lora_r=RANK,
+)
+large = {m: launch(SCRIPT, str(place), LARGE | dict(method=m)) for m in ("full", "lora", "qlora")}
+
+# %%
+reports = {method: json.loads((folder / "report.json").read_text()) for method, folder in made.items()}
+of_large = {method: json.loads((folder / "report.json").read_text()) for method, folder in large.items()}
+everything = sum(p.numel() for p in base.parameters())
+print(
+    f"{'':14} {'trained':>8} {'steps':>6} {'s/step':>7} {'loss at the end':>16} {'peak memory':>12} {'of ' + shape:>16}"
+)
+for method, r in reports.items():
+    memory = f"{of_large[method]['peak_memory_gib']:12.2f} GiB" if method in of_large else ""
+    trained, seconds = r["trainable"] / everything, r["seconds"] / r["steps"]
+    print(
+        f"{method:14} {trained:8.1%} {r['steps']:6} {seconds:7.2f} {np.mean(r['loss'][-5:]):16.3f} {r['peak_memory_gib']:8.2f} GiB {memory}"
+    )
+results.metric("lora.trainable_share", reports["lora"]["trainable"] / everything, "share")
+for method in ("lora", "qlora"):
+    ratio = reports[method]["peak_memory_gib"] / reports["full"]["peak_memory_gib"]
+    results.metric(f"{method}.peak_memory_ratio", ratio, "ratio")
+    ratio = of_large[method]["peak_memory_gib"] / of_large["full"]["peak_memory_gib"]
+    results.metric(f"{method}.peak_memory_ratio.large", ratio, "ratio")
+    results.metric(f"{method}.seconds_per_step", reports[method]["seconds"] / reports[method]["steps"], "s")
+
+# %% [markdown]
+# And a model of 7 billion? Here computed: weights, gradients and the optimizer's states, which all grow with the number of weights. Activations come on top.
+
+# %%
+from helpers.training.memory import training_bytes
+
+KINDS = ("weights", "gradients", "optimizer")
+linear = sum(out * into for out, into in linear_shapes(seven))
+other, adapter = sum(p.numel() for p in seven.parameters()) - linear, lora_parameters(linear_shapes(seven), RANK)
+needed = {m: training_bytes(m, linear, other, adapter if m != "full" else 0) for m in ("full", "lora", "qlora")}
+fig, ax = plt.subplots(figsize=(8, 2.6))
+for place_, (method, kinds) in enumerate(needed.items()):
+    left = 0
+    for kind, color, hatch in zip(KINDS, (plots.COLORS[0], plots.COLORS[2], "white"), ("", "//", "..")):
+        ax.barh(
+            place_,
+            kinds[kind] / 1e9,
+            left=left,
+            color=color,
+            hatch=hatch,
+            edgecolor=plots.COLORS[0],
+            label=kind if place_ == 0 else None,
+        )
+        left += kinds[kind] / 1e9
+    results.metric(f"{method}.training_gb.7b", left, "GB", kind="predicted")
+    print(f"llama-7b, {method:6} {left:6.1f} GB (computed)")
+ax.set(title="What fine-tuning a model of 7 billion keeps in memory (computed)", xlabel="memory (GB)", ylabel="method")
+ax.set_yticks(range(len(needed)), list(needed))
+ax.invert_yaxis()
+_ = ax.legend()
+
+# %% [markdown]
+# ## Several adapters on one base
+#
+# A second task: the SQL, *and* what it asks for as a comment. Its adapter is trained on the same base.
+
+# %%
+made["explained"] = launch(SCRIPT, MODEL_ID, SHORT | dict(answers="explained", lr=LEARNING_RATE, merge_weights=False))
+
+# %% [markdown]
+# Both on one base: each *row of a batch* may name its own adapter (Punica, Chen et al. 2023). The base's product is shared, the low-rank ones are each row's own.
+
+# %%
+# show: helpers.weights.lora:LoraLinear.forward
+
+# %%
+from helpers.text_to_sql.evaluate import answer_in_batches
+
+both = copy.deepcopy(base)
+for name_, folder_ in (("sql", made["lora"]), ("explained", made["explained"])):
+    lora.load_adapter(both, folder_ / "adapter", name_)
+prompts = [prompt_for(tokenizer, e) for e in test]
+wanted = ["sql", "explained", None]
+for who in wanted:  # one request after the other: the adapter is switched
+    print(f"--- {who or 'the base alone'}")
+    print(answer_in_batches(lora.use(both, who), tokenizer, prompts[:1])[0])
+count = {"smoke": 6}.get(PROFILE, 48)
+apart = {who: answer_in_batches(lora.use(both, who), tokenizer, prompts[:count]) for who in wanted}
+mix = [wanted[i % 3] for i in range(count)]
+together = answer_in_batches(lora.use(both, mix), tokenizer, prompts[:count], rows=count)
+same = sum(apart[who][i] == answer for i, (who, answer) in enumerate(zip(mix, together)))
+results.invariant("lora.two_adapters_in_one_batch", same == count, same, count)
+one_model, adapters = sum(p.nbytes for p in base.parameters()), sum(p.nbytes for p in both.parameters())
+results.metric("lora.two_adapters_memory_ratio", adapters / (2 * one_model), "ratio")
+print(
+    f"--- in one batch: {same} of {count} answers as by itself; {adapters / 1e6:.1f} MB, two merged models {2 * one_model / 1e6:.1f} MB"
+)
+
+# %% [markdown] tags=["library"]
+# ## The library that people use
+#
+# The training above is PEFT's and transformers' already. In the shell, the same runs are
+#
+#     python -m helpers.training.fine_tune_llm --method qlora --epochs 3
+#     torchrun --nproc-per-node 2 -m helpers.training.fine_tune_llm --epochs 3
+#
+# `tensorboard --logdir build` shows their curves. Loading what came out takes three lines with PEFT, and none of ours:
+
+# %%
+loaded = PeftModel.from_pretrained(copy.deepcopy(base), made["lora"] / "adapter").merge_and_unload().eval()
+reread, _ = models.load(made["lora"] / "merged", device=lesson.device)
+with torch.no_grad():
+    error = max((loaded(t).logits - reread(t).logits).abs().max().item() for t in ids)
+print(f"PEFT's merge and the merged model on disk: logits differ by {error:.1e} at most")
+
+# %% [markdown] tags=["measure"]
+# ## Fewer tokens, the same answers?
+#
+# The shipped fine-tuned model, `data/models/fine-tuned`, was made by the same script; its card says with what settings. (With another `MODEL_ID` it is your own, made above.)
+
+# %%
+from helpers.quality import paired, wilson
+from helpers.text_to_sql.evaluate import right_answers
+from helpers.text_to_sql.prompts import extract_sql
+
+tuned = {"own": loaded}
+if MODEL_ID == "base":
+    tuned = {"shipped": models.load("fine-tuned", device=lesson.device)[0], **tuned}
+asked = test[: sizes.answers]
+answers = {"base": answer_in_batches(base, tokenizer, prompts[: sizes.answers])}
+answers |= {who: answer_in_batches(model, tokenizer, prompts[: sizes.answers]) for who, model in tuned.items()}
+right = {who: right_answers(asked, said) for who, said in answers.items()}
+bare = {who: sum(bool(a) and extract_sql(a) == a.strip() for a in said) for who, said in answers.items()}
+first = next(iter(tuned))
+for who in answers:
+    low, high = wilson(sum(right[who]), len(asked))
+    print(
+        f"{who:8} right {sum(right[who])} of {len(asked)} ({low:.0%} to {high:.0%}), SQL alone {bare[who]} of {len(asked)}",
+        end="",
+    )
+    print("" if who == "base" else f"; {paired(right['base'], right[who])}")
+low, high = wilson(sum(right[first]), len(asked))
+results.metric("lora.execution_accuracy", sum(right[first]) / len(asked), "share", low=low, high=high, n=len(asked))
+results.metric("lora.execution_accuracy.own", sum(right["own"]) / len(asked), "share", n=len(asked))
+results.metric("lora.execution_accuracy.base", sum(right["base"]) / len(asked), "share", n=len(asked))
+results.metric("lora.bare_sql_rate.base", bare["base"] / len(asked), "share", n=len(asked))
+results.metric("lora.bare_sql_rate.fine_tuned", bare[first] / len(asked), "share", n=len(asked))
+
+# %% [markdown]
+# Now the time of whole requests, prompt and all, base and fine-tuned in turns. Same weights, same kernels, same step: what is saved is tokens.
+
+# %%
+from helpers import measure
+from helpers.decoding.generate import generate
+
+fast = {who: few_rows.install(copy.deepcopy(model)) for who, model in (("base", base), ("fine-tuned", tuned[first]))}
+arms = {who: (lambda prompt, m=model: generate(m, tokenizer, prompt)) for who, model in fast.items()}
+timed = measure.interleave(arms, prompts[: sizes.timed])
+gain = measure.speedup(timed["base"].seconds, timed["fine-tuned"].seconds)
+results.metric("lora.latency_speedup", gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+tokens = {who: sum(len(c.token_ids) for c in arm.results) for who, arm in timed.items()}
+ratio = tokens["fine-tuned"] / tokens["base"]
+results.metric("lora.tokens_per_answer_ratio", ratio, "ratio", n=sizes.timed)
+for who, arm in timed.items():
+    for example, seconds, c in zip(test, arm.seconds, arm.results):
+        ok = right_answers([example], [c.text])[0]
+        results.prompt(example.id, who, "float32", seconds, len(c.token_ids), c.text, ok)
+    step = np.median([s.seconds for c in arm.results for s in c.steps[1:]])
+    print(
+        f"{who:10} {tokens[who] / sizes.timed:5.1f} tokens an answer, {np.mean(arm.seconds) * 1e3:6.0f} ms a request, {step * 1e3:.1f} ms a step"
+    )
+print("a request, fine-tuned against base:", gain)
+print(
+    f"you guessed {GUESS_LATENCY_SPEEDUP}; by the tokens alone it would be {1 / ratio:.2f}: the prompt has to be read in both"
+)
+
+# %%
+example_ask = make_ask(fast["fine-tuned"], tokenizer)
+short = example_ask(SCHEMA, QUESTION)
+print(f"\n{len(short.token_ids)} tokens instead of {len(chatty.token_ids)}")
+ax = plots.timeline_of_steps(
+    {who: [(1e3 * sum(s.seconds for s in c.steps[:i]), 1e3 * s.seconds, len(s.emitted)) for i, s in enumerate(c.steps)]
+     for who, c in (("base", generate(fast["base"], tokenizer, prompts[0])), ("fine-tuned", generate(fast["fine-tuned"], tokenizer, prompts[0])))},
+    title="The same question, before and after: a block is a run of the model")  # fmt: skip
+_ = ax.figure.set_size_inches(9, 2.2)
+
+# %% [markdown]
+# Ask it something yourself:
+
+# %%
+mine_asked = example_ask(
+    "CREATE TABLE ship (name TEXT, age INTEGER, harbour TEXT)", "What is the name of the oldest ship?"
+)
+
+# %%
+results.assert_invariants()
+path = results.write()
+print("written:", path.relative_to(path.parents[3]))
+
+# %% [markdown] tags=["limits"]
+# ## When it loses
+#
+# * **The base can't do it.** A small change teaches a form, a tone, a task that the base nearly knows. What it doesn't know at all needs more than a few thousand examples.
+# * **Too long, too fast.** Trained for more epochs or at a higher rate, a small model gets worse on questions that it has not seen: watch the validation answers, not the loss.
+# * **An unmerged adapter is slower** than the base, in every step. Merge, unless many adapters share a base.
+# * **QLoRA saves memory, not time.** Each product first has to bring the weights back from four bits.
+#
+# | error | remedy |
+# |---|---|
+# | answers never stop | the EOS was hidden from the loss, or is missing: look at the labels |
+# | the merged model talks nonsense | it was merged into quantized weights: merge into the unquantized base |
+# | "The adapter in ... is for another model" | load the base that its card names |
+# | out of memory | `--gradient_checkpointing True`, fewer rows with more `--gradient_accumulation_steps`, `--method qlora` |
+
+# %%
+slower = (
+    reports["qlora"]["seconds"] / reports["qlora"]["steps"] / (reports["lora"]["seconds"] / reports["lora"]["steps"])
+)
+print(f"on this machine a step of QLoRA took {slower:.2f} times as long as one of LoRA")
+
+# %% [markdown] tags=["decide"]
+# ## Decide
+#
+# **1.** Your fine-tuned model answers well, and then goes on and on. What happened? (a) the rank is too low (b) the EOS token was never learned (c) it was merged wrongly
+#
+# <details><summary>Answer</summary>
+#
+# (b): the loss never saw an end, because EOS served as padding, or was not in the examples. (a) a low rank makes worse answers, not endless ones. (c) a wrong merge spoils the answers from the first token on.
+# </details>
+#
+# **2.** Twenty customers, each with an adapter, few requests each. (a) twenty merged models (b) one base, an adapter for each row (c) one model trained on everything
+#
+# <details><summary>Answer</summary>
+#
+# (b): the base is held once, an adapter is a few percent of it, and requests of different customers share a batch. (a) holds twenty times the weights. (c) mixes what the customers want to keep apart.
+# </details>
+#
+# **3.** A 7B model has to be fine-tuned on a GPU of 24 GB. (a) all weights, in float32 (b) LoRA with the base in 16 or 4 bits (c) it can't be
+#
+# <details><summary>Answer</summary>
+#
+# (b): look at the computed figure above, and leave room for activations. (a) needs several times as much for the optimizer alone. (c) it is what QLoRA was made for.
+# </details>
+#
+# **The rule:** before you make a step faster, leave steps out: fine-tune for the answer that you need, and merge.
+#
+# **What limits it now:** each token that is left still takes a run of the whole model. Pruning (04) makes the run smaller, speculation (07, 08) gets several tokens out of one.
+#
+# References: Hu et al., *LoRA* (2021); Dettmers et al., *QLoRA* (2023); Zhang et al., *LLaMA-Adapter* (2023); Gao et al., *LLaMA-Adapter V2* (2023); Chen et al., *Punica: Multi-Tenant LoRA Serving* (2023); Krell et al., *Efficient Sequence Packing* (2021).

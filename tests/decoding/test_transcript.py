@@ -1,0 +1,24 @@
+"""A transcript names every guesser, and strikes out what was wrong."""
+
+from helpers.decoding.generate import Completion, Step
+from helpers.decoding.proposals import NOTHING, chain
+from helpers.decoding.transcript import struck, transcript
+
+
+class Letters:
+    def decode(self, tokens):
+        return "".join(chr(96 + t) for t in tokens)
+
+
+def test_who_guessed_what_and_what_was_wrong():
+    done = Completion(3, steps=[
+        Step("prefill", 0.1, 3, 0, NOTHING, (), (1,), (0.0,)),
+        Step("decode", 0.1, 4, 3, chain([2, 3, 4], "lookup"), (0, 1), (2, 3, 5), (0.0,) * 3),
+        Step("decode", 0.1, 2, 6, chain([6], "draft"), (), (7,), (0.0,)),
+    ])  # fmt: skip
+    assert transcript(done, Letters()) == [
+        "step  0: 'a'·",
+        f"step  1: 'b'[lookup] 'c'[lookup] 'e'·  {struck('d')}",
+        f"step  2: 'g'·  {struck('f')}",
+    ]
+    assert struck("ab") == "a\u0336b\u0336"

@@ -1,0 +1,185 @@
+"""The fine-tuning script: what it learns, leaves behind, resumes; from the shell, torchrun, and as SageMaker runs it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers import models
+from helpers.errors import CourseError
+from helpers.hashes import ROOT
+from helpers.text_to_sql.dataset import load_split
+from helpers.training import fine_tune_llm
+from helpers.training.fine_tune_llm import Arguments, parse, train
+from helpers.training.launch import artifact, launch
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny random model with the course's tokenizer, and a training file of some examples."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = models.tokenizer_of("base")
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id,
+                         pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True)  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    lines = [{"context": e.context, "question": e.question, "answer": e.answer} for e in load_split("train", limit=40)]
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def arguments(base, out, **more):
+    given = dict(
+        model_id=str(base),
+        train_dataset_path=str(base),
+        validation_dataset_path=str(base),
+        output_dir=str(out),
+        per_device_train_batch_size=2,
+        lora_r=4,
+        eval_samples=0,
+        max_steps=3,
+        lr=0.01,
+        bf16="False",
+    )
+    return Arguments(**given | more)
+
+
+@pytest.mark.parametrize("method", ["lora", "llama_adapter", "full"])
+def test_the_loss_falls_and_a_model_is_left(base, tmp_path, method):
+    report = train(arguments(base, tmp_path, method=method, max_steps=12, warmup_steps=1))
+    assert report["loss"][-1] < report["loss"][0] and report["steps"] == 12
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    if method != "llama_adapter":
+        model, _ = models.load(tmp_path / "merged")
+        assert model.config.num_hidden_layers == 2
+    if method == "lora":
+        adapted, _ = models.load(tmp_path / "adapter")
+        for a, b in zip(adapted.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(a, b)
+        assert list((tmp_path / "tensorboard").rglob("events*"))
+
+
+def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(base, tmp_path):
+    whole = train(arguments(base, tmp_path / "whole", max_steps=6, save_steps=3))
+    train(arguments(base, tmp_path / "cut", max_steps=6, save_steps=3))
+    folder = tmp_path / "cut" / "checkpoints"
+    assert [p.name for p in folder.glob("checkpoint-*")] == ["checkpoint-6"]
+    # The state after three steps, as a kill in the middle leaves it:
+    shutil.rmtree(tmp_path / "cut")
+    stopper = _StopAfter(3)
+    with pytest.raises(KeyboardInterrupt), stopper:
+        train(arguments(base, tmp_path / "cut", max_steps=6, save_steps=3))
+    assert [p.name for p in folder.glob("checkpoint-*")] == ["checkpoint-3"]
+    again = train(arguments(base, tmp_path / "cut", max_steps=6, save_steps=3))
+    assert again["steps"] == 6
+    one, other = (models.load(tmp_path / name / "merged")[0] for name in ("whole", "cut"))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert again["loss"] == pytest.approx(whole["loss"])
+
+
+class _StopAfter:
+    """Interrupts a training after so many steps, once the checkpoint is written."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __enter__(self):
+        from transformers import Trainer
+
+        self.save, steps = Trainer._save_checkpoint, self.steps
+
+        def save_and_stop(trainer, *given, **more):
+            self.save(trainer, *given, **more)
+            if trainer.state.global_step == steps:
+                raise KeyboardInterrupt
+
+        Trainer._save_checkpoint = save_and_stop
+
+    def __exit__(self, *_):
+        from transformers import Trainer
+
+        Trainer._save_checkpoint = self.save
+
+
+def test_validation_answers_are_judged_by_running_them(base, tmp_path, monkeypatch, capsys):
+    right = [e.answer for e in load_split("train", limit=4)]
+    monkeypatch.setattr(
+        fine_tune_llm, "answer_in_batches", lambda model, tokenizer, prompts: [right[0], "", *right[2:4]]
+    )
+    report = train(arguments(base, tmp_path, epochs=1.0, max_steps=-1, eval_samples=4))
+    assert report["accuracy"] == [0.75] and "75.0% of 4 validation answers right" in capsys.readouterr().out
+
+
+def test_accumulating_gradients_is_a_larger_batch_and_checkpointing_changes_nothing(base, tmp_path):
+    large = train(arguments(base, tmp_path / "a", per_device_train_batch_size=2, max_steps=2))
+    small = train(arguments(base, tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=2,
+                            gradient_checkpointing=True, max_steps=2))  # fmt: skip
+    assert small["loss"] == pytest.approx(large["loss"], rel=1e-3)
+
+
+def test_the_shipped_adapter_has_a_card_without_paths_of_this_machine(base, tmp_path):
+    train(arguments(base, tmp_path / "run", export=str(tmp_path / "shipped")))
+    card = (tmp_path / "shipped" / "card.json").read_text()
+    assert str(tmp_path / "run") not in card and json.loads(card)["steps"] == 3
+    model, _ = models.load(tmp_path / "shipped", "bfloat16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert models.parts_of(tmp_path / "shipped") == [str(tmp_path / "shipped"), str(base)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(dict(method="prefix"), "--method prefix is unknown; there are lora, qlora, llama_adapter, full"),
+     (dict(answers="prose"), "--answers prose is unknown; there are sql, explained"),
+     (dict(bf16="yes"), "--bf16 is auto, True or False"), (dict(more_examples=5), "leave --train_dataset_path out"),
+     (dict(max_seq_length=20), "give a larger --max_seq_length")],
+)  # fmt: skip
+def test_bad_arguments_get_one_sentence(base, tmp_path, options, says):
+    with pytest.raises(CourseError, match=says.replace("-", r"\-")):
+        train(arguments(base, tmp_path, **options))
+
+
+def test_arguments_as_sagemaker_passes_them():
+    a = parse(["--gradient_checkpointing", "True", "--epochs", "2", "--lora_r", "8", "--merge_weights", "False"])
+    assert (a.gradient_checkpointing, a.epochs, a.lora_r, a.merge_weights) == (True, 2.0, 8, False)
+    with pytest.raises(SystemExit):
+        parse(["--merge_weights", "maybe"])
+
+
+def test_two_processes_under_torchrun_with_sagemaker_s_folders(base, tmp_path):
+    """Data, model and checkpoints where a training job has them; both processes train one adapter."""
+    environment = os.environ | {
+        "SM_CHANNEL_TRAIN": str(base),
+        "SM_CHANNEL_VALIDATION": str(base),
+        "SM_MODEL_DIR": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    given = dict(model_id=base, max_steps=2, eval_samples=0, per_device_train_batch_size=1, bf16="False",
+                 checkpoint_dir=tmp_path / "checkpoints")  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "helpers.training.fine_tune_llm", *(f"--{name}={value}" for name, value in given.items())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 2 and (tmp_path / "merged" / "model.safetensors").exists()
+
+
+def test_a_launched_script_is_run_once_and_its_failure_is_told(base, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    given = dict(max_steps=1, eval_samples=0, train_dataset_path=str(base), per_device_train_batch_size=1, bf16="False")
+    folder = launch("helpers.training.fine_tune_llm", str(base), given)
+    assert folder == artifact("helpers.training.fine_tune_llm", str(base), given)
+    assert "step 1/1" in capfd.readouterr().out
+    assert launch("helpers.training.fine_tune_llm", str(base), given) == folder
+    assert "made before" in capfd.readouterr().out
+    with pytest.raises(CourseError, match=r"stopped with code 1: --method nothing is unknown"):
+        launch("helpers.training.fine_tune_llm", str(base), dict(method="nothing"))
