@@ -112,3 +112,51 @@ def test_no_tensor_of_a_shape_is_ever_wider_than_asked(monkeypatch):
 def test_a_device_that_is_none_leaves_the_model_out_of_it(folder):
     with pytest.raises(CourseError, match="There is no device 'cuda:99'"):
         load("base", device="cuda:99")
+
+
+@pytest.fixture
+def adapter(folder):
+    """An adapter on the base, as PEFT writes it, that has learned something."""
+    from helpers.weights import lora
+
+    torch.manual_seed(0)
+    model = lora.install(load("base")[0], rank=2)
+    for _, layer in lora.layers(model):
+        layer.b["default"].data.normal_(std=0.1)
+    lora.save_adapter(model, folder / "tuned", base="base")
+    return model
+
+
+def test_an_adapter_is_merged_into_its_base(folder, adapter):
+    ids = torch.tensor([[5, 6, 7]])
+    for name in ("tuned", folder / "tuned"):
+        model, tokenizer = load(name)
+        torch.testing.assert_close(model(ids).logits, adapter(ids).logits, atol=1e-4, rtol=1e-4)
+        assert not model.training and len(tokenizer) > 100
+    half, _ = load("tuned", "bfloat16")
+    assert half.dtype == torch.bfloat16 and half.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert models.parts_of("tuned") == [str(folder / "tuned"), str(folder / "base")]
+    assert set(models.shipped()) == {"base", "tuned"}
+
+
+def test_a_hash_changes_with_the_adapter_and_with_its_base(folder, adapter):
+    before = models.hash_of("tuned")
+    file = folder / "base" / "config.json"
+    file.write_text(file.read_text() + " ")
+    assert models.hash_of("tuned") != before
+
+
+def test_a_damaged_adapter_says_so(folder, adapter):
+    (folder / "tuned" / "adapter_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CourseError, match="tuned is damaged"):
+        load("tuned")
+    (folder / "tuned" / "adapter_config.json").unlink()
+    with pytest.raises(CourseError, match="tuned is damaged"):
+        load("tuned")
+
+
+def test_a_helper_of_another_model_is_refused(folder, adapter):
+    (folder / "tuned" / "card.json").write_text('{"target_hash": "of another"}')
+    with pytest.raises(CourseError, match="tuned was made for another model than base"):
+        models.check_made_for("tuned", "base")
+    models.check_made_for("base", "tuned")  # it doesn't say whom it was made for

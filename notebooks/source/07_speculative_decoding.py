@@ -342,23 +342,30 @@ def foretold(plain, recorded, dtype, guess_seconds):
 
 
 # %% [markdown]
-# How many tokens should lookup guess, and the table?
+# How long should the guesses be? A draft may also stop early, once it gives its own guess too little probability. The validation answers decide, for each dtype:
 
 # %%
 plain_validation = record(None)
-choices = {f"lookup of {n}": PromptLookup(count=n) for n in (3, 5, 8)}
-choices |= {f"bigram, {n}": BigramTable(training, count=n) for n in (1, 2, 3)}
+choices = {("lookup", n): PromptLookup(count=n) for n in (3, 4, 5, 8)}
+choices |= {("bigram", n): BigramTable(training, count=n) for n in (1, 2)}
+choices |= {("draft", (k, sure)): DraftModel(draft, model, count=k, least=sure)
+            for k, sure in ((2, 0.0), (3, 0.0), (4, 0.0), (5, 0.5), (8, 0.7))}  # fmt: skip
 value = {}
-for name, proposer in choices.items():
+for (who, how), proposer in choices.items():
     found = record(proposer)
-    cost = lookup_seconds if "lookup" in name else 0.0
-    value[name] = {d: foretold(plain_validation, found, d, lambda proposal, cost=cost: cost) for d in DTYPES}
-    print(
-        f"{name:12} {accepted_per_step(found):.2f} tokens a step;",
-        ", ".join(f"{d} {v:.2f}x" for d, v in value[name].items()),
-    )
-LOOKUP = {d: max((3, 5, 8), key=lambda n: value[f"lookup of {n}"][d]) for d in DTYPES}
-TABLE = {d: max((1, 2, 3), key=lambda n: value[f"bigram, {n}"][d]) for d in DTYPES}
+    for dtype in DTYPES:
+
+        def cost(proposal, asking=lookup_seconds * (who == "lookup"), guessing=draft_step[dtype] * (who == "draft")):
+            return asking + guessing * len(proposal.tokens)
+
+        value[who, dtype, how] = foretold(plain_validation, found, dtype, cost)
+    told = ", ".join(f"{d} {value[who, d, how]:.2f}x" for d in DTYPES)
+    print(f"{who:7} {how!s:9} {accepted_per_step(found):.2f} tokens a step; {told} (predicted)")
+
+
+def best_how(who, dtype):
+    """The length that the cost model finds best here."""
+    return max((how for w, d, how in value if (w, d) == (who, dtype)), key=lambda how: value[who, dtype, how])
 
 
 # %%
@@ -366,13 +373,14 @@ def arms_of(dtype):
     """All guessers, with the lengths that the cost model chose for this dtype."""
 
     def copies():
-        return PromptLookup(count=LOOKUP[dtype])
+        return PromptLookup(count=best_how("lookup", dtype))
 
     def phrases():
-        return BigramTable(training, count=TABLE[dtype])
+        return BigramTable(training, count=best_how("bigram", dtype))
 
     def small():
-        return DraftModel(drafts[dtype], fast[dtype], count=best[dtype])
+        k, sure = best_how("draft", dtype)
+        return DraftModel(drafts[dtype], fast[dtype], count=k, least=sure)
 
     return {
         "draft_model": small(), "prompt_lookup": copies(), "bigram": phrases(),
@@ -388,8 +396,11 @@ for dtype in DTYPES:
         found = record(proposer)  # the tokens are those of float32, whichever dtype the steps are priced in
         asking, guessing = lookup_seconds * ("lookup" in name), draft_step[dtype] * ("draft" in name)
 
-        def cost(proposal, asking=asking, guessing=guessing, k=best[dtype], tree="tree" in name):
-            return asking + guessing * (k if tree else proposal.proposers.count("draft"))
+        most = best_how("draft", dtype)[0]
+
+        def cost(proposal, asking=asking, guessing=guessing, k=most, tree="tree" in name):
+            drafted_here = min(k, len(proposal.tokens)) if tree else proposal.proposers.count("draft")
+            return asking + guessing * drafted_here
 
         said[dtype][name] = foretold(plain_validation, found, dtype, cost)
         print(f"{dtype:9} {name:28} {accepted_per_step(found):.2f} tokens a step; {said[dtype][name]:.2f}x (predicted)")
@@ -544,7 +555,7 @@ some = asked[: sizes.timed]
 duel = interleave(
     {
         "assisted": hugging_face("float32", **HF[best_hf["assisted"]]), "draft_model": asks(model, arms_of("float32")["draft_model"]),
-        "prompt lookup": hugging_face("float32", **HF[best_hf["prompt lookup"]]), "prompt_lookup": asks(model, PromptLookup(count=LOOKUP["float32"])),
+        "prompt lookup": hugging_face("float32", **HF[best_hf["prompt lookup"]]), "prompt_lookup": asks(model, PromptLookup(count=best_how("lookup", "float32"))),
     }, some)  # fmt: skip
 for theirs, ours, key in (("assisted", "draft_model", "assisted"), ("prompt lookup", "prompt_lookup", "prompt_lookup")):
     tokens = [sum(map(len, duel[theirs].results)), sum(len(c.token_ids) for c in duel[ours].results)]
@@ -576,8 +587,8 @@ if MODEL_ID == "fine-tuned":
     ]
     for name, proposer in (
         ("draft_model", DraftModel(draft, prose, count=best["float32"])),
-        ("prompt_lookup", PromptLookup(count=LOOKUP["float32"])),
-        ("bigram", BigramTable(spoken, count=TABLE["float32"])),
+        ("prompt_lookup", PromptLookup(count=best_how("lookup", "float32"))),
+        ("bigram", BigramTable(spoken, count=best_how("bigram", "float32"))),
     ):
         found = [generate(prose, tokenizer, prompt, proposer=proposer) for prompt in prompts[: min(100, sizes.answers)]]
         results.metric(f"speculative.accepted_per_step.{name}.chatty", accepted_per_step(found), "tokens", n=len(found))

@@ -6,9 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers.decoding.generate import Completion, steps
+from helpers.decoding.generate import Completion, Step, generate, steps
+from helpers.decoding.proposals import NOTHING, chain
 from helpers.decoding.sampling import Sampling
-from helpers.decoding.speculation_cost import best_k, break_even_acceptance, expected_tokens, predicted_speedup
+from helpers.decoding.speculation_cost import (
+    acceptance_of,
+    accepted_per_step,
+    best_k,
+    break_even_acceptance,
+    expected_tokens,
+    interpolated,
+    predicted_speedup,
+    replayed_seconds,
+)
 from helpers.decoding.speculative import DraftModel
 from helpers.errors import CourseError
 from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
@@ -114,3 +124,55 @@ def test_the_cost_model_knows_when_speculation_loses():
     assert break_even_acceptance(4, linear, 0.5) == float("inf")
     with pytest.raises(CourseError, match="between 0 and 1"):
         expected_tokens(1.5, 3)
+
+
+def recorded(rows, accepted, guesses):
+    """An answer whose decode steps read `rows` tokens; the prefill's own proposal is the first step's."""
+    prefill = Step("prefill", 0.0, 50, 0, NOTHING, (), (1,), (0.0,))
+    decode = [
+        Step("decode", 0.0, r, 50, chain([7] * g, "draft"), tuple(range(a)), (1,) * (a + 1), (0.0,) * (a + 1))
+        for r, a, g in zip(rows, accepted, guesses)
+    ]
+    return Completion(50, steps=[prefill, *decode])
+
+
+def test_acceptance_counts_the_guesses_that_were_tried():
+    done = [recorded([4, 4, 1], [3, 1, 0], [3, 3, 0])]  # all of three; one, then a wrong one; nothing to try
+    assert acceptance_of(done) == pytest.approx(4 / 5)
+    assert accepted_per_step(done) == pytest.approx((4 + 2 + 1) / 3)
+    assert acceptance_of([recorded([1], [0], [0])]) == 0.0
+
+
+def test_a_replay_adds_up_rows_and_guesses():
+    done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0])]
+    found = replayed_seconds(done, lambda rows: float(rows), lambda proposal: 100.0 * len(proposal.tokens))
+    assert found == 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)  # the prefill, the steps, and who guessed for each
+
+
+def test_between_measured_rows_the_cost_is_a_straight_line():
+    cost = interpolated({1: 1.0, 4: 2.5, 8: 3.0})
+    assert [cost(n) for n in (1, 2, 4, 6, 8, 20)] == pytest.approx([1, 1.5, 2.5, 2.75, 3, 3])
+
+
+@pytest.mark.parametrize("stop_at", [3, 6, 11])
+def test_a_stop_string_across_a_step_ends_the_answer_where_plain_decoding_ends_it(model, stop_at):
+    class Letters:
+        def decode(self, tokens, skip_special_tokens=False):
+            return "".join(chr(0x100 + t) for t in tokens)
+
+    truth = generate(model, Letters(), PROMPT, max_new_tokens=24)
+    stop = [truth.text[stop_at : stop_at + 3]]  # begins in one step and ends in another
+    plain = generate(model, Letters(), PROMPT, max_new_tokens=24, stop=stop)
+    fast = generate(model, Letters(), PROMPT, max_new_tokens=24, stop=stop, proposer=DraftModel(model, count=4))
+    assert plain.finish_reason == fast.finish_reason == "stop"
+    assert (plain.text, plain.token_ids) == (fast.text, fast.token_ids)
+
+
+def test_one_token_and_as_many_as_the_model_was_made_for():
+    target = tiny()
+    longest = [(7 * i) % VOCABULARY for i in range(target.config.max_position_embeddings - 20)]
+    for prompt in ([5], longest):
+        fast = emitted(steps(target, prompt, max_new_tokens=12, proposer=DraftModel(tiny(seed=1), target, count=3)))
+        assert fast == greedy(target, prompt, 12)
+    with pytest.raises(CourseError, match="prompt is empty"):
+        next(steps(target, [], proposer=DraftModel(target)))

@@ -1,4 +1,4 @@
-"""The fine-tuning script: what it learns, leaves behind, resumes; from the shell, torchrun, and as SageMaker runs it."""
+"""The fine-tuning script: what it learns, leaves and resumes; from the shell, torchrun, and as SageMaker runs it."""
 
 import json
 import os
