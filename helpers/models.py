@@ -19,7 +19,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "data" / "models"
 MADE_BY = {
     "base": "python -m helpers.training.pretrain --model base",
     "fine-tuned": "python -m helpers.training.fine_tune_llm --export data/models/fine-tuned",
-    "draft": "python -m helpers.training.distil_draft --export data/models/draft",
+    "draft": "python -m helpers.training.pretrain --model draft --export build/draft && "
+    "python -m helpers.training.distil_draft --start_from build/draft --export data/models/draft",
 }
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,13 +70,7 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     except Exception as error:
         raise CourseError(_trouble(name, place, error)) from error
-    try:
-        model = model.to(device).eval()
-    except torch.OutOfMemoryError:
-        raise CourseError(f"{device} has no room for {name}: take a smaller model, or free its memory.") from None
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:120]
-        raise CourseError(f'There is no device {device!r} for torch here ({reason}): take device="cpu".') from None
+    model = _moved(model, name, device)
     # Plain greedy on both sides of a comparison: a model's own repetition penalty would change `generate` alone.
     model.generation_config = GenerationConfig(
         eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -96,15 +91,31 @@ def _with_adapter(name: str | Path, place: str, dtype: torch.dtype, device: str)
     for p in model.parameters():  # not the buffers: RoPE's frequencies must not be rounded
         p.data = p.data.to(dtype)
     model.config.dtype, model.generation_config = dtype, settings
-    return model.to(device).eval(), tokenizer
+    return _moved(model, name, device), tokenizer
+
+
+def _moved(model, name: str | Path, device: str):
+    """The model on its device, in eval mode."""
+    try:
+        return model.to(device).eval()
+    except torch.OutOfMemoryError:
+        raise CourseError(f"{device} has no room for {name}: take a smaller model, or free its memory.") from None
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise CourseError(f'There is no device {device!r} for torch here ({reason}): take device="cpu".') from None
 
 
 def _base_of(name: str | Path, place: str) -> str:
     """The model that an adapter was made for, as the adapter's own configuration names it."""
     try:
-        return json.loads((Path(place) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads((Path(place) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as error:
         raise CourseError(_trouble(name, place, error)) from None
+    if not base:
+        raise CourseError(
+            f"The adapter in {place} does not say for which model it is: fill in its adapter_config.json."
+        )
+    return base
 
 
 def tokenizer_of(name: str | Path):
@@ -118,6 +129,17 @@ def tokenizer_of(name: str | Path):
         raise CourseError(_trouble(name, place, error)) from error
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
+
+
+def config_at(name: str | Path):
+    """The transformers configuration of a model by its name, a folder or a Hub id, without its weights."""
+    from transformers import AutoConfig
+
+    place = parts_of(name)[-1]
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:
+        raise CourseError(_trouble(name, place, error)) from error
 
 
 def parts_of(name: str | Path) -> list[str]:

@@ -32,7 +32,7 @@ def test_a_model_comes_by_name_and_by_folder_in_the_dtype_asked_for(folder):
 
 
 def test_a_missing_model_says_how_to_make_it(folder):
-    with pytest.raises(CourseError, match=r"helpers\.training\.distil_draft --export"):
+    with pytest.raises(CourseError, match=r"helpers\.training\.distil_draft --start_from build/draft"):
         load("draft")
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from helpers.decoding.proposals import Proposal
 from helpers.errors import CourseError
 
 
@@ -50,7 +49,7 @@ def acceptance_of(completions: Iterable) -> float:
     accepted = tried = 0
     for step in (step for c in completions for step in c.steps if step.proposal.tokens):
         accepted += len(step.accepted)
-        tried += min(len(step.accepted) + 1, len(step.proposal.tokens))
+        tried += min(len(step.emitted), len(step.proposal.tokens))  # past the answer's end nothing was tried
     return accepted / tried if tried else 0.0
 
 
@@ -67,14 +66,18 @@ def interpolated(times: Mapping[int, float]) -> Callable[[int], float]:
 
 
 def replayed_seconds(completions: Iterable, step_seconds: Callable[[int], float],
-                     guess_seconds: Callable[[Proposal], float]) -> float:  # fmt: skip
-    """What recorded answers take by the cost model: each step by its rows, each proposal by what guessing it took.
+                     guess_seconds: Mapping[str, float] | None = None, first_seconds: Mapping[str, float] | None = None,
+                     ask_seconds: float = 0.0) -> float:  # fmt: skip
+    """What recorded answers take by the cost model: each step by its rows, each guess by who made it.
 
-    The prefill is a step of as many rows as the prompt has tokens; asking in vain is a proposal without guesses.
+    The prefill is a step of as many rows as the prompt has tokens. `guess_seconds` has the seconds of a guess by its
+    proposer's name ("draft": a step of the draft), `first_seconds` what comes once for an answer (a draft reads the
+    prompt, too); `ask_seconds` is added for each time that somebody was asked.
     """
     total = 0.0
     for c in completions:
-        for now, after in zip(c.steps, [*c.steps[1:], None]):
-            total += step_seconds(now.rows)
-            total += guess_seconds(after.proposal) if after else 0.0
+        total += sum(step_seconds(step.rows) for step in c.steps) + ask_seconds * (len(c.steps) - 1)
+        guessers = [who for step in c.steps for who in step.proposal.proposers]
+        total += sum((guess_seconds or {}).get(who, 0.0) for who in guessers)
+        total += sum((first_seconds or {}).get(who, 0.0) for who in set(guessers))
     return total

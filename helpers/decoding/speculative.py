@@ -8,15 +8,40 @@ every token has the target's own distribution p, however bad the draft's q.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from helpers.decoding.generate import Decoder
+from helpers.decoding.generate import Decoder, eos_tokens
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.proposals import Proposal, chain
 from helpers.decoding.sampling import GREEDY, Sampling, draw, probabilities
 from helpers.errors import CourseError
+
+
+def agreed(guesses: Sequence[int], own: Sequence[int]) -> int:
+    """How many guesses stand before the first that is not the model's own choice."""
+    return next((n for n, guess in enumerate(guesses) if guess != own[n]), len(guesses))
+
+
+@torch.inference_mode()
+def plain_speculative(
+    model, tokens: Sequence[int], guess: Callable[[list[int]], list[int]], most: int = 256
+) -> list[int]:
+    """All there is to greedy speculative decoding, with nothing clever: `guess(known)` says what may come next."""
+    cache, known, guesses = KVCache.for_model(model, 2 * (len(tokens) + most)), list(tokens), []
+    while len(known) < len(tokens) + most:
+        feed = [*known[cache.length :], *guesses]  # what is certain and not read yet, and the guesses
+        logits = model(input_ids=torch.tensor([feed], device=model.device), past_key_values=cache).logits[0]
+        own = logits[-len(guesses) - 1 :].argmax(-1).tolist()  # the model's choice before and after each guess
+        kept = agreed(guesses, own)
+        cache.cut(len(known) + kept)  # wrong guesses are forgotten
+        for token in own[: kept + 1]:  # the guesses that were right, and one of the model's own
+            known.append(token)
+            if token in eos_tokens(model) or len(known) == len(tokens) + most:
+                return known[len(tokens) :]
+        guesses = guess(known)
+    return known[len(tokens) :]
 
 
 class DraftModel:

@@ -14,7 +14,8 @@ def transcript(completion: Completion, tokenizer) -> list[str]:
     for number, step in enumerate(completion.steps):
         names = [f"[{step.proposal.proposers[i]}]" for i in step.accepted] + [OWN]
         kept = " ".join(f"{tokenizer.decode([t])!r}{who}" for t, who in zip(step.emitted, names))
-        wrong = [t for i, t in enumerate(step.proposal.tokens) if i not in step.accepted]
+        ended = len(step.emitted) == len(step.accepted)  # by an accepted guess: what stood behind it was not judged
+        wrong = [] if ended else [t for i, t in enumerate(step.proposal.tokens) if i not in step.accepted]
         lines.append(f"step {number:2}: {kept}" + (f"  {struck(tokenizer.decode(wrong))}" if wrong else ""))
     return lines
 

@@ -49,13 +49,19 @@ class Settings:
     seed: int = 0
 
 
-def answered(model, tokenizer, examples: Sequence[Example], kept: Path) -> list[Encoded]:
-    """The target's own answers, token ids and labels; read from `kept` where they are there already."""
-    known: list[str] = json.loads(kept.read_text()) if kept.exists() else []
+def answered(model, tokenizer, examples: Sequence[Example], kept: Path, made_by: str) -> list[Encoded]:
+    """The target's own answers, token ids and labels; read from `kept` where the same target (its hash, `made_by`) has
+    answered the same prompts already."""
     prompts = [prompt_for(tokenizer, e) for e in examples]
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    known: list[str] = before["answers"] if before.get("made_by") == made_by else []
+    known = known[: len(prompts)] if before.get("prompts") == prompts[: len(known)] else []
     while len(known) < len(prompts):
-        known += answer_in_batches(model, tokenizer, prompts[len(known) : len(known) + 1000], max_new_tokens=100)
-        write_whole(kept, json.dumps(known))
+        block = prompts[len(known) : len(known) + 1000]
+        order = sorted(range(len(block)), key=lambda i: len(block[i]))  # prompts of one length need no padding
+        said = answer_in_batches(model, tokenizer, [block[i] for i in order], max_new_tokens=100)
+        known += [said[order.index(i)] for i in range(len(block))]
+        write_whole(kept, json.dumps({"made_by": made_by, "prompts": prompts[: len(known)], "answers": known}))
         print(f"{len(known)} of {len(prompts)} questions answered", flush=True)
     rows = []
     for prompt, answer in zip(prompts, known):
@@ -71,8 +77,7 @@ def loss_of(draft, target, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     inputs = {k: batch[k] for k in ("input_ids", "position_ids")}
 
     def said(model) -> torch.Tensor:
-        hidden = model.model(**inputs, use_cache=False).last_hidden_state
-        return model.lm_head(hidden[where]).float().log_softmax(-1)
+        return model(**inputs, use_cache=False).logits[where].float().log_softmax(-1)
 
     with torch.no_grad():
         wanted = said(target)
@@ -97,6 +102,9 @@ class Run:
         self.optimizers = [Muon(matrices, lr=settings.muon_lr, dtype=self.dtype),
                            torch.optim.AdamW(others, settings.adam_lr, (0.9, 0.95), weight_decay=0.0)]  # fmt: skip
         self.peaks = [settings.muon_lr, settings.adam_lr]
+        self.identity = asdict(settings) | {
+            "model_id": models.hash_of(settings.model_id), "start_from": models.hash_of(settings.start_from)
+        }  # fmt: skip
         self.step, self.seconds, self.losses = 0, 0.0, []
         self.load()
 
@@ -114,7 +122,7 @@ class Run:
     def save(self) -> None:
         state = {"draft": self.draft.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
                  "step": self.step, "seconds": self.seconds, "losses": self.losses,
-                 "settings": asdict(self.settings)}  # fmt: skip
+                 "identity": self.identity}  # fmt: skip
         torch.save(state, self.folder / "checkpoint.partial")
         (self.folder / "checkpoint.partial").replace(self.folder / "checkpoint.pt")
 
@@ -123,9 +131,9 @@ class Run:
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["settings"] != asdict(self.settings):
+        if state.get("identity") != self.identity:
             raise CourseError(
-                f"The checkpoint in {self.folder} has other settings: repeat them, or give another --out."
+                f"The checkpoint in {self.folder} has other settings or models: repeat them, or give --output_dir."
             )
         self.draft.load_state_dict(state["draft"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -142,7 +150,7 @@ class Run:
         draft.save_pretrained(place)
         models.tokenizer_of(self.settings.model_id).save_pretrained(place)
         card = {"parameters": sum(p.numel() for p in draft.parameters()), "minutes": round(self.seconds / 60, 1),
-                "target": self.settings.model_id, "target_hash": models.hash_of(self.settings.model_id),
+                "target": self.settings.model_id, "target_hash": self.identity["model_id"],
                 "machine": asdict(describe_machine()), "torch": torch.__version__, "settings": asdict(self.settings),
                 "divergence": self.recent(), "before": models.card(self.settings.start_from)}  # fmt: skip
         (place / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -155,7 +163,13 @@ class Run:
 def train(run: Run, save_every: int = 100) -> Run:
     """Answer the questions, then run to the last step."""
     s = run.settings
-    encoded = answered(run.target, run.tokenizer, training_examples(s.more, s.seed), run.folder / "answers.json")
+    encoded = answered(
+        run.target,
+        run.tokenizer,
+        training_examples(s.more, s.seed),
+        run.folder / "answers.json",
+        run.identity["model_id"],
+    )
     batches = run.batches(encoded)
     run.draft.train()
     for step in range(run.step, len(batches)):

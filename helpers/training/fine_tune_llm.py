@@ -29,6 +29,7 @@ from helpers.machine import describe_machine
 from helpers.results import peak_memory_gib, write_whole
 from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
+from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training.completions import ANSWERS, collate, encode, examples_from, pack
 from helpers.weights import qlora
@@ -74,33 +75,42 @@ class Arguments:
 def train(a: Arguments) -> dict:
     """Train, save the adapter and (with `merge_weights`) the merged model; returns the report, which is also written.
 
-    The report counts parameters and weight bytes, seconds and tokens, and the memory that the run added to that of a
-    process which has only imported its libraries.
+    The report counts parameters and weight bytes, seconds (of training, without the answering of questions) and tokens,
+    and the memory that the run added to that of a process which has only imported its libraries.
     """
     from transformers import PrinterCallback, Trainer, set_seed
 
     _check(a)
     set_seed(a.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # torchrun: a process, a device
     half = describe_machine().bf16_is_native or device == "cuda" if a.bf16 == "auto" else a.bf16 in ("True", "true")
     tokenizer = models.tokenizer_of(a.model_id)
-    more = a.more_examples
-    examples = training_examples(more, a.seed) if more else examples_from(a.train_dataset_path, "train")
-    rows = pack([encode(e, tokenizer, ANSWERS[a.answers]) for e in examples], a.max_seq_length)
+    examples, validation = _examples(a)
+    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
+    rows = pack(encoded, a.max_seq_length)
     before = _resident_gib()
     model = prepared(a, half, device)
+    if not separates_examples(model):
+        rows = [[e] for e in encoded]
     folder = Path(a.output_dir)
     checkpoints = Path(a.checkpoint_dir or folder / "checkpoints")
-    trainer = Trainer(model, _training_arguments(a, checkpoints, half, device), train_dataset=rows,
-                      data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-                      callbacks=[_accuracy_callback(a, tokenizer)])  # fmt: skip
+    last = _resumable(a, checkpoints)
+    accuracy = _accuracy_callback(tokenizer, validation, checkpoints)
+    trainer = Trainer(
+        model,
+        _training_arguments(a, checkpoints, half, device),
+        train_dataset=rows,
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        callbacks=[accuracy],
+    )
     trainer.remove_callback(PrinterCallback)  # the course's own says the same in fewer words
-    began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")) or None)
-    seconds = time.perf_counter() - began
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    accuracy.answer(model, trainer.state)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_memory_gib() - before
     report = {
-        "arguments": asdict(a), "seconds": seconds, "steps": trainer.state.global_step,
+        "arguments": asdict(a), "seconds": accuracy.seconds, "steps": trainer.state.global_step,
         "tokens": sum(len(e.ids) for row in rows for e in row), "rows": len(rows), "peak_memory_gib": peak,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "weight_bytes": sum(p.nbytes for p in model.parameters()),
@@ -122,6 +132,44 @@ def train(a: Arguments) -> dict:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return report
+
+
+def _examples(a: Arguments) -> tuple[list[Example], list[Example]]:
+    """What is learned from, and the validation questions: both are read before anything is trained."""
+    more = a.more_examples
+    examples = training_examples(more, a.seed) if more else examples_from(a.train_dataset_path, "train")
+    validation = examples_from(a.validation_dataset_path, "validation")[: a.eval_samples] if a.eval_samples else []
+    for name, found, wanted in (("training", examples, 1), ("validation", validation, min(1, a.eval_samples))):
+        if len(found) < wanted:
+            raise CourseError(f"There are no {name} examples: look at --{name.replace('ing', '')}_dataset_path.")
+    if a.answers == "explained" and not all(e.restated for e in examples):
+        raise CourseError("--answers explained needs examples with `restated`, as the course's own have.")
+    return examples, validation
+
+
+@torch.no_grad()
+def separates_examples(model) -> bool:
+    """Whether examples that share a row stay blind to each other, because their positions start again: so it is in
+    Llama and its relatives, and not in models that have no positions to look at (Falcon, Bloom)."""
+    one, other = [5, 6, 7, 8], [9, 8, 7]
+    ids, places = torch.tensor([one + other]), torch.tensor([[*range(len(one)), *range(len(other))]])
+    ids, places = ids.to(model.device), places.to(model.device)
+    together = model(input_ids=ids, position_ids=places, use_cache=False).logits[0, len(one) :]
+    apart = model(input_ids=ids[:, len(one) :], position_ids=places[:, len(one) :], use_cache=False).logits[0]
+    return bool((together - apart).abs().max() <= 0.05 * apart.abs().max())
+
+
+def _resumable(a: Arguments, checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint of this very run; CourseError where the folder holds another run's."""
+    places = ("output_dir", "export", "checkpoint_dir", "save_steps", "merge_weights")
+    identity = {k: v for k, v in asdict(a).items() if k not in places} | {"model_hash": models.hash_of(a.model_id)}
+    kept = checkpoints / "arguments.json"
+    # A checkpoint's state is written last: one without it was cut off by a kill.
+    whole = sorted(checkpoints.glob("checkpoint-*/trainer_state.json"), key=lambda p: int(p.parent.name.split("-")[1]))
+    if whole and kept.exists() and json.loads(kept.read_text()) != identity:
+        raise CourseError(f"{checkpoints} holds another run: repeat its arguments, or give another --output_dir.")
+    write_whole(kept, json.dumps(identity))
+    return whole[-1].parent if whole else None
 
 
 def _export(model, place: Path, report: dict) -> None:
@@ -147,9 +195,10 @@ def prepared(a: Arguments, half: bool = False, device: str = "cpu"):
         model, _ = models.load(a.model_id, frozen, device)
     model.config.use_cache = False  # a cache would hide from transformers that examples share a row
     if a.method in ("lora", "qlora"):
-        targets = [name for name in EVERYWHERE if any(n.endswith(name) for n, _ in model.named_modules())]
+        names = {n.split(".")[-1] for n, _ in model.named_modules()}
+        targets = list(EVERYWHERE) if set(EVERYWHERE) <= names else "all-linear"
         config = LoraConfig(task_type="CAUSAL_LM", r=a.lora_r, lora_alpha=a.lora_alpha, lora_dropout=a.lora_dropout,
-                            target_modules=targets or "all-linear")  # fmt: skip
+                            target_modules=targets)  # fmt: skip
         model = get_peft_model(model, config)
     elif a.method == "llama_adapter":
         layers = model.config.num_hidden_layers
@@ -181,30 +230,52 @@ def _training_arguments(a: Arguments, checkpoints: Path, half: bool, device: str
     )  # fmt: skip
 
 
-def _accuracy_callback(a: Arguments, tokenizer):
-    """Prints the loss, and after each epoch answers questions that it has not seen, and runs the SQL."""
+def _accuracy_callback(tokenizer, validation: list[Example], checkpoints: Path):
+    """Prints the loss; after each epoch answers questions that it has not learned, and runs the SQL; keeps the time."""
     from transformers import TrainerCallback
 
-    def answered(model) -> float:
-        examples = examples_from(a.validation_dataset_path, "validation")[: a.eval_samples]
-        prompts = [prompt_for(tokenizer, e) for e in examples]
-        return sum(right_answers(examples, answer_in_batches(model, tokenizer, prompts))) / len(examples)
-
     class Accuracy(TrainerCallback):
+        def __init__(self):
+            self.seconds, self.began = 0.0, 0.0  # of training, over all processes that took part
+
+        def on_train_begin(self, args, state, control, **more):
+            with contextlib.suppress(OSError, ValueError):
+                self.seconds = json.loads((checkpoints / "seconds.json").read_text()) if state.global_step else 0.0
+            self.began = time.perf_counter()
+
+        def count(self) -> None:
+            self.seconds, self.began = self.seconds + time.perf_counter() - self.began, time.perf_counter()
+
+        def on_save(self, args, state, control, **more):
+            self.count()
+            if state.is_world_process_zero:
+                write_whole(checkpoints / "seconds.json", json.dumps(self.seconds))
+
+        def on_train_end(self, args, state, control, **more):
+            self.count()
+
         def on_log(self, args, state, control, logs=None, **more):
             step = state.global_step
             if state.is_world_process_zero and "loss" in logs and (step == 1 or step % 10 == 0):
                 print(f"step {step}/{state.max_steps}  loss {logs['loss']:.4f}", flush=True)
 
         def on_epoch_end(self, args, state, control, model=None, **more):
-            if not a.eval_samples or not state.is_world_process_zero:
+            self.count()
+            self.answer(model, state)
+            self.began = time.perf_counter()
+
+        def answer(self, model, state) -> None:
+            done = {row["step"] for row in state.log_history if "execution_accuracy" in row}
+            if not validation or state.global_step in done or not state.is_world_process_zero:
                 return
             asked = model.module if hasattr(model, "module") else model
             asked.eval()
-            right = answered(asked)
+            answers = answer_in_batches(asked, tokenizer, [prompt_for(tokenizer, e) for e in validation])
+            right = sum(right_answers(validation, answers)) / len(validation)
             model.train()
             state.log_history.append({"step": state.global_step, "execution_accuracy": right})
-            print(f"  step {state.global_step}: {right:.1%} of {a.eval_samples} validation answers right", flush=True)
+            told = f"{right:.1%} of {len(validation)} validation answers right"
+            print(f"  step {state.global_step}: {told}", flush=True)
 
     return Accuracy()
 
@@ -225,6 +296,10 @@ def _check(a: Arguments) -> None:
         raise CourseError("--bf16 is auto, True or False.")
     if a.more_examples and a.train_dataset_path != "course":
         raise CourseError("--more_examples are the course's own: leave --train_dataset_path out.")
+    if a.export and a.method not in ("lora", "qlora"):
+        raise CourseError(f"--export is for adapters that can be merged, not for --method {a.method}.")
+    if a.method == "llama_adapter" and models.config_at(a.model_id).model_type not in ("llama", "mistral"):
+        raise CourseError("--method llama_adapter needs a model of the kind llama or mistral: take lora.")
 
 
 def parse(arguments: Sequence[str] | None = None) -> Arguments:

@@ -20,11 +20,14 @@ from helpers.errors import CourseError
 from helpers.results import build_root
 
 
-def artifact(module: str, model_id: str, arguments: dict[str, object]) -> Path:
+def artifact(module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = ()) -> Path:
     """The folder of what `module` makes with these arguments: another one when the script, the model or they change."""
     made_of = [Path(f"helpers/{module.split('.', 1)[1].replace('.', '/')}.py")]
+    given = sorted(arguments.items())
+    if "start_from" in arguments:
+        given.append(("start_from_hash", models.hash_of(arguments["start_from"])))
     code = "".join((hashes.ROOT / file).read_text(encoding="utf-8") for file in made_of)
-    told = json.dumps([code, models.hash_of(model_id), sorted(arguments.items())], default=str)
+    told = json.dumps([code, models.hash_of(model_id), given, list(launcher)], default=str)
     return build_root() / "artifacts" / f"{module.split('.')[-1]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
@@ -34,7 +37,7 @@ def launch(module: str, model_id: str, arguments: dict[str, object], launcher: S
     What the script prints appears as it comes. `launcher` stands before the module: ("-m", "torch.distributed.run",
     "--nproc-per-node=2"), say. A run that was killed resumes, if the script can.
     """
-    folder = artifact(module, model_id, arguments)
+    folder = artifact(module, model_id, arguments, launcher)
     if (folder / "report.json").exists():
         print(f"made before: {folder.name}")
         return folder
@@ -53,6 +56,9 @@ def launch(module: str, model_id: str, arguments: dict[str, object], launcher: S
         errors.seek(0)
         trouble = errors.read()
     if process.returncode:
-        last = trouble.strip().splitlines()[-1:] or ["it said nothing"]
-        raise CourseError(f"{module} stopped with code {process.returncode}: {last[0]}")
+        if process.returncode < 0:
+            raise CourseError(f"{module} was killed by signal {-process.returncode}: too little memory, perhaps.")
+        lines = [line for line in trouble.strip().splitlines() if line.strip("= ")] or ["it said nothing"]
+        last = next((line for line in reversed(lines) if "Error" in line), lines[-1])
+        raise CourseError(f"{module} stopped with code {process.returncode}: {last}")
     return folder

@@ -21,6 +21,7 @@ from helpers.errors import CourseError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYWHERE = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+BEYOND = ("alpha_pattern", "rank_pattern", "use_dora", "modules_to_save", "layers_to_transform")  # PEFT knows them
 PREFIX = "base_model.model."  # of PEFT's names
 
 
@@ -55,11 +56,11 @@ class LoraLinear(nn.Module):
         if self.active is None:
             return y
         if isinstance(self.active, str):
-            return y + self.change(self.active, x).to(y.dtype)
+            return y + self.change(self.active, x).to(y.dtype) if self.active in self.a else y
         if len(self.active) != len(x):
             raise CourseError(f"There are adapters for {len(self.active)} rows, and {len(x)} rows came: name one each.")
         change = torch.zeros_like(y)
-        for name in {name for name in self.active if name is not None}:
+        for name in {name for name in self.active if name in self.a}:
             rows = [row for row, its in enumerate(self.active) if its == name]
             change[rows] = self.change(name, x[rows]).to(y.dtype)
         return y + change
@@ -127,7 +128,8 @@ def use(model: nn.Module, adapter: str | Sequence[str | None] | None) -> nn.Modu
 def merge(model: nn.Module, adapter: str = "default") -> nn.Module:
     """Add the adapter to the weights, in place, and take the adapted layers out: a plain model, as fast as the base."""
     for name, layer in list(layers(model)):
-        layer.linear.weight.copy_(layer.merged(adapter))
+        if adapter in layer.a:
+            layer.linear.weight.copy_(layer.merged(adapter))
         model.set_submodule(name, layer.linear)
     return model
 
@@ -138,8 +140,8 @@ def trainable_share(model: nn.Module) -> float:
     return sum(n for n, trained in counts if trained) / sum(n for n, _ in counts)
 
 
-def save_adapter(model: nn.Module, folder: Path, adapter: str = "default", base: str = "") -> None:
-    """Write the adapter as PEFT does: adapter_model.safetensors and adapter_config.json."""
+def save_adapter(model: nn.Module, folder: Path, adapter: str = "default", base: str = "base") -> None:
+    """Write the adapter as PEFT does: adapter_model.safetensors and adapter_config.json, which names its base."""
     found = [(name, layer) for name, layer in layers(model) if adapter in layer.a]
     if not found:
         raise CourseError(f"The model has no adapter {adapter!r} to save.")
@@ -167,10 +169,21 @@ def load_adapter(model: nn.Module, folder: Path, adapter: str = "default") -> nn
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError) as error:
         raise CourseError(f"There is no whole adapter in {folder} ({type(error).__name__}): make it anew.") from None
-    install(model, adapter, rank=config["r"], alpha=config["lora_alpha"], targets=tuple(config["target_modules"]))
-    wanted = _peft_names(layers(model), adapter)
-    if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in wanted.items()}:
+    more = [name for name in BEYOND if config.get(name)]
+    if config.get("bias", "none") != "none" or isinstance(config["target_modules"], str) or more:
+        told = ", ".join(more) or "biases, or targets by a pattern"
+        raise CourseError(f"The adapter in {folder} is more than plain LoRA ({told}): load it with PEFT.")
+    alpha = config["lora_alpha"] * (math.sqrt(config["r"]) if config.get("use_rslora") else 1)
+    shapes = {
+        f"{PREFIX}{name}.lora_{key}.weight": shape
+        for name, module in model.named_modules()
+        if name.split(".")[-1] in config["target_modules"]
+        for key, shape in (("A", (config["r"], module.in_features)), ("B", (module.out_features, config["r"])))
+    }
+    if {n: tuple(t.shape) for n, t in tensors.items()} != shapes:
         raise CourseError(f"The adapter in {folder} is for another model: its layers or their sizes differ.")
+    install(model, adapter, rank=config["r"], alpha=alpha, targets=tuple(config["target_modules"]))
+    wanted = _peft_names(layers(model), adapter)
     for name, parameter in wanted.items():
         parameter.copy_(tensors[name])
     return model

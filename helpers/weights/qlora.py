@@ -41,11 +41,15 @@ def nf4(model_id: str, compute: torch.dtype = torch.float32, device: str = "cpu"
     from transformers.utils import logging
 
     from helpers import models
+    from helpers.errors import CourseError
 
+    place = models.folder_of(model_id)
+    if len(models.parts_of(model_id)) > 1:
+        raise CourseError(f"{model_id} is an adapter: give its base, or a folder with the merged model.")
     logging.disable_progress_bar()
     how = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     return AutoModelForCausalLM.from_pretrained(
-        models.folder_of(model_id), quantization_config=how, dtype=compute, device_map={"": device}
+        place, quantization_config=how, dtype=compute, device_map={"": device}, use_safetensors=True
     )

@@ -16,7 +16,7 @@
 # %% [markdown] tags=["predict"]
 # ## Before you measure
 #
-# The fine-tuned model has the same weights, as many as before, and a step takes as long as before. Only the answers get shorter: the SQL alone instead of the SQL in prose.
+# The fine-tuned model has other weights, but just as many, in the same shapes: a step takes as long as before. Only the answers get shorter: the SQL alone instead of the SQL in prose.
 #
 # How many times as fast will a whole request be? Write it into `GUESS_LATENCY_SPEEDUP`.
 
@@ -26,7 +26,7 @@ MODEL_ID: str = "base"  # the model to fine-tune: the course's, a folder, or a m
 SEED: int = 0  # of everything random
 GUESS_LATENCY_SPEEDUP: float = 1.5  # your guess: a request is so many times as fast when the answer is SQL alone
 RANK: int = 16  # of the adapters
-LEARNING_RATE: float = 3e-4  # of LoRA and QLoRA
+LEARNING_RATE: float = 1e-3  # of LoRA and QLoRA
 SHAPE: str = "auto"  # random weights for memory: auto (llama-150m, in full llama-300m), or a name
 
 # %%
@@ -55,15 +55,17 @@ print(f"\n{len(chatty.token_ids)} tokens, {len(chatty.steps)} runs of the model"
 # %% [markdown]
 # One token costs one run of the model. Which of these tokens does a program need?
 #
-# A better prompt, or cutting the answer off, may help a large model. Training helps for certain: show the model questions with the answer that you want.
+# A better prompt, or cutting the answer off, may help a large model. Training makes it a habit: show the model questions with the answer that you want. Whether the answers stay right is measured below.
 #
 # ## LoRA
 #
-# Training changes each weight matrix $W$ by some $\Delta W$ of the same size. **LoRA** (Hu et al. 2021) learns a change of low **rank**: the product of a tall matrix and a wide one.
+# Training changes each weight matrix $W$ by some $\Delta W$ of the same size. **LoRA** (Hu et al. 2021) learns a change of low **rank**: the product of a tall matrix and a wide one. (The rank is how many independent rows a matrix has; all others are sums of multiples of these.)
 #
 # $$y = W x + \frac{\alpha}{r} B A x$$
 #
-# For $W$ of 512 × 512, $A$ is $r$ × 512 and $B$ is 512 × $r$. $W$ is **frozen**: training leaves it alone. A small one, to look at:
+# For $W$ of 512 × 512, $A$ is $r$ × 512 and $B$ is 512 × $r$. $W$ is **frozen**: training leaves it alone. $\alpha$ is a number that you choose, and $s = \alpha / r$ the **scaling**: how strongly the change counts.
+#
+# A small one, to look at:
 
 # %%
 import torch
@@ -81,7 +83,7 @@ print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
       (small.scaling["example"] * b @ a).detach().numpy().round(2))  # fmt: skip
 
 # %% [markdown]
-# $B$ starts as zero, so training starts with the model as it is. The whole of it, for a linear layer:
+# $B$ starts as zero, so training starts with the model as it is. ($A$ starts as any linear layer does, at random.) The whole of it, for a linear layer:
 
 # %%
 # show: helpers.weights.lora:LoraLinear.add
@@ -90,7 +92,9 @@ print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
 # show: helpers.weights.lora:LoraLinear.change
 
 # %% [markdown]
-# **Exercise 03.1** (4 minutes) *Why it matters: gradients and the optimizer's states are kept for what is trained, and for nothing else.*
+# **Exercise 03.1** (4 minutes) *Why it matters: gradients are kept for what is trained and for nothing else, and so are the optimizer's states (Adam keeps two running averages of each number that it trains).*
+#
+# All linear layers get an adapter, except the last one, which makes the logits.
 #
 # How many numbers do adapters of rank `rank` have, beside linear layers of these shapes, each `(out, in)`?
 
@@ -122,7 +126,7 @@ for name, model in (("this model", base), ("llama-7b", seven)):
 # %% [markdown]
 # The larger the matrices, the smaller the share: $r$ × (in + out) beside in × out.
 #
-# PEFT is the library for this. It must agree with ours: the same adapter gives the same outputs, and the same gradients.
+# **PEFT** (*parameter-efficient fine-tuning*) is Hugging Face's library for this. It must agree with ours: the same adapter gives the same loss, and the same gradients of $A$ and $B$.
 
 # %%
 import copy
@@ -152,18 +156,23 @@ folder = helpers.results.build_root() / "artifacts" / "example-adapter"
 lora.save_adapter(ours, folder)  # the files are PEFT's
 theirs = PeftModel.from_pretrained(copy.deepcopy(base), folder, is_trainable=True)
 
+
 # %%
+def loss_and_gradients(model, tokens, names):
+    """The loss on a text, and the gradients of all A, then of all B."""
+    model.zero_grad()
+    loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    loss.backward()
+    grads = [p.grad.flatten() for name in names for n, p in model.named_parameters() if name in n]
+    return loss.item(), torch.cat(grads)
+
+
 equal = 0
 for tokens in ids:
-    gradients, losses = [], []
-    for model, part in ((ours, ".a."), (theirs, "lora_A")):
-        model.zero_grad()
-        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append(torch.cat([p.grad.flatten() for n, p in model.named_parameters() if part in n]))
-    close = (gradients[0] - gradients[1]).abs().max() <= 1e-3 * gradients[1].abs().max()
-    equal += bool(close) and abs(losses[0] - losses[1]) <= 1e-4 * losses[1]
+    loss, gradient = loss_and_gradients(ours, tokens, (".a.", ".b."))
+    their_loss, theirs_gradient = loss_and_gradients(theirs, tokens, ("lora_A", "lora_B"))
+    close = (gradient - theirs_gradient).abs().max() <= 1e-3 * theirs_gradient.abs().max()
+    equal += bool(close) and abs(loss - their_loss) <= 1e-4 * their_loss
 results.invariant("lora.equals_peft", equal == len(ids), equal, len(ids))
 print(f"the same loss and the same gradients on {equal} of {len(ids)} texts")
 
@@ -198,7 +207,9 @@ print(f"merged and unmerged logits differ by {max(worst):.1e} at most, of up to 
 #
 # A training example is a prompt and a completion. The loss should count the **completion only**: the model has to answer questions, not to invent them.
 #
-# And it must learn to stop. The end-of-sequence token (EOS) is part of the completion. Many tokenizers have no padding token, people take EOS for it, and a collator that hides all padding from the loss hides the EOS too. The model then never stops.
+# And it must learn to stop: the end-of-sequence token (EOS) is part of the completion. Short rows are filled up with a padding token. Many tokenizers have none, so people use EOS. Then the code that hides padding from the loss hides the real EOS, too, and the model never learns to stop.
+#
+# **Labels** stand at the same place as their tokens: transformers compares the model's guess at a place with the label one place later. -100 is torch's sign for "no loss here".
 #
 # **Exercise 03.3** (4 minutes) *Why it matters: the two most common mistakes of fine-tuning are in this function.*
 #
@@ -219,7 +230,7 @@ for token, label in zip(*sample):
     print(f"{tokenizer.decode([token])!r:16} {'learned' if label != -100 else 'read'}")
 
 # %% [markdown]
-# Examples have all lengths. One in each row, padded to the longest, most of a batch would be padding. **Packing** puts several into one row. Each starts again at position 0, and transformers hides examples from each other where positions start again.
+# Examples have all lengths. One in each row, padded to the longest, most of a batch would be padding. **Packing** puts several into one row. Each starts again at position 0. In Llama and its relatives transformers hides examples from each other where positions start again; the script tests that, and packs nothing where it isn't so.
 
 # %%
 from collections.abc import Sequence  # what the function below needs
@@ -242,7 +253,7 @@ print(
 # %% [markdown]
 # ## Train
 #
-# `helpers/training/fine_tune_llm.py` is a script like the published one: PEFT's adapters, Hugging Face's Trainer. It runs from here, from the shell, under `torchrun`, and as a SageMaker training job (notebook 12). It answers validation questions after each epoch, and runs their SQL.
+# `helpers/training/fine_tune_llm.py` is a script like the published one: PEFT's adapters, Hugging Face's Trainer. It runs from here, from the shell, under `torchrun`, and as a SageMaker training job (notebook 12). The first run also answers validation questions at the end of its epoch, and runs their SQL; the later ones skip that to save time.
 #
 # It is started as a process of its own, so that its memory is its own. What it made is kept: run this cell again, and it is there.
 
@@ -253,13 +264,20 @@ SCRIPT = "helpers.training.fine_tune_llm"
 ROWS, STEPS = 4, {"smoke": 3, "full": 100}.get(PROFILE, 50)
 COMMON = dict(seed=SEED, per_device_train_batch_size=ROWS, lora_r=RANK, lora_alpha=2.0 * RANK, warmup_steps=5)
 asked_while_training = {"smoke": 4, "full": 450}.get(PROFILE, 100)
+SHORT = COMMON | dict(max_steps=STEPS, eval_samples=0)
 length = dict(max_steps=STEPS) if PROFILE == "smoke" else dict(epochs=1.0)
-made = {"lora": launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE, eval_samples=asked_while_training))}
+own = launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE, eval_samples=asked_while_training))
+
+# %% [markdown]
+# And once more for as many steps as the other methods will get, to compare time and memory:
+
+# %%
+made = {"lora": own if PROFILE == "smoke" else launch(SCRIPT, MODEL_ID, SHORT | dict(lr=LEARNING_RATE))}
 
 # %% [markdown]
 # ## QLoRA: the base in four bits
 #
-# While an adapter is trained, the base is only read. **QLoRA** (Dettmers et al. 2023) keeps it in **NF4**: each weight is one of 16 levels, times the largest weight of its block of 64. The levels are the quantiles of a normal distribution, since weights look like one.
+# While an adapter is trained, the base is only read. **QLoRA** (Dettmers et al. 2023) keeps it in **NF4**. Weights are cut into blocks of 64. A block keeps its largest absolute value, the **scale**. Each weight is stored as the number of the nearest of 16 levels between -1 and 1; read back (**dequantized**), it is level × scale. The levels lie closer together where a normal distribution has more of its numbers, since weights look like one.
 
 # %%
 import bitsandbytes.functional as bnb
@@ -292,11 +310,10 @@ print(f"linear layers: {qlora.linear_bytes(four_bits) / 1e6:.2f} MB in NF4, scal
 # Gradients flow *through* the four-bit weights to the adapters, which are in float32. bitsandbytes does this on CPUs, too.
 
 # %%
-SHORT = COMMON | dict(max_steps=STEPS, eval_samples=0)
 made["qlora"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="qlora", lr=LEARNING_RATE))
 
 # %% [markdown]
-# Where does the adapter go after training? Into the **unquantized** base. The four-bit weights can't take it in: the change is smaller than the distance between two levels. And on a CPU there is a trap: after the first forward pass in eval mode bitsandbytes stores the weights in another order. What `dequantize_4bit` reads then is garbage, and nothing says so.
+# Where does the adapter go after training? Into the **unquantized** base, as it was before. Merging into four bits means: read the weights back, add, round again. Most of the change is smaller than half the distance between two levels, and rounding loses it. And on a CPU there is a trap: after the first forward pass in eval mode bitsandbytes stores the weights in another order. What `dequantize_4bit` reads then is garbage, and nothing says so.
 
 # %%
 name, layer = next((n, m) for n, m in four_bits.named_modules() if type(m).__name__ == "Linear4bit")
@@ -316,7 +333,11 @@ del four_bits
 # %% [markdown]
 # ## LLaMA-Adapter
 #
-# Another way to train little: **LLaMA-Adapter** (Zhang et al. 2023). Each layer gets some learned prompts, vectors that it attends to beside its own text, behind a **gate** that starts at zero.
+# Another way to train little: **LLaMA-Adapter** (Zhang et al. 2023). Each layer gets some learned prompts, vectors that it attends to beside its own text:
+#
+# $$y = \text{attention}(x) + W_o\,(g \cdot \text{softmax}(q k^T / \sqrt{d})\, v)$$
+#
+# $k$ and $v$ are made of the prompts, $q$ of the text. $g$, the **gate**, is one learned number; at 0, where it starts, the new part is silent. (`rotated` turns queries by their position, as in the attention itself.)
 
 # %%
 from helpers.weights import llama_adapter
@@ -348,7 +369,9 @@ if hasattr(base, "model") and base.config.model_type in ("llama", "mistral"):
         worst = [(mine(t).logits - peft_s(input_ids=t).logits).abs().max().item() for t in ids]
     close = sum(w < 1e-3 for w in worst)
     results.invariant("llama_adapter.equals_peft", close == len(ids), close, len(ids))
-    print(f"gates shut: the base's own logits, {unchanged}; open: PEFT's on {close} of {len(ids)} texts")
+    print(
+        f"gates shut, the logits are exactly the base's: {unchanged}; open, they are PEFT's on {close} of {len(ids)} texts"
+    )
     made["llama_adapter"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE))
 else:
     print("LLaMA-Adapter is written for models built like Llama; it is left out for this one.")
@@ -364,7 +387,7 @@ made["full"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="full", lr=LEARNING_
 # %% [markdown]
 # ## What each one costs
 #
-# *Memory* is what the process took beyond its libraries, at its peak. On a model this small it is mostly activations, which are the same for all. So the same again on random weights of a larger shape, a row of 256 tokens at a time:
+# Compare time and memory, not the loss: each method has its own learning rate, and few steps say little. *Memory* is what the process took beyond its libraries, at its peak. On a model this small it is mostly activations, which are the same for all. So the same again on random weights of a larger shape, a row of 256 tokens at a time:
 
 # %%
 import json
@@ -406,7 +429,7 @@ for method in ("lora", "qlora"):
     results.metric(f"{method}.seconds_per_step", reports[method]["seconds"] / reports[method]["steps"], "s")
 
 # %% [markdown]
-# And a model of 7 billion? Here computed: weights, gradients and the optimizer's states, which all grow with the number of weights. Activations come on top.
+# And a model of 7 billion? Here computed: weights, gradients and the optimizer's states, which all grow with the number of weights. Activations come on top. Full training keeps all of it in float32. LoRA's base is only read, so bfloat16 is enough; QLoRA's linear layers are in NF4. Adapters, their gradients and states are in float32.
 
 # %%
 from helpers.training.memory import training_bytes
@@ -454,13 +477,18 @@ made["explained"] = launch(SCRIPT, MODEL_ID, SHORT | dict(answers="explained", l
 from helpers.text_to_sql.evaluate import answer_in_batches
 
 both = copy.deepcopy(base)
-for name_, folder_ in (("sql", made["lora"]), ("explained", made["explained"])):
+for name_, folder_ in (("sql", own), ("explained", made["explained"])):
     lora.load_adapter(both, folder_ / "adapter", name_)
 prompts = [prompt_for(tokenizer, e) for e in test]
 wanted = ["sql", "explained", None]
 for who in wanted:  # one request after the other: the adapter is switched
     print(f"--- {who or 'the base alone'}")
     print(answer_in_batches(lora.use(both, who), tokenizer, prompts[:1])[0])
+
+# %% [markdown]
+# Now in one batch: request 1 uses the adapter `sql`, request 2 `explained`, request 3 none, and so on. Each answer must be the one that it gets alone.
+
+# %%
 count = {"smoke": 6}.get(PROFILE, 48)
 apart = {who: answer_in_batches(lora.use(both, who), tokenizer, prompts[:count]) for who in wanted}
 mix = [wanted[i % 3] for i in range(count)]
@@ -484,8 +512,8 @@ print(
 # `tensorboard --logdir build` shows their curves. Loading what came out takes three lines with PEFT, and none of ours:
 
 # %%
-loaded = PeftModel.from_pretrained(copy.deepcopy(base), made["lora"] / "adapter").merge_and_unload().eval()
-reread, _ = models.load(made["lora"] / "merged", device=lesson.device)
+loaded = PeftModel.from_pretrained(copy.deepcopy(base), own / "adapter").merge_and_unload().eval()
+reread, _ = models.load(own / "merged", device=lesson.device)
 with torch.no_grad():
     error = max((loaded(t).logits - reread(t).logits).abs().max().item() for t in ids)
 print(f"PEFT's merge and the merged model on disk: logits differ by {error:.1e} at most")
@@ -524,7 +552,7 @@ results.metric("lora.bare_sql_rate.base", bare["base"] / len(asked), "share", n=
 results.metric("lora.bare_sql_rate.fine_tuned", bare[first] / len(asked), "share", n=len(asked))
 
 # %% [markdown]
-# Now the time of whole requests, prompt and all, base and fine-tuned in turns. Same weights, same kernels, same step: what is saved is tokens.
+# Now the time of whole requests, prompt and all, base and fine-tuned in turns. As many weights, the same kernels, the same step: what is saved is tokens.
 
 # %%
 from helpers import measure
@@ -550,6 +578,18 @@ print("a request, fine-tuned against base:", gain)
 print(
     f"you guessed {GUESS_LATENCY_SPEEDUP}; by the tokens alone it would be {1 / ratio:.2f}: the prompt has to be read in both"
 )
+
+# %% [markdown]
+# And an adapter that isn't merged, what does that cost in each step?
+
+# %%
+from helpers.decoding.step_time import steps_in_turns
+
+apart = lora.load_adapter(copy.deepcopy(base), own / "adapter")
+steps = steps_in_turns({"merged": loaded, "an adapter beside": apart}, (1,), rounds=sizes.rounds)
+slower = measure.speedup(steps["merged"][1], steps["an adapter beside"][1], of=np.median)
+results.metric("lora.unmerged_step_speedup", slower.ratio, "x", low=slower.low, high=slower.high, n=slower.n)
+print("a step with an adapter beside the weights, against the merged one:", slower)
 
 # %%
 example_ask = make_ask(fast["fine-tuned"], tokenizer)
@@ -577,15 +617,16 @@ print("written:", path.relative_to(path.parents[3]))
 # %% [markdown] tags=["limits"]
 # ## When it loses
 #
-# * **The base can't do it.** A small change teaches a form, a tone, a task that the base nearly knows. What it doesn't know at all needs more than a few thousand examples.
-# * **Too long, too fast.** Trained for more epochs or at a higher rate, a small model gets worse on questions that it has not seen: watch the validation answers, not the loss.
-# * **An unmerged adapter is slower** than the base, in every step. Merge, unless many adapters share a base.
+# * **The base can't do it.** A small change teaches a form, a tone, a task that the base nearly knows. What it doesn't know at all needs far more than a small change on few examples.
+# * **Too long, too fast.** Trained for more epochs or at a higher rate, a model can get worse on questions that it has not seen: watch the validation answers, not the loss.
+# * **An unmerged adapter** does more work than the base in every step. Merge, unless many adapters share a base.
 # * **QLoRA saves memory, not time.** Each product first has to bring the weights back from four bits.
 #
 # | error | remedy |
 # |---|---|
 # | answers never stop | the EOS was hidden from the loss, or is missing: look at the labels |
-# | the merged model talks nonsense | it was merged into quantized weights: merge into the unquantized base |
+# | the merged model answers like the base | it was merged into quantized weights, which lost the change |
+# | the merged model talks nonsense | quantized weights were read in the wrong order: merge into the unquantized base |
 # | "The adapter in ... is for another model" | load the base that its card names |
 # | out of memory | `--gradient_checkpointing True`, fewer rows with more `--gradient_accumulation_steps`, `--method qlora` |
 
@@ -616,7 +657,7 @@ print(f"on this machine a step of QLoRA took {slower:.2f} times as long as one o
 #
 # <details><summary>Answer</summary>
 #
-# (b): look at the computed figure above, and leave room for activations. (a) needs several times as much for the optimizer alone. (c) it is what QLoRA was made for.
+# (b): look at the computed figure above, and leave room for activations. (a): Adam's states alone don't fit. (c) it is what QLoRA was made for.
 # </details>
 #
 # **The rule:** before you make a step faster, leave steps out: fine-tune for the answer that you need, and merge.

@@ -19,7 +19,7 @@ from helpers.decoding.speculation_cost import (
     predicted_speedup,
     replayed_seconds,
 )
-from helpers.decoding.speculative import DraftModel
+from helpers.decoding.speculative import DraftModel, agreed, plain_speculative
 from helpers.errors import CourseError
 from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
 
@@ -141,12 +141,17 @@ def test_acceptance_counts_the_guesses_that_were_tried():
     assert acceptance_of(done) == pytest.approx(4 / 5)
     assert accepted_per_step(done) == pytest.approx((4 + 2 + 1) / 3)
     assert acceptance_of([recorded([1], [0], [0])]) == 0.0
+    ended = recorded([6], [2], [5])  # the second accepted guess was the end of the answer
+    ended.steps[1].emitted = (1, 1)
+    assert acceptance_of([ended]) == 1.0
 
 
 def test_a_replay_adds_up_rows_and_guesses():
     done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0])]
-    found = replayed_seconds(done, lambda rows: float(rows), lambda proposal: 100.0 * len(proposal.tokens))
-    assert found == 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)  # the prefill, the steps, and who guessed for each
+    found = replayed_seconds(done, lambda rows: float(rows), {"draft": 100.0}, {"draft": 7.0}, 1000.0)
+    steps_and_guesses = 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)
+    assert found == steps_and_guesses + 7 + 1000 * 3  # the draft read the prompt once, somebody was asked three times
+    assert replayed_seconds(done, lambda rows: float(rows)) == 58
 
 
 def test_between_measured_rows_the_cost_is_a_straight_line():
@@ -176,3 +181,17 @@ def test_one_token_and_as_many_as_the_model_was_made_for():
         assert fast == greedy(target, prompt, 12)
     with pytest.raises(CourseError, match="prompt is empty"):
         next(steps(target, [], proposer=DraftModel(target)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [0, 1])  # the model itself as its guesser, which is always right, and another
+def test_the_plain_loop_says_what_greedy_decoding_says(kind, seed):
+    target, guesser = tiny(kind), DraftModel(tiny(kind, seed=seed), count=3)
+    for count in (1, 7, 24):
+        said = plain_speculative(target, PROMPT, lambda known: list(guesser.propose(known).tokens), count)
+        assert said == greedy(target, PROMPT, count)
+    assert plain_speculative(target, PROMPT, lambda known: [], 9) == greedy(target, PROMPT, 9)
+
+
+def test_agreed_counts_up_to_the_first_difference():
+    assert [agreed(g, [1, 2, 3, 4]) for g in ([], [1, 2, 3], [1, 9, 3], [9, 2, 3])] == [0, 3, 1, 0]

@@ -15,10 +15,12 @@ def test_who_guessed_what_and_what_was_wrong():
         Step("prefill", 0.1, 3, 0, NOTHING, (), (1,), (0.0,)),
         Step("decode", 0.1, 4, 3, chain([2, 3, 4], "lookup"), (0, 1), (2, 3, 5), (0.0,) * 3),
         Step("decode", 0.1, 2, 6, chain([6], "draft"), (), (7,), (0.0,)),
+        Step("decode", 0.1, 3, 7, chain([8, 9], "draft"), (0,), (8,), (0.0,)),  # the answer ends with a guess
     ])  # fmt: skip
     assert transcript(done, Letters()) == [
         "step  0: 'a'·",
         f"step  1: 'b'[lookup] 'c'[lookup] 'e'·  {struck('d')}",
         f"step  2: 'g'·  {struck('f')}",
+        "step  3: 'h'[draft]",
     ]
     assert struck("ab") == "a\u0336b\u0336"

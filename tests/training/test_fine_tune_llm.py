@@ -17,6 +17,7 @@ from helpers.text_to_sql.dataset import load_split
 from helpers.training import fine_tune_llm
 from helpers.training.fine_tune_llm import Arguments, parse, train
 from helpers.training.launch import artifact, launch
+from tests.decoding.conftest import tiny
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,32 @@ def test_the_shipped_adapter_has_a_card_without_paths_of_this_machine(base, tmp_
 def test_bad_arguments_get_one_sentence(base, tmp_path, options, says):
     with pytest.raises(CourseError, match=says.replace("-", r"\-")):
         train(arguments(base, tmp_path, **options))
+
+
+def test_another_run_s_folder_is_refused_and_a_torn_checkpoint_passed_over(base, tmp_path):
+    train(arguments(base, tmp_path, save_steps=1, max_steps=2))
+    with pytest.raises(CourseError, match="holds another run: repeat its arguments"):
+        train(arguments(base, tmp_path, save_steps=1, max_steps=2, lr=0.5))
+    torn = tmp_path / "checkpoints" / "checkpoint-9"
+    torn.mkdir()
+    assert train(arguments(base, tmp_path, save_steps=1, max_steps=2))["steps"] == 2
+
+
+@pytest.mark.parametrize(("kind", "separate"), [("llama", True), ("qwen2", True), ("falcon", False)])
+def test_models_that_would_mix_examples_in_a_row_are_known(kind, separate):
+    assert fine_tune_llm.separates_examples(tiny(kind).float()) == separate
+
+
+@pytest.mark.parametrize("method", ["full", "llama_adapter"])
+def test_only_adapters_that_merge_are_exported(base, tmp_path, method):
+    with pytest.raises(CourseError, match="adapters that can be merged"):
+        train(arguments(base, tmp_path, method=method, export=str(tmp_path / "x")))
+
+
+def test_missing_validation_questions_are_found_before_the_training(base, tmp_path):
+    (tmp_path / "validation.jsonl").write_text("")
+    with pytest.raises(CourseError, match="no validation examples"):
+        train(arguments(base, tmp_path, validation_dataset_path=str(tmp_path), eval_samples=5))
 
 
 def test_arguments_as_sagemaker_passes_them():

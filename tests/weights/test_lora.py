@@ -138,3 +138,26 @@ def test_mistakes_get_a_sentence(tmp_path, model):
     save_adapter(model, tmp_path)
     with pytest.raises(CourseError, match="is for another model"):
         load_adapter(tiny("qwen2").float().model.layers[0], tmp_path)
+
+
+def test_adapters_on_different_layers_share_a_base(model):
+    base = copy.deepcopy(model)
+    randomised(install(install(model, "all", rank=2), "attention", rank=2, targets=lora.ATTENTION))
+    apart = {name: logits(use(model, name)) for name in ("all", "attention")}
+    mixed = logits(use(model, ["all", "attention"]))
+    torch.testing.assert_close(mixed, torch.stack([apart["all"][0], apart["attention"][1]]))
+    assert not torch.allclose(apart["attention"], logits(base))
+    torch.testing.assert_close(logits(merge(model, "attention")), apart["attention"])
+
+
+def test_rslora_is_scaled_by_the_root_of_the_rank_and_what_is_more_than_lora_is_refused(model, tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"],
+                        init_lora_weights=False)  # fmt: skip
+    theirs = get_peft_model(copy.deepcopy(model), config)
+    theirs.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(load_adapter(copy.deepcopy(model), tmp_path)), theirs(input_ids=IDS).logits)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(file.read_text().replace('"use_dora": false', '"use_dora": true'))
+    with pytest.raises(CourseError, match=r"more than plain LoRA \(use_dora\): load it with PEFT"):
+        load_adapter(model, tmp_path)
+    assert not list(layers(model))  # nothing was changed
