@@ -53,3 +53,34 @@ class FirstOf:
             if proposal.tokens:
                 return proposal
         return NOTHING
+
+
+class Relay:
+    """Builds one chain of at most `count` guesses, each by the first proposer that knows how to go on: where a copied
+    name ends a phrase may follow, and after it the next name."""
+
+    def __init__(self, *proposers: Proposer, count: int = 4):
+        if count < 1:
+            raise CourseError("A relay guesses at least one token: give count >= 1.")
+        self.proposers, self.count = proposers, count
+
+    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+        guesses: list[int] = []
+        guessers: list[str] = []
+        while len(guesses) < self.count:
+            found = FirstOf(*self.proposers).propose([*tokens, *guesses], hidden)
+            if not found.tokens:
+                break
+            first_path = chain_from(found)[: self.count - len(guesses)]
+            guesses += [found.tokens[i] for i in first_path]
+            guessers += [found.proposers[i] for i in first_path]
+        return Proposal(guesses, range(-1, len(guesses) - 1), guessers) if guesses else NOTHING
+
+
+def chain_from(proposal: Proposal) -> list[int]:
+    """The indices of a proposal's first path, from its root down."""
+    path, here = [], -1
+    while here in proposal.parents:
+        here = list(proposal.parents).index(here)
+        path.append(here)
+    return path

@@ -92,8 +92,9 @@ def train(a: Arguments) -> dict:
     rows = pack(encoded, a.max_seq_length)
     before = _resident_gib()
     model = prepared(a, half, device)
-    if not separates_examples(model):
-        rows = [[e] for e in encoded]
+    with torch.autocast(device, torch.bfloat16, enabled=half):  # as the Trainer will run it
+        if not separates_examples(model):
+            rows = [[e] for e in encoded]
     folder = Path(a.output_dir)
     checkpoints = Path(a.checkpoint_dir or folder / "checkpoints")
     last = _resumable(a, checkpoints)

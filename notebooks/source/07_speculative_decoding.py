@@ -238,7 +238,7 @@ residual = check("07.2", my_residual)
 print(residual(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])))
 
 # %%
-from helpers.decoding.sampling import draw
+from helpers.decoding.sampling import draw  # what the function below needs
 
 # %%
 # show: helpers.decoding.verify:sampled_path
@@ -248,6 +248,7 @@ from helpers.decoding.sampling import draw
 # A test that can't fail says nothing. So the same test must reject a wrong version: what is left isn't divided by its sum, and the missing probability falls to the last token, as it does in a sampler that adds up probabilities.
 # %%
 from helpers.decoding.sampling_check import goodness_of_fit, pair_counts, unnormalised
+from helpers.decoding.verify import Path
 
 DRAWS, LEVEL = 50_000, 1e-3
 fit = goodness_of_fit(pair_counts(DRAWS, SEED), SEED)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.decoding.lookup import PromptLookup
 from helpers.decoding.proposals import NOTHING, Proposal, chain
-from helpers.decoding.tree import FirstOf, Together, merged
+from helpers.decoding.tree import FirstOf, Relay, Together, chain_from, merged
 from helpers.errors import CourseError
 
 
@@ -60,3 +60,28 @@ def test_the_first_with_a_guess_is_enough():
 def test_guesses_drawn_by_chance_share_no_tree():
     with pytest.raises(CourseError, match="drawn at random"):
         merged([chain([1], "draft", torch.ones(1, 4) / 4)])
+
+
+class After:
+    """Guesses what comes after certain tokens."""
+
+    def __init__(self, name, table):
+        self.name, self.table = name, table
+
+    def propose(self, tokens, hidden=None):
+        return chain(self.table.get(tokens[-1], []), self.name)
+
+
+def test_a_relay_hands_on_where_one_knows_no_more():
+    names, phrases = After("lookup", {1: [2, 3], 5: [1]}), After("bigram", {3: [5], 1: [9]})
+    found = Relay(names, phrases, count=5).propose([1])
+    assert (found.tokens, found.proposers) == ([2, 3, 5, 1, 2], ["lookup", "lookup", "bigram", "lookup", "lookup"])
+    assert list(found.parents) == [-1, 0, 1, 2, 3]
+    assert Relay(names, phrases, count=5).propose([7]) == NOTHING
+    with pytest.raises(CourseError, match="count >= 1"):
+        Relay(names, count=0)
+
+
+def test_of_a_tree_a_relay_takes_the_first_path():
+    tree = Proposal([4, 6, 5, 7], [-1, -1, 0, 2], ["a"] * 4)
+    assert chain_from(tree) == [0, 2, 3] and chain_from(NOTHING) == []
