@@ -199,14 +199,15 @@ for name, proposer in (("lookup", PromptLookup()), ("bigram", table), ("draft", 
 # %% [markdown]
 # ## Two guessers, one step
 #
-# Names are copied, phrases are known by heart: these are different talents. Two ways to use both:
+# Names are copied, phrases are known by heart: these are different talents. Three ways to use both:
 #
 # * **one tree**: the step reads the guesses of both, each token hidden from the other's (08 has more of this);
-# * **one after the other**: ask the cheap one first, and the other only where it has no guess.
+# * **one after the other**: ask the cheap one first, and the other only where it has no guess;
+# * **a relay**: one chain, in which each goes on where the other knows no more. After a copied name comes a phrase, and then the next name.
 
 # %%
 from helpers.decoding.proposals import NOTHING, Proposal, Proposer  # what the class below needs
-from helpers.decoding.tree import FirstOf, Together
+from helpers.decoding.tree import FirstOf, Relay, Together
 
 # %%
 # show: helpers.decoding.tree:FirstOf
@@ -362,7 +363,7 @@ plain_validation = record(None)
 choices = {("lookup", n): PromptLookup(count=n) for n in (3, 4, 5, 8)}
 choices |= {("bigram", n): BigramTable(training, count=n) for n in (1, 2)}
 choices |= {("draft", (k, sure)): DraftModel(draft, model, count=k, least=sure)
-            for k, sure in ((2, 0.0), (3, 0.0), (4, 0.0), (5, 0.5), (8, 0.7))}  # fmt: skip
+            for k, sure in ((3, 0.0), (4, 0.0), (5, 0.5), (6, 0.8), (8, 0.7))}  # fmt: skip
 cost = {}
 plain_seconds = {d: replayed_seconds(plain_validation, rows_cost[d]) for d in DTYPES}
 for (who, how), proposer in choices.items():
@@ -394,6 +395,7 @@ def arms_of(dtype):
     return {
         "draft_model": small(), "prompt_lookup": copies(), "bigram": phrases(),
         "lookup, then bigram": FirstOf(copies(), phrases()), "lookup and bigram in a tree": Together(copies(), phrases()),
+        "lookup and bigram in a relay": Relay(copies(), phrases(), count=best_how("lookup", dtype)),
         "lookup, then draft": FirstOf(copies(), small()), "lookup and draft in a tree": Together(small(), copies()),
     }  # fmt: skip
 
