@@ -29,6 +29,8 @@ def continuation(tokens: Sequence[int], n: int, count: int) -> Sequence[int]:
 class PromptLookup:
     """Looks for the longest run of at most `longest` last tokens that stood before, and guesses what came after it."""
 
+    wants_hidden = False
+
     def __init__(self, count: int = 5, longest: int = 3, shortest: int = 1):
         if count < 1 or not 1 <= shortest <= longest:
             raise CourseError("Prompt lookup needs count >= 1 and 1 <= shortest <= longest.")
@@ -45,6 +47,8 @@ class PromptLookup:
 
 class BigramTable:
     """Guesses that after each token comes the one that came most often after it in `answers` (token ids)."""
+
+    wants_hidden = False
 
     def __init__(self, answers: Iterable[Sequence[int]], count: int = 3):
         if count < 1:

@@ -30,7 +30,10 @@ NOTHING = Proposal()
 
 
 class Proposer(Protocol):
-    """Guesses what comes next. `hidden` is the last hidden state (hidden,), None before a model with none to give."""
+    """Guesses what comes next. `hidden` is the last hidden state (hidden,), None before a model with none to give.
+
+    An attribute `wants_hidden = False` says that it isn't needed: the model then does without collecting it.
+    """
 
     def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None) -> Proposal: ...
 

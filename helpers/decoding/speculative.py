@@ -52,6 +52,8 @@ class DraftModel:
     that the draft itself gives less probability.
     """
 
+    wants_hidden = False
+
     def __init__(self, draft, target=None, *, count: int = 4, sampling: Sampling = GREEDY, least: float = 0.0):
         if count < 1:
             raise CourseError("A draft model guesses at least one token: give count >= 1.")

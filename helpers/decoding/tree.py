@@ -31,11 +31,16 @@ def merged(proposals: Sequence[Proposal]) -> Proposal:
     return Proposal(tokens, parents, proposers)
 
 
+def want_hidden(proposers: Sequence[Proposer]) -> bool:
+    """Whether any of them does."""
+    return any(getattr(proposer, "wants_hidden", True) for proposer in proposers)
+
+
 class Together:
     """Asks all proposers and puts their guesses into one tree."""
 
     def __init__(self, *proposers: Proposer):
-        self.proposers = proposers
+        self.proposers, self.wants_hidden = proposers, want_hidden(proposers)
 
     def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
         return merged([proposer.propose(tokens, hidden) for proposer in self.proposers])
@@ -45,7 +50,7 @@ class FirstOf:
     """Asks one proposer after the other until one has a guess: the cheap ones first."""
 
     def __init__(self, *proposers: Proposer):
-        self.proposers = proposers
+        self.proposers, self.wants_hidden = proposers, want_hidden(proposers)
 
     def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
         for proposer in self.proposers:
@@ -62,7 +67,7 @@ class Relay:
     def __init__(self, *proposers: Proposer, count: int = 4):
         if count < 1:
             raise CourseError("A relay guesses at least one token: give count >= 1.")
-        self.proposers, self.count = proposers, count
+        self.proposers, self.count, self.wants_hidden = proposers, count, want_hidden(proposers)
 
     def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
         guesses: list[int] = []

@@ -240,6 +240,9 @@ print(residual(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])))
 
 # %%
 from helpers.decoding.sampling import draw  # what the function below needs
+from helpers.decoding.verify import Path
+
+print([draw(torch.tensor([0.5, 0.3, 0.2]), torch.Generator().manual_seed(n)) for n in range(10)], "are ten draws")
 
 # %%
 # show: helpers.decoding.verify:sampled_path
@@ -249,7 +252,6 @@ from helpers.decoding.sampling import draw  # what the function below needs
 # A test that can't fail says nothing. So the same test must reject a wrong version: what is left isn't divided by its sum, and the missing probability falls to the last token, as it does in a sampler that adds up probabilities.
 # %%
 from helpers.decoding.sampling_check import goodness_of_fit, pair_counts, unnormalised
-from helpers.decoding.verify import Path
 
 DRAWS, LEVEL = 50_000, 1e-3
 fit = goodness_of_fit(pair_counts(DRAWS, SEED), SEED)
@@ -420,8 +422,11 @@ for name in ("draft_model", "prompt_lookup", "bigram"):
 # transformers has both: `generate(assistant_model=...)` and `generate(prompt_lookup_num_tokens=...)`. Same models, same dtype, same linear layers, same threads. Which settings are its best here? A few validation questions decide.
 
 # %%
+from transformers.utils import logging
+
 from helpers.measure import interleave, speedup
 
+logging.set_verbosity_error()  # it would speak of settings that are its own
 HF = {}
 for count in (3, 5, 8, 20):
     HF[f"prompt lookup of {count}"] = dict(prompt_lookup_num_tokens=count)

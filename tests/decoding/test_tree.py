@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.decoding.generate import steps
 from helpers.decoding.lookup import PromptLookup
 from helpers.decoding.proposals import NOTHING, Proposal, chain
 from helpers.decoding.tree import FirstOf, Relay, Together, chain_from, merged
@@ -85,3 +86,21 @@ def test_a_relay_hands_on_where_one_knows_no_more():
 def test_of_a_tree_a_relay_takes_the_first_path():
     tree = Proposal([4, 6, 5, 7], [-1, -1, 0, 2], ["a"] * 4)
     assert chain_from(tree) == [0, 2, 3] and chain_from(NOTHING) == []
+
+
+def test_hidden_states_are_collected_only_for_who_wants_them(model):
+    class Watching(PromptLookup):
+        def __init__(self, wants):
+            super().__init__()
+            self.wants_hidden, self.seen = wants, set()
+
+        def propose(self, tokens, hidden=None):
+            self.seen.add(hidden is not None)
+            return super().propose(tokens)
+
+    for kind in (Together, FirstOf, Relay):
+        for wants in (True, False):
+            one = Watching(wants)
+            list(steps(model, [5, 9, 2, 5], max_new_tokens=6, proposer=kind(PromptLookup(), one)))
+            assert one.seen <= {wants}
+    assert Together(PromptLookup(), After("who says nothing", {})).wants_hidden  # not saying so counts as yes
