@@ -59,7 +59,7 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
         raise CourseError('The profile "gpu" needs a CUDA device that torch can use: take PROFILE = "cpu".')
     from helpers.models import parts_of
 
-    for name_ in ("torchao", "torch.utils._pytree", "bitsandbytes"):  # they tell of extensions that the course does not use
+    for name_ in ("torchao", "torch.utils._pytree", "bitsandbytes"):  # they tell of what the course does not use
         logging.getLogger(name_).setLevel(logging.ERROR)
     parts = parts_of(model_id)  # fails early, before anything is measured
     machine = describe_machine()
