@@ -207,7 +207,7 @@ for name, proposer in (("lookup", PromptLookup()), ("bigram", table), ("draft", 
 
 # %%
 from helpers.decoding.proposals import NOTHING, Proposal, Proposer  # what the class below needs
-from helpers.decoding.tree import FirstOf, Relay, Together
+from helpers.decoding.tree import FirstOf, Relay, Together, want_hidden
 
 # %%
 # show: helpers.decoding.tree:FirstOf
@@ -294,7 +294,7 @@ from helpers.decoding.speculation_cost import (
     replayed_seconds,
 )
 
-validation = [prompt_for(tokenizer, e) for e in load_split("validation")[: max(4, min(100, sizes.timed))]]
+validation = [prompt_for(tokenizer, e) for e in load_split("validation")[: max(4, min(60, sizes.timed))]]
 
 
 def record(proposer, some=validation, dtype="float32"):
