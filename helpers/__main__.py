@@ -75,14 +75,16 @@ def models(arguments: argparse.Namespace) -> int:
     found = models.shipped()
     for name, size in found.items():
         made = models.card(name)
-        told = f", trained for {made['minutes']:.0f} minutes on {made['answers']:,} answers" if made else ""
+        minutes = made.get("minutes", made.get("seconds", 0) / 60)
+        told = f", trained for {minutes:.0f} minutes" if minutes else ""
         print(f"[ok]      {name}: {size / 2**20:.1f} MiB{told}")
     for name, command in models.MADE_BY.items():
         if name not in found:
             print(f"[missing] {name}: training it now; it resumes when it is stopped", flush=True)
-            status = subprocess.call([sys.executable, *command.split()[1:]])
-            if status:
-                return status
+            for part in command.split(" && "):
+                status = subprocess.call([sys.executable, *part.split()[1:]])
+                if status:
+                    return status
     return 0
 
 

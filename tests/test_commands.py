@@ -22,7 +22,14 @@ def test_models_lists_what_is_there_and_trains_what_is_missing(tmp_path, monkeyp
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
     assert call(monkeypatch, "models") == 0
     assert "[ok]      base: 1.0 MiB" in capsys.readouterr().out
-    assert [command[1:] for command in called] == [models.MADE_BY["draft"].split()[1:]]
+    wanted = [part.split()[1:] for name in ("fine-tuned", "draft") for part in models.MADE_BY[name].split(" && ")]
+    assert [command[1:] for command in called] == wanted and len(wanted) == 3
+
+
+def test_every_shipped_model_is_listed(monkeypatch, capsys):
+    assert call(monkeypatch, "models") == 0
+    told = capsys.readouterr().out
+    assert all(f"[ok]      {name}: " in told for name in models.MADE_BY)
 
 
 def test_models_passes_a_failure_on(tmp_path, monkeypatch):
