@@ -146,10 +146,8 @@ def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampli
     if max_new_tokens < 1:
         raise CourseError("max_new_tokens must be at least 1.")
     end = set(eos_tokens(model) if eos is None else eos)
-    decoder, choose = (
-        Decoder(model, keep_hidden=getattr(proposer, "wants_hidden", proposer is not None)),
-        Chooser(sampling),
-    )
+    wants_hidden = getattr(proposer, "wants_hidden", proposer is not None)
+    decoder, choose = Decoder(model, keep_hidden=wants_hidden), Chooser(sampling)
     cache = KVCache.for_model(model, len(prompt_ids) + max_new_tokens + MOST_GUESSES)
     known, made, proposal = list(prompt_ids), 0, NOTHING
     feed = known

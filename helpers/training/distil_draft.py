@@ -30,7 +30,7 @@ from helpers.text_to_sql.evaluate import answer_in_batches
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training.completions import IGNORED, Encoded, collate, pack, with_labels
-from helpers.training.muon import Muon
+from helpers.training.muon import muon_and_adam
 
 
 @dataclass
@@ -97,10 +97,7 @@ class Run:
         self.draft, _ = models.load(settings.start_from, "float32", device)
         if self.draft.config.vocab_size != self.target.config.vocab_size:
             raise CourseError("Draft and target must have the same tokenizer: take a draft that was made for it.")
-        matrices = [p for n, p in self.draft.named_parameters() if p.ndim == 2 and "embed" not in n]
-        others = [p for n, p in self.draft.named_parameters() if p.ndim != 2 or "embed" in n]
-        self.optimizers = [Muon(matrices, lr=settings.muon_lr, dtype=self.dtype),
-                           torch.optim.AdamW(others, settings.adam_lr, (0.9, 0.95), weight_decay=0.0)]  # fmt: skip
+        self.optimizers = muon_and_adam(self.draft, settings.muon_lr, settings.adam_lr, self.dtype)
         self.peaks = [settings.muon_lr, settings.adam_lr]
         self.identity = asdict(settings) | {
             "model_id": models.hash_of(settings.model_id), "start_from": models.hash_of(settings.start_from)
@@ -143,10 +140,7 @@ class Run:
 
     def export(self, place: Path) -> None:
         """The draft in bfloat16, its tokenizer, and card.json: how it was made and for which target."""
-        draft = copy.deepcopy(self.draft)
-        for p in draft.parameters():  # not the buffers: RoPE's frequencies must not be rounded
-            p.data = p.data.to(torch.bfloat16)
-        draft.config.dtype = torch.bfloat16
+        draft = copy.deepcopy(self.draft).to(torch.bfloat16)  # RoPE's frequencies are not saved
         draft.save_pretrained(place)
         models.tokenizer_of(self.settings.model_id).save_pretrained(place)
         card = {"parameters": sum(p.numel() for p in draft.parameters()), "minutes": round(self.seconds / 60, 1),

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import psutil
 import torch
 
 from helpers import models
@@ -90,7 +91,7 @@ def train(a: Arguments) -> dict:
     examples, validation = _examples(a)
     encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
     rows = pack(encoded, a.max_seq_length)
-    before = _resident_gib()
+    before = psutil.Process().memory_info().rss / 2**30
     model = prepared(a, half, device)
     with torch.autocast(device, torch.bfloat16, enabled=half):  # as the Trainer will run it
         if not separates_examples(model):
@@ -279,14 +280,6 @@ def _accuracy_callback(tokenizer, validation: list[Example], checkpoints: Path):
             print(f"  step {state.global_step}: {told}", flush=True)
 
     return Accuracy()
-
-
-def _resident_gib() -> float:
-    """What the process holds in RAM now, in GiB."""
-    with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return peak_memory_gib()
 
 
 def _check(a: Arguments) -> None:

@@ -22,11 +22,10 @@ from helpers.results import build_root
 
 def artifact(module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = ()) -> Path:
     """The folder of what `module` makes with these arguments: another one when the script, the model or they change."""
-    made_of = [Path(f"helpers/{module.split('.', 1)[1].replace('.', '/')}.py")]
+    code = (hashes.ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     given = sorted(arguments.items())
     if "start_from" in arguments:
         given.append(("start_from_hash", models.hash_of(arguments["start_from"])))
-    code = "".join((hashes.ROOT / file).read_text(encoding="utf-8") for file in made_of)
     told = json.dumps([code, models.hash_of(model_id), given, list(launcher)], default=str)
     return build_root() / "artifacts" / f"{module.split('.')[-1]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 

@@ -5,7 +5,10 @@ torch.optim.Muon is the same algorithm but always iterates in bfloat16, ten time
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import nn
 
 
 def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -41,3 +44,13 @@ class Muon(torch.optim.Optimizer):
                 update = orthogonalize(weight.grad.lerp(buffer, group["momentum"]).to(self.dtype))
                 scale = max(1, weight.shape[0] / weight.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+
+def muon_and_adam(model: nn.Module, muon_lr: float, adam_lr: float, dtype: torch.dtype,
+                  more: Iterable[nn.Parameter] = ()) -> list[torch.optim.Optimizer]:  # fmt: skip
+    """Muon for a model's matrices; AdamW for its embeddings, its vectors and `more`."""
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in named if p.ndim != 2 or "embed" in n]
+    groups = [{"params": given} for given in (others, list(more)) if given]
+    return [Muon(matrices, lr=muon_lr, dtype=dtype), torch.optim.AdamW(groups, adam_lr, (0.9, 0.95), weight_decay=0.0)]

@@ -32,7 +32,7 @@ from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
-from helpers.training.muon import Muon
+from helpers.training.muon import muon_and_adam
 from helpers.training.packing import Batch, Lesson, make_batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,17 +200,8 @@ class Run:
             batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length).to(device)
             print(f"starts from the base's layers {inherit(self.model, base, batch)}", flush=True)
         self.heads = AheadHeads(self.model.config.hidden_size, settings.ahead).to(device)
-        matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
-        others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
-        self.optimizers = [
-            Muon(matrices, lr=settings.muon_lr, dtype=torch.bfloat16 if self.bf16 else torch.float32),
-            torch.optim.AdamW(
-                [{"params": others}, {"params": self.heads.parameters()}],
-                settings.adam_lr,
-                (0.9, 0.95),
-                weight_decay=0.0,
-            ),
-        ]
+        half = torch.bfloat16 if self.bf16 else torch.float32
+        self.optimizers = muon_and_adam(self.model, settings.muon_lr, settings.adam_lr, half, self.heads.parameters())
         self.peaks = [settings.muon_lr, settings.adam_lr]
         self.step, self.seconds, self.answers, self.smooth = 0, 0.0, 0, None
         self.load()
