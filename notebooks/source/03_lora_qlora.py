@@ -387,7 +387,7 @@ made["full"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="full", lr=LEARNING_
 # %% [markdown]
 # ## What each one costs
 #
-# Compare time and memory, not the loss: each method has its own learning rate, and few steps say little. *Memory* is what the process took beyond its libraries, at its peak. On a model this small it is mostly activations, which are the same for all. So the same again on random weights of a larger shape, a row of 256 tokens at a time:
+# Compare time and memory, not the loss: each method has its own learning rate, and few steps say little. *Memory* is what the process took beyond its libraries, at its peak. On a model this small it is mostly activations, which are the same for all. So the same again on random weights of a larger shape, one packed row at a time:
 
 # %%
 import json
