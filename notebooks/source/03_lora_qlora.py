@@ -68,6 +68,8 @@ print(f"\n{len(chatty.token_ids)} tokens, {len(chatty.steps)} runs of the model"
 # A small one, to look at:
 
 # %%
+import math
+
 import torch
 from torch import nn
 
@@ -78,6 +80,7 @@ small = LoraLinear(nn.Linear(4, 3, bias=False))  # W is (3, 4)
 small.add("example", rank=1, alpha=2)
 a, b = small.a["example"], small.b["example"]
 print("A", tuple(a.shape), a.detach().numpy().round(2), "\nB", tuple(b.shape), b.detach().numpy().T.round(2))
+print("A's numbers are drawn from plus and minus", 1 / math.sqrt(small.in_features))
 b.data = torch.tensor([[1.0], [0.0], [-2.0]])
 print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
       (small.scaling["example"] * b @ a).detach().numpy().round(2))  # fmt: skip
@@ -265,6 +268,7 @@ ROWS, STEPS = 4, {"smoke": 3, "full": 100}.get(PROFILE, 50)
 COMMON = dict(seed=SEED, per_device_train_batch_size=ROWS, lora_r=RANK, lora_alpha=2.0 * RANK, warmup_steps=5)
 asked_while_training = {"smoke": 4, "full": 450}.get(PROFILE, 100)
 SHORT = COMMON | dict(max_steps=STEPS, eval_samples=0)
+AT_ONCE = dict(inside=PROFILE == "smoke")  # no time to load the libraries anew for three steps
 length = dict(max_steps=STEPS) if PROFILE == "smoke" else dict(epochs=1.0)
 own = launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE, eval_samples=asked_while_training))
 
@@ -310,7 +314,7 @@ print(f"linear layers: {qlora.linear_bytes(four_bits) / 1e6:.2f} MB in NF4, scal
 # Gradients flow *through* the four-bit weights to the adapters, which are in float32. bitsandbytes does this on CPUs, too.
 
 # %%
-made["qlora"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="qlora", lr=LEARNING_RATE))
+made["qlora"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="qlora", lr=LEARNING_RATE), **AT_ONCE)
 
 # %% [markdown]
 # Where does the adapter go after training? Into the **unquantized** base, as it was before. Merging into four bits means: read the weights back, add, round again. Most of the change is smaller than half the distance between two levels, and rounding loses it. And on a CPU there is a trap: after the first forward pass in eval mode bitsandbytes stores the weights in another order. What `dequantize_4bit` reads then is garbage, and nothing says so.
@@ -372,7 +376,9 @@ if hasattr(base, "model") and base.config.model_type in ("llama", "mistral"):
     print(
         f"gates shut, the logits are exactly the base's: {unchanged}; open, they are PEFT's on {close} of {len(ids)} texts"
     )
-    made["llama_adapter"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE))
+    made["llama_adapter"] = launch(
+        SCRIPT, MODEL_ID, SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE), **AT_ONCE
+    )
 else:
     print("LLaMA-Adapter is written for models built like Llama; it is left out for this one.")
 
@@ -382,7 +388,7 @@ else:
 # And, for comparison, every weight:
 
 # %%
-made["full"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="full", lr=LEARNING_RATE / 3))
+made["full"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="full", lr=LEARNING_RATE / 3), **AT_ONCE)
 
 # %% [markdown]
 # ## What each one costs
@@ -465,7 +471,9 @@ _ = ax.legend()
 # A second task: the SQL, *and* what it asks for as a comment. Its adapter is trained on the same base.
 
 # %%
-made["explained"] = launch(SCRIPT, MODEL_ID, SHORT | dict(answers="explained", lr=LEARNING_RATE, merge_weights=False))
+made["explained"] = launch(
+    SCRIPT, MODEL_ID, SHORT | dict(answers="explained", lr=LEARNING_RATE, merge_weights=False), **AT_ONCE
+)
 
 # %% [markdown]
 # Both on one base: each *row of a batch* may name its own adapter (Punica, Chen et al. 2023). The base's product is shared, the low-rank ones are each row's own.

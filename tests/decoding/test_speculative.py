@@ -1,15 +1,19 @@
 """A draft, however bad, changes no greedy token; a good one saves steps; sampled, it keeps the distribution."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers.decoding import speculation_cost
 from helpers.decoding.generate import Completion, Step, generate, steps
 from helpers.decoding.proposals import NOTHING, chain
 from helpers.decoding.sampling import Sampling
 from helpers.decoding.speculation_cost import (
+    Clocked,
     acceptance_of,
     accepted_per_step,
     best_k,
@@ -152,6 +156,27 @@ def test_a_replay_adds_up_rows_and_guesses():
     steps_and_guesses = 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)
     assert found == steps_and_guesses + 7 + 1000 * 3  # the draft read the prompt once, somebody was asked three times
     assert replayed_seconds(done, lambda rows: float(rows)) == 58
+
+
+def test_a_clocked_proposer_guesses_the_same_and_tells_prompt_from_guesses(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(speculation_cost.time, "perf_counter", lambda: float(next(clock)))
+
+    class Slow:
+        wants_hidden = False
+
+        def propose(self, tokens, hidden=None):
+            passes = (10 if tokens[-1] == 0 else 0) + 2  # a new prompt ends with 0 and takes 10 seconds
+            for _ in range(passes):
+                next(clock)
+            return chain([1, 1], "slow")
+
+    clocked = Clocked(Slow())
+    for tokens in ([5, 0], [5, 0, 1, 1, 2], [5, 0, 1, 1, 2, 1], [6, 0], [6, 0, 1]):
+        assert clocked.propose(tokens).tokens == [1, 1]
+    assert not clocked.wants_hidden
+    assert clocked.guess_seconds == pytest.approx(3 / 2)  # two guesses in three ticks
+    assert clocked.first_seconds == pytest.approx(10)
 
 
 def test_between_measured_rows_the_cost_is_a_straight_line():

@@ -210,3 +210,5 @@ def test_a_launched_script_is_run_once_and_its_failure_is_told(base, tmp_path, m
     assert "made before" in capfd.readouterr().out
     with pytest.raises(CourseError, match=r"stopped with code 1: --method nothing is unknown"):
         launch("helpers.training.fine_tune_llm", str(base), dict(method="nothing"))
+    inside = launch("helpers.training.fine_tune_llm", str(base), given | dict(seed=1), inside=True)
+    assert (inside / "report.json").exists() and inside != folder
