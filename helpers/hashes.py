@@ -22,6 +22,7 @@ NOT_MEASURED = {
     "hashes",
     "notebooks",
     "plots",
+    "race",
     "readme",
     "report",
     "results",

@@ -12,8 +12,8 @@ FREE = {  # take callables, numbers and records, and know no technique
     "results_schema",
 }  # fmt: skip
 FRONT = {
-    "__init__", "__main__", "ask", "execution", "exercises", "hygiene", "lesson", "notebooks", "pictures", "readme",
-    "report", "runner",
+    "__init__", "__main__", "ask", "execution", "exercises", "hygiene", "lesson", "notebooks", "pictures", "race",
+    "readme", "report", "runner",
 }  # fmt: skip
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 

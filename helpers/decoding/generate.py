@@ -208,6 +208,8 @@ def stream(model, tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str]
             if token in end:
                 completion.finish_reason = "eos"
                 break
+            if not stop:
+                continue
             completion.text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
             found = [at for s in stop if (at := completion.text.find(s)) >= 0]
             if found:
@@ -215,6 +217,9 @@ def stream(model, tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str]
                 step.emitted, step.log_probs = step.emitted[:used], step.log_probs[:used]  # what the user got
                 step.accepted = step.accepted[:used]
                 break
+        if not stop:  # once a step is enough: nothing in between is looked for
+            known = completion.token_ids[: -1 if completion.finish_reason == "eos" else None]
+            completion.text = tokenizer.decode(known, skip_special_tokens=True)
         certain = len(completion.text)
         if completion.finish_reason == "length":
             certain -= _uncertain(completion.text, stop)

@@ -11,16 +11,23 @@ from helpers.errors import CourseError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose: temperature 0 is greedy; top_k 0 and top_p 1 leave all tokens in the running."""
+    """How to choose: temperature 0 is greedy; top_k 0 and top_p 1 leave all tokens in the running.
+
+    `typical` above 0 keeps guesses that the model finds likely enough, up to that probability (typical acceptance,
+    verify.py): more of them than chance would keep, and another distribution. 0 keeps the model's own.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    typical: float = 0.0
 
     def __post_init__(self):
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise CourseError("Sampling needs temperature >= 0, top_k >= 0 and top_p above 0 and at most 1.")
+        if not 0 <= self.typical <= 1:
+            raise CourseError("typical is a probability from 0 to 1; the Medusa paper's is 0.09.")
 
 
 GREEDY = Sampling()

@@ -2,7 +2,8 @@
 distribution is kept (notebook 07).
 
 Sampled guesses: Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023; Chen et al.,
-"Accelerating Large Language Model Decoding with Speculative Sampling", 2023.
+"Accelerating Large Language Model Decoding with Speculative Sampling", 2023. Typical acceptance, which keeps what is
+likely instead: Cai et al., "Medusa", 2024, section 2.3.1.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def kept_path(proposal: Proposal, logits: torch.Tensor, choose: Chooser) -> Path
     Returns:
         (indices of the accepted guesses, the tokens they and the model's last word are, rows of logits they came from)
     """
+    if choose.sampling.typical and choose.sampling.temperature > 0:
+        return typical_path(proposal, probabilities(logits, choose.sampling), choose)
     if proposal.probs is None or choose.sampling.temperature == 0:
         return longest_path(proposal, logits, choose)
     return sampled_path(proposal, probabilities(logits, choose.sampling), choose.generator)
@@ -70,3 +73,21 @@ def sampled_path(
             return list(range(i)), [*proposal.tokens[:i], rejected], list(range(i + 1))
     n = len(proposal.tokens)
     return list(range(n)), [*proposal.tokens, draw(target[n], generator)], list(range(n + 1))
+
+
+def typical_path(proposal: Proposal, probs: torch.Tensor, choose: Chooser) -> Path:
+    """Keep the longest path of guesses that are likely enough, and draw the next token; returns as `kept_path`.
+
+    Likely enough is a probability above min(e, sqrt(e) exp(-entropy)), with e = `sampling.typical`: where the model is
+    unsure of everything, less is asked of a guess. `probs` (guesses + 1, vocabulary) are what is sampled from.
+    """
+    most = choose.sampling.typical
+    entropy = -torch.special.xlogy(probs, probs).sum(-1)
+    least = (most**0.5 * torch.exp(-entropy)).clamp(max=most)
+    reached: dict[int, list[int]] = {-1: []}
+    for i, (token, parent) in enumerate(zip(proposal.tokens, proposal.parents, strict=True)):
+        if parent in reached and probs[parent + 1, token] > least[parent + 1]:
+            reached[i] = [*reached[parent], i]
+    path = max(reached.values(), key=len)
+    rows = [0, *(i + 1 for i in path)]
+    return path, [*(proposal.tokens[i] for i in path), draw(probs[rows[-1]], choose.generator)], rows

@@ -5,10 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.decoding.proposals import chain
+from helpers.decoding.generate import steps
+from helpers.decoding.lookup import PromptLookup
+from helpers.decoding.proposals import Proposal, chain
 from helpers.decoding.sampling import Chooser, Sampling
 from helpers.decoding.sampling_check import goodness_of_fit, pair_counts, tables, unnormalised
-from helpers.decoding.verify import kept_path, longest_path, residual, sampled_path
+from helpers.decoding.verify import kept_path, longest_path, residual, sampled_path, typical_path
+from helpers.errors import CourseError
 
 LEVEL = 1e-3
 
@@ -44,3 +47,25 @@ def test_greedy_verification_is_the_longest_path_whatever_the_guesses_came_from(
     drawn = chain([1, 2], "draft", torch.full((2, 4), 0.25))
     assert kept_path(drawn, logits, Chooser(Sampling())) == longest_path(drawn, logits, Chooser(Sampling()))
     assert kept_path(drawn, logits, Chooser(Sampling()))[1] == [1, 2, 3]
+
+
+def test_typical_acceptance_keeps_the_longest_likely_path():
+    proposal = Proposal([1, 2, 3, 4], [-1, -1, 1, 2], ["a"] * 4)
+    probs = torch.tensor([[0.1, 0.2, 0.7, 0.0, 0.0], [0.2] * 5, [0.0, 0.0, 0.0, 1.0, 0.0], [0.3, 0.3, 0.3, 0.05, 0.05],
+                          [1.0, 0.0, 0.0, 0.0, 0.0]])  # fmt: skip
+    choose = Chooser(Sampling(temperature=1.0, typical=0.3))
+    path, tokens, rows = typical_path(proposal, probs, choose)
+    assert path == [1, 2] and tokens[:2] == [2, 3] and rows == [0, 2, 3]  # 4 has .05: less than is asked even there
+    path, tokens, _ = typical_path(proposal, probs, Chooser(Sampling(temperature=1.0, typical=0.01)))
+    assert path == [1, 2, 3] and tokens == [2, 3, 4, 0]
+    assert typical_path(Proposal(), probs, choose)[0] == []
+
+
+def test_typical_acceptance_changes_nothing_that_is_greedy(model):
+    truth = [token for step in steps(model, [5, 9, 2], max_new_tokens=12) for token in step.emitted]
+    greedy_and_typical = steps(
+        model, [5, 9, 2], max_new_tokens=12, sampling=Sampling(typical=0.09), proposer=PromptLookup()
+    )
+    assert [token for step in greedy_and_typical for token in step.emitted] == truth
+    with pytest.raises(CourseError, match="from 0 to 1"):
+        Sampling(typical=2.0)
