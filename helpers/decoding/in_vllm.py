@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import hashes
+from helpers.decoding.generate import steps
+from helpers.decoding.medusa import CHAIN, Medusa, MedusaHeads
 from helpers.errors import CourseError
 from helpers.results import build_root, write_whole
 
@@ -56,6 +58,22 @@ def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Pat
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise CourseError(f"vLLM stopped with code {done.returncode}: {last}")
     return json.loads((folder / "answer.json").read_text())
+
+
+def accepted_by_place(model, heads: MedusaHeads, prompts: Sequence[Sequence[int]],
+                      answers: Sequence[Sequence[int]]) -> list[float]:  # fmt: skip
+    """Our own chain's acceptance as vLLM counts it: of all runs of the model, in how many was each place of the chain
+    accepted. What a step accepts beyond an answer's end counts, too, though nobody gets to see it."""
+    taken: list[int] = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        made, most = 0, len(answer) + heads.count + 1
+        for step in steps(model, prompt, eos=[], max_new_tokens=most, proposer=Medusa(heads, CHAIN[: heads.count])):
+            if step.kind == "decode":
+                taken.append(len(step.accepted))
+            made += len(step.emitted)
+            if made >= len(answer):
+                break
+    return [sum(n > place for n in taken) / max(1, len(taken)) for place in range(heads.count)]
 
 
 def main() -> None:

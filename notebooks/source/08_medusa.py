@@ -368,7 +368,7 @@ def both(d, nodes, copied, how):
     return FirstOf(copies, guesses) if how == "first" else Together(guesses, copies)
 
 
-SIZES = ((3, 3), (5, 4)) if PROFILE == "smoke" else ((2, 4), (3, 3), (4, 4), (5, 5), (7, 4), (9, 5))
+SIZES = ((3, 3), (5, 4)) if PROFILE == "smoke" else ((3, 4), (5, 4), (8, 3), (8, 4), (12, 3), (12, 5))
 some = validation[: {"smoke": 2, "full": 60}.get(PROFILE, 24)]
 plain = {d: sum((len(c.token_ids) - 1) * step_of[d][1] + prefill_of[d] for c in said[: len(some)]) for d in DTYPES}
 told = {}
@@ -479,9 +479,7 @@ if in_vllm.installed() and PROFILE != "smoke":
         folder / "model", test_ids, dtype="bfloat16", heads=folder / "heads", guesses=heads["bfloat16"].count
     )
     vllm_said["greedy"] = in_vllm.run(folder / "model", test_ids, dtype="bfloat16", compiled=True)
-    ours = [generate(target["bfloat16"], tokenizer, p, proposer=Medusa(heads["bfloat16"], CHAIN)) for p in test_ids]
-    tries = [s for c in ours for s in c.steps if s.kind == "decode" and s.proposal.tokens]
-    mine = [sum(len(s.accepted) > place for s in tries) / len(tries) for place in range(heads["bfloat16"].count)]
+    mine = in_vllm.accepted_by_place(target["bfloat16"], heads["bfloat16"], test_ids, vllm_said["chain"]["token_ids"])
     theirs = [n / vllm_said["chain"]["drafts"] for n in vllm_said["chain"]["accepted"]]
     for place, (a, b) in enumerate(zip(mine, theirs), 1):
         print(f"accepted at place {place}: ours {a:.3f}, vLLM's {b:.3f}")
@@ -774,12 +772,16 @@ print("written:", path.relative_to(path.parents[3]))
 from helpers.decoding.sampling import Sampling
 
 for temperature in (0.5, 1.0, 1.5):
-    drawn = [generate(target["float32"], tokenizer, p, sampling=Sampling(temperature, seed=SEED), max_new_tokens=60,
-                      proposer=Medusa(heads["float32"], tree_of["float32"])) for p in prompts[: {"smoke": 2}.get(PROFILE, 20)]]  # fmt: skip
-    print(f"temperature {temperature}: {accepted_per_step(drawn):.2f} tokens a step")
+    for typical in (0.0, 0.09):  # 0: lossless; 0.09 is the paper's
+        how = dict(sampling=Sampling(temperature, seed=SEED, typical=typical), max_new_tokens=60)
+        guesser = Medusa(heads["float32"], tree_of["float32"])
+        some = prompts[: {"smoke": 2}.get(PROFILE, 20)]
+        drawn = [generate(target["float32"], tokenizer, p, proposer=guesser, **how) for p in some]
+        kept = "typical acceptance, another distribution" if typical else "lossless"
+        print(f"temperature {temperature}: {accepted_per_step(drawn):.2f} tokens a step, {kept}")
 
 # %% [markdown]
-# (A guess is kept here if the model itself draws it. That is lossless. The paper's *typical acceptance* keeps what the model finds likely enough: faster, and another distribution.)
+# Lossless: a guess is kept if the model itself draws it. The paper's *typical acceptance* keeps what the model finds likely enough: more tokens a step, and another distribution.
 #
 # | error | remedy |
 # |---|---|
