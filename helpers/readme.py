@@ -28,6 +28,9 @@ HEADLINES = {
     "07_speculative_decoding": "{speculative.speedup:.2f} times as fast, "
     "{prompt_lookup.identical_outputs.count} of {prompt_lookup.identical_outputs.of} outputs identical; prompt lookup "
     "alone {speculative.speedup.prompt_lookup:.2f}, a draft model {speculative.speedup.draft_model:.2f}",
+    "08_medusa": "heads alone {medusa.speedup:.2f} times as fast, with prompt lookup in the same tree "
+    "{medusa.speedup.with_lookup:.2f}, {medusa.identical_outputs.count} of {medusa.identical_outputs.of} outputs "
+    "identical; {medusa.speedup_over_strongest_greedy:.2f} against the fastest plain decoding here",
     "00b_kv_cache": "a decode step of 32 rows {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated "
     f"heads; {{{CACHE}.count}} of {{{CACHE}.of}} random sequences of operations equal to recomputation",
     "01b_fp8": "a quarter of the bytes, {fp8.answers_broken.a_scale_a_channel:.0f} of "

@@ -30,22 +30,35 @@ def test_it_runs_and_its_results_keep_the_contract(tmp_path, name):
     assert (tmp_path / "report" / "index.html").exists()
 
 
-@pytest.mark.papermill
-def test_00_runs_with_a_tiny_qwen2(tmp_path):
+@pytest.fixture(scope="module")
+def qwen2(tmp_path_factory):
+    """Another architecture: random weights that say more than one token."""
     torch.manual_seed(0)
     examples = training_mix(60)
     tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
     config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, bos_token_id=None,
                          eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
-    place = tmp_path / "a folder with spaces"
+    place = tmp_path_factory.mktemp("qwen2") / "a folder with spaces"
     model = Qwen2ForCausalLM(config)
     for p in model.parameters():  # the default spread makes a model say one token for ever
         p.data.mul_(6 if p.ndim == 2 else 1)
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
-    run(tmp_path / "out", "00", MODEL_ID=str(place))
+    return str(place)
+
+
+@pytest.mark.papermill
+def test_00_runs_with_a_tiny_qwen2(tmp_path, qwen2):
+    run(tmp_path / "out", "00", MODEL_ID=qwen2)
     document = json.loads((tmp_path / "out" / "results" / "smoke" / "00_start_here.json").read_text())
     assert document["invariants"]["start.identical_to_hf_generate"]["holds"]
     lines = (tmp_path / "out" / "results" / "smoke" / "00_start_here.prompts.jsonl").read_text().splitlines()
     assert len({json.loads(line)["text"] for line in lines}) > 1
+
+
+@pytest.mark.papermill
+def test_08_trains_heads_for_a_tiny_qwen2(tmp_path, qwen2):
+    run(tmp_path / "out", "08", MODEL_ID=qwen2, HEADS="own")
+    document = json.loads((tmp_path / "out" / "results" / "smoke" / "08_medusa.json").read_text())
+    assert document["invariants"]["medusa.identical_outputs"]["holds"]

@@ -9,6 +9,7 @@ Registered with transformers, so that any of its models can use it (notebooks/ex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
@@ -82,16 +83,22 @@ def depths(parents: Sequence[int]) -> list[int]:
     return found
 
 
+@lru_cache(maxsize=4096)  # a tree's shape comes again and again
+def _relatives(parents: tuple[int, ...]) -> torch.Tensor:
+    """(n, n) of a step's own tokens: each sees itself, its ancestors and the certain token, which comes first."""
+    with torch.inference_mode(False):  # the next step may be one that trains
+        sees = torch.eye(len(parents) + 1, dtype=torch.bool)
+        for i, parent in enumerate(parents, 1):
+            sees[i] |= sees[parent + 1]
+    return sees
+
+
 def tree_mask(parents: Sequence[int], before: int, window: int | None = None) -> torch.Tensor:
     """(1, 1, n, before + n) for n = 1 + guesses, True where a token sees another: each sees the past, the certain
     token, its ancestors and itself; with a sliding `window`, none that lies that far back."""
     n = len(parents) + 1
-    mask = torch.zeros(n, before + n, dtype=torch.bool)
-    mask[:, : before + 1] = True
-    for i, parent in enumerate(parents, 1):
-        if parent >= 0:
-            mask[i] = mask[parent + 1]
-        mask[i, before + i] = True
+    mask = torch.ones(n, before + n, dtype=torch.bool)
+    mask[:, before:] = _relatives(tuple(parents))
     if window:
         at = torch.tensor([before, *(before + d for d in depths(parents))])
         mask &= at[:, None] - torch.cat([torch.arange(before), at]) < window

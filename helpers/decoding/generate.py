@@ -161,7 +161,8 @@ def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampli
         tokens = tokens[: max_new_tokens - made]
         tokens = tokens[: next((i + 1 for i, t in enumerate(tokens) if t in end), len(tokens))]
         rows = rows[: len(tokens)]
-        picked = logits[rows].float().log_softmax(-1)[range(len(tokens)), tokens]
+        chosen = torch.tensor(tokens, device=logits.device)[:, None]
+        picked = logits[rows].float().log_softmax(-1).gather(1, chosen)[:, 0]
         known, made = known + tokens, made + len(tokens)
         done = made >= max_new_tokens or tokens[-1] in end
         step = Step(kind, 0.0, len(feed), before, proposal, tuple(path[: len(tokens)]), tuple(tokens),

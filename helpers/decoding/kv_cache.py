@@ -80,13 +80,12 @@ class _Layer(CacheLayerMixin):
     def reset(self) -> None:
         self.lengths, self.is_initialized = [], False
 
-    def keep(self, row: int, start: int, kept: list[int]) -> None:
-        """Of the row's positions from `start` on, only `start + k` for k in `kept` stay, moved together."""
-        end = start + len(kept)
-        if kept != list(range(len(kept))):
-            index = torch.tensor(kept, device=self.keys.device) + start
-            self.keys[row, :, start:end] = self.keys[row, :, index]
-            self.values[row, :, start:end] = self.values[row, :, index]
+    def keep(self, row: int, end: int, moved: torch.Tensor | None) -> None:
+        """The row's first `end` positions stay; the last of them become what is at the positions `moved`."""
+        if moved is not None:
+            here = slice(end - len(moved), end)
+            self.keys[row, :, here] = self.keys[row, :, moved]
+            self.values[row, :, here] = self.values[row, :, moved]
         self.lengths[row] = end
 
     def copy_row(self, row: int, other: _Layer, theirs: int) -> None:
@@ -145,9 +144,13 @@ class KVCache(Cache):
                 raise CourseError("A cache keeps a number of tokens from 0 up, and offsets from 0 up.")
             if start > held or start + max(kept, default=-1) >= held:
                 raise CourseError(f"The cache holds {held} tokens of row {here}: it can't keep more than that.")
+        stay = next((k for k, offset in enumerate(kept) if offset != k), len(kept))  # these are in their places
+        moved = (
+            torch.tensor([start + k for k in kept[stay:]], device=self.layers[0].keys.device) if kept[stay:] else None
+        )
         for layer in self.layers:
             for here in rows:
-                layer.keep(here, start, kept)
+                layer.keep(here, start + len(kept), moved)
 
     def join(self, other: KVCache) -> None:
         """The rows of another cache, prefilled on its own, become the last rows here."""

@@ -2,7 +2,7 @@
 
 Cai et al., "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads", 2024. The model's own
 lm_head reads the hidden state at position t and says token t + 1; head i reads the same state and guesses token
-t + 1 + i. Medusa-1 trains the heads on a frozen model. A checkpoint is what vLLM and TGI load, too.
+t + 1 + i. Medusa-1 trains the heads on a frozen model. What `save` writes is what vLLM and TGI load, too.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def load(place: str | Path, model) -> MedusaHeads:
     place, lm_head = Path(place), model.get_output_embeddings().weight
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        count, layers = config["medusa_num_heads"], config["medusa_num_layers"]
+        count, layers = int(config["medusa_num_heads"]), int(config["medusa_num_layers"])
         found = load_file(next(p for name in (WEIGHTS, ALSO) if (p := place / name).exists()))
-    except (OSError, ValueError, KeyError, StopIteration, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         raise CourseError(f"There are no Medusa heads to read in {place} ({reason}): train_medusa_heads makes some.") \
             from None  # fmt: skip
@@ -135,12 +135,12 @@ class Medusa:
     third best."""
 
     def __init__(self, heads: MedusaHeads, tree: Tree = CHAIN):
-        nodes = sorted(tree, key=lambda path: (len(path), path))
+        nodes = sorted(tree)  # the best path first, in one piece: where it is right, the cache has nothing to move
         place = {(): -1} | {path: i for i, path in enumerate(nodes)}
         missing = [path for path in nodes if path[:-1] not in place]
         if missing or len(place) != len(nodes) + 1 or () in nodes:
             raise CourseError(f"A tree holds each node once and the way to it, too: {missing or nodes} lacks that.")
-        if nodes and (deepest := len(nodes[-1])) > heads.count:
+        if (deepest := max(map(len, nodes), default=0)) > heads.count:
             raise CourseError(f"The tree is {deepest} deep, and there are {heads.count} heads: take a flatter tree.")
         self.heads = heads
         self.width = 1 + max((rank for path in nodes for rank in path), default=0)
@@ -166,10 +166,15 @@ def medusa(model, input_ids: torch.Tensor, generation_config=None, stopping_crit
     if generation_config.do_sample or len(logits_processor or ()):
         raise CourseError("custom_generate=medusa decodes greedily: leave out sampling and logits processors.")
     tokens, most = input_ids[0].tolist(), generation_config.max_length - input_ids.shape[1]
-    for step in steps(model, tokens, max_new_tokens=most, proposer=proposer):
-        tokens += step.emitted
+    end = generation_config.eos_token_id
+    end = None if end is None else [end] if isinstance(end, int) else list(end)
+    written = (
+        t for s in steps(model, list(tokens), max_new_tokens=most, eos=end, proposer=proposer) for t in s.emitted
+    )
+    for token in written:  # one by one: a criterion may be met in the middle of a step
+        tokens.append(token)
         if streamer is not None:
-            streamer.put(torch.tensor(step.emitted))
+            streamer.put(torch.tensor([token]))
         now = torch.tensor([tokens], device=input_ids.device)
         if stopping_criteria is not None and bool(stopping_criteria(now, None).all()):
             break

@@ -27,18 +27,20 @@ def kept_path(proposal: Proposal, logits: torch.Tensor, choose: Chooser) -> Path
     if choose.sampling.typical and choose.sampling.temperature > 0:
         return typical_path(proposal, probabilities(logits, choose.sampling), choose)
     if proposal.probs is None or choose.sampling.temperature == 0:
-        return longest_path(proposal, logits, choose)
+        said = logits.argmax(-1).tolist().__getitem__ if choose.sampling.temperature == 0 else None
+        return longest_path(proposal, said or (lambda row: choose(logits[row])))
     return sampled_path(proposal, probabilities(logits, choose.sampling), choose.generator)
 
 
-def longest_path(proposal: Proposal, logits: torch.Tensor, choose: Callable[[torch.Tensor], int]) -> Path:
-    """Walk the tree along what the model itself would say; returns as `kept_path`."""
+def longest_path(proposal: Proposal, said: Callable[[int], int]) -> Path:
+    """Walk the tree along what the model itself says: `said(row)`, row 0 being the certain token's and row i + 1 that
+    of guess i; returns as `kept_path`."""
     children: dict[tuple[int, int], int] = {}
     for i, (token, parent) in enumerate(zip(proposal.tokens, proposal.parents, strict=True)):
         children.setdefault((parent, token), i)
     path, tokens, rows, here = [], [], [0], -1
     while True:
-        token = choose(logits[rows[-1]])
+        token = said(rows[-1])
         tokens.append(token)
         if (here, token) not in children:
             return path, tokens, rows

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -53,7 +54,7 @@ class Settings:
     medusa_num_heads: int = 5
     medusa_num_layers: int = 1
     own_lm_heads: bool = False  # one for each head, begun as a copy of the model's; else all share the model's
-    medusa_heads_coefficient: float = 1.0  # of the heads' loss
+    medusa_heads_coefficient: float = 1.0  # of the heads' loss; with a frozen model Adam hardly notices it
     medusa_decay_coefficient: float = 0.8  # head i counts decay ** i
     medusa_scheduler: str = "constant"  # of the coefficient: constant, linear, sine
     medusa_lr_multiplier: float = 1.0
@@ -79,6 +80,7 @@ def features(model, examples: Sequence[Encoded], heads: int, pad: int, length: i
         hidden states (positions, hidden) from which the model says the answers' tokens, and labels (positions, heads):
         what each head should guess there, `IGNORED` past the answer's end.
     """
+    length = max(length, *(len(e.ids) for e in examples))
     packed = pack(examples, length) if separates_examples(model) else [[e] for e in examples]
     states, labels = [], []
     for start in range(0, len(packed), rows):
@@ -156,7 +158,9 @@ class Run:
             dist.barrier()  # the first process answers, all read
         if self.rank:
             found = answered(*told, train, self.folder / "answers.json", target)
-        return found, answered(*told, validation, self.folder / f"validation-{self.rank}.json", target)
+        if self.rank:
+            validation = []  # only the first process tells how good the heads are
+        return found, answered(*told, validation, self.folder / "validation.json", target)
 
     def save(self) -> None:
         state = {"heads": self.heads.state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
@@ -202,7 +206,7 @@ def train(run: Run) -> Run:
     train_set, validation = run.examples()
     pad = run.tokenizer.pad_token_id
     hidden, labels = features(run.model, train_set[run.rank :: run.world], s.medusa_num_heads, pad)
-    checked = features(run.model, validation, s.medusa_num_heads, pad)
+    checked = features(run.model, validation, s.medusa_num_heads, pad) if validation and run.rank == 0 else None
     per_epoch = _least(-(-len(hidden) // s.batch_positions), run)
     for epoch in range(run.epoch, s.epochs):
         order = torch.randperm(len(hidden), generator=torch.Generator().manual_seed(1000 * s.seed + epoch))
@@ -220,10 +224,12 @@ def train(run: Run) -> Run:
             run.optimizer.zero_grad()
             run.losses.append(round(loss.item(), 4))
         run.epoch = epoch + 1
-        with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
-            run.accuracy.append(accuracy_of(run.heads, *checked))
+        if checked:
+            with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
+                run.accuracy.append(accuracy_of(run.heads, *checked))
         if run.rank == 0:
-            told = "  ".join(f"{i}: {a[0]:.2f} ({a[-1]:.2f})" for i, a in enumerate(run.accuracy[-1], 1))
+            top = run.accuracy[-1] if checked else []
+            told = "  ".join(f"{i}: {a[0]:.2f} ({a[-1]:.2f})" for i, a in enumerate(top, 1))
             print(f"epoch {run.epoch}/{s.epochs}  loss {run.losses[-1]:.3f}  head, top 1 (top 5): {told}", flush=True)
             run.save()
     run.seconds += time.perf_counter() - run.began
@@ -259,23 +265,33 @@ def check(s: Settings) -> None:
         raise CourseError("--more_examples are the course's own: leave --train_dataset_path out.")
 
 
+def truth(text: str) -> bool:
+    """True or False, as SageMaker passes them."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text} is neither True nor False")
+    return text.lower() == "true"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in asdict(Settings()).items():
-        kind = (lambda text: text.lower() == "true") if isinstance(value, bool) else type(value)
+        kind = truth if isinstance(value, bool) else type(value)
         parser.add_argument(f"--{name}", type=kind, default=value)
     folder = os.environ.get("SM_MODEL_DIR", "build/train_medusa_heads")
     parser.add_argument("--output_dir", type=Path, default=Path(folder))
+    parser.add_argument("--checkpoint_dir", type=Path, help="where answers and checkpoint go, if not there",
+                        default="/opt/ml/checkpoints" if "SM_MODEL_DIR" in os.environ else None)  # fmt: skip
     parser.add_argument("--export", type=Path, help="where else the heads go, without the lm_head: data/models/medusa")
     arguments = vars(parser.parse_args())
-    folder, export = arguments.pop("output_dir"), arguments.pop("export")
+    folder, export, kept = (arguments.pop(name) for name in ("output_dir", "export", "checkpoint_dir"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        longest = timedelta(hours=6)  # the others wait while the first process answers the questions
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=longest)
         if device == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
-        run = train(Run(Settings(**arguments), folder, device))
+        run = train(Run(Settings(**arguments), kept or folder, device))
     except CourseError as error:
         sys.exit(str(error))
     if run.rank == 0:

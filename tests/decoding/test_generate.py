@@ -199,7 +199,7 @@ def test_the_longest_path_follows_the_model():
     logits = torch.zeros(4, 10)
     logits[0, 5] = logits[2, 6] = 1.0  # says 5; after guess 1 (which is 5) says 6
     proposal = Proposal([4, 5, 6], [-1, -1, 0])
-    assert longest_path(proposal, logits, lambda row: int(row.argmax())) == ([1], [5, 6], [0, 2])
+    assert longest_path(proposal, lambda row: int(logits[row].argmax())) == ([1], [5, 6], [0, 2])
 
 
 def test_it_ends_with_eos_or_at_the_limit(model):

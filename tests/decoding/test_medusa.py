@@ -211,14 +211,19 @@ def test_a_tree_that_is_none_is_refused(model):
 
 def test_each_guess_is_named_by_its_head(model):
     proposal = Medusa(heads_for(model), TREE).propose([1], torch.randn(64, dtype=torch.float64))
-    assert proposal.proposers == ["head 1", "head 1", "head 2", "head 2", "head 2", "head 3"]
-    assert proposal.parents == [-1, -1, 0, 0, 1, 2]
+    assert proposal.proposers == ["head 1", "head 2", "head 3", "head 2", "head 1", "head 2"]
+    assert proposal.parents == [-1, 0, 1, 0, -1, 4]
 
 
 def test_transformers_generate_takes_it(model):
     proposer, ids = Medusa(heads_for(model), TREE), torch.tensor([PROMPT])
     out = model.generate(ids, max_new_tokens=20, do_sample=False, custom_generate=medusa, proposer=proposer)
     assert out[0, len(PROMPT) :].tolist() == greedy(model, PROMPT, 20)
+    end = greedy(model, PROMPT, 20)[6]
+    how = dict(do_sample=False, custom_generate=medusa, proposer=Foreseeing(greedy(model, PROMPT, 30), 1))
+    for stop in (dict(eos_token_id=end), dict(stopping_criteria=[lambda ids, scores: ids[:, -1] == end])):
+        out = model.generate(ids, max_new_tokens=20, pad_token_id=0, **how, **stop)
+        assert out[0, len(PROMPT) :].tolist() == greedy(model, PROMPT, 20)[: greedy(model, PROMPT, 20).index(end) + 1]
     with pytest.raises(CourseError, match="one prompt at a time"):
         model.generate(ids.repeat(2, 1), max_new_tokens=4, custom_generate=medusa, proposer=proposer)
     with pytest.raises(CourseError, match="decodes greedily"):

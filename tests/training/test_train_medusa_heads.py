@@ -109,10 +109,12 @@ def test_wrong_knobs_are_told(place, tmp_path):
 def test_torchrun_and_sagemaker_s_folders(place, tmp_path):
     given = dict(model_id=place, answers="reference", epochs=1, most=8, eval_samples=4, batch_positions=64)
     environment = os.environ | {"SM_MODEL_DIR": str(tmp_path / "model"), "OMP_NUM_THREADS": "1"}
+    given["checkpoint_dir"] = str(tmp_path / "kept")
     environment["PYTHONPATH"] = str(hashes.ROOT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "helpers.training.train_medusa_heads", *(f"--{k}={v}" for k, v in given.items())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "model" / "report.json").read_text())["losses"]
-    assert (tmp_path / "model" / "heads" / WEIGHTS).exists()
+    assert (tmp_path / "model" / "heads" / WEIGHTS).exists() and (tmp_path / "kept" / "checkpoint.pt").exists()
+    assert not (tmp_path / "model" / "checkpoint.pt").exists()  # what is served has no optimizer in it
