@@ -61,7 +61,11 @@ class Race:
         if len(lanes) < 2 or any(not c.steps for c in lanes.values()):
             raise CourseError("A race needs two recorded answers or more: give Completions of `generate`.")
         self.lanes = {name: blocks(c, tokenizer) for name, c in lanes.items()}
-        self.results = {name: _first_lines(show_rows(schema, extract_sql(c.text))) for name, c in lanes.items()}
+        self.results = {
+            name: shortened(" ".join(show_rows(schema, extract_sql(c.text)).split()), 60) for name, c in lanes.items()
+        }
+        same = len({c.text for c in lanes.values()}) == 1
+        self.title = f"{'The same answer' if same else 'An answer'} by each lane: a block is one run of the model"
 
     @property
     def seconds(self) -> float:
@@ -80,8 +84,7 @@ class Race:
             if lane[-1].end <= until:
                 told += f", {1e3 * lane[-1].end:.0f} ms: {self.results[name]}"
             ax.text(0, place - 0.44, told, fontsize=10, va="bottom")
-        title = "The same answer twice: a block is one run of the model"
-        ax.set(title=title + replay, xlabel="time since the request (ms)",
+        ax.set(title=self.title + replay, xlabel="time since the request (ms)",
                xlim=(0, 1e3 * self.seconds * 1.01), ylim=(len(self.lanes) - 0.4, -0.62), yticks=[])  # fmt: skip
         ax.spines["left"].set_visible(False)
         ax.grid(visible=False)
@@ -93,18 +96,16 @@ class Race:
         start, end = 1e3 * block.start, 1e3 * min(block.end, until)
         ax.barh(place, end - start, left=start, height=0.6, color=face, edgecolor=COLORS[0], linewidth=0.8)
         if shown:
-            lines = [f"{mark} {text!r}"[:16] if mark != OWN else f"{text!r}" for text, mark in block.kept]
+            lines = [(f"{mark} " if mark != OWN else "") + shortened(repr(text), 14) for text, mark in block.kept]
             middle = (start + end) / 2
-            ax.text(
-                middle, place, "\n".join(lines), rotation=90, ha="center", va="center", fontsize=7.5, linespacing=0.95
-            )
+            ax.text(middle, place, "\n".join(lines), rotation=90, ha="center", va="center", fontsize=7, linespacing=1)
             if block.wrong:
                 crossed = struck("".join(block.wrong)[:14])
                 ax.text(
                     middle, place + 0.31, crossed, rotation=90, ha="center", va="top", fontsize=5.5, color="#666666"
                 )
 
-    def gif(self, path: Path, slower: float = 20.0, pictures_a_second: int = 10) -> Path:
+    def gif(self, path: Path, slower: float = 60.0, pictures_a_second: int = 10) -> Path:
         """Write an animation that is `slower` times slower than it was, with that written on it."""
         count = int(self.seconds * slower * pictures_a_second) + 1
         frames = []
@@ -128,10 +129,9 @@ def _picture(fig: Figure) -> Image.Image:
     return Image.open(out).convert("RGB")
 
 
-def _first_lines(text: str, most: int = 60) -> str:
-    """The result on one short line."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= most else flat[: most - 3] + "..."
+def shortened(text: str, most: int) -> str:
+    """At most so many letters of it."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _legend(marks: set[str]) -> str:

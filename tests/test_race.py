@@ -8,7 +8,7 @@ from helpers.decoding.generate import Completion, Step
 from helpers.decoding.proposals import NOTHING, Proposal, chain
 from helpers.decoding.transcript import OWN
 from helpers.errors import CourseError
-from helpers.race import Race, blocks
+from helpers.race import Race, _picture, blocks
 
 SCHEMA = "CREATE TABLE ship (name TEXT, weight INTEGER)"
 TEXT = "SELECT name FROM ship"
@@ -29,6 +29,10 @@ def answer(*runs):
         at += count
     done.token_ids = list(range(at))
     return done
+
+
+def _title(fig):
+    return fig.axes[0].get_title() or fig.axes[0].get_title(loc="left")
 
 
 @pytest.fixture
@@ -56,6 +60,7 @@ def test_who_guessed_and_what_was_wrong(lanes):
 def test_the_figure_shows_no_block_before_its_time_and_the_result_at_the_end(lanes):
     race = Race(lanes, Letters(), SCHEMA)
     early, end = race.figure(0.015), race.figure()
+    assert race.title.startswith("The same answer by each lane")
     texts = [[t.get_text() for t in fig.axes[0].texts] for fig in (early, end)]
     assert len(early.axes[0].patches) == 4 and len(end.axes[0].patches) == 21 + 6
     assert not any("returns" in t for t in texts[0]) and sum("On invented rows it returns" in t for t in texts[1]) == 2
@@ -63,10 +68,13 @@ def test_the_figure_shows_no_block_before_its_time_and_the_result_at_the_end(lan
     plt.close("all")
 
 
-def test_the_animation_is_small_and_says_how_slow_it_is(lanes, tmp_path):
+def test_the_animation_is_small_and_says_how_slow_it_is(lanes, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("helpers.race._picture", lambda fig, real=_picture: titles.append(_title(fig)) or real(fig))
     path = Race(lanes, Letters(), SCHEMA).gif(tmp_path / "race.gif", slower=10)
     with Image.open(path) as picture:
         assert picture.n_frames >= 20
+    assert titles and all("replayed 10 times slower" in title for title in titles)
     assert path.stat().st_size < 500_000
 
 
