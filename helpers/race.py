@@ -17,7 +17,7 @@ from PIL import Image
 
 from helpers.ask import show_rows
 from helpers.decoding.generate import Completion
-from helpers.decoding.transcript import OWN, struck
+from helpers.decoding.transcript import OWN, judged, struck
 from helpers.errors import CourseError
 from helpers.plots import COLORS
 from helpers.text_to_sql.prompts import extract_sql
@@ -40,10 +40,8 @@ def blocks(completion: Completion, tokenizer) -> list[Block]:
     """The recorded steps as blocks, one after the other, with their true times."""
     found, now = [], 0.0
     for step in completion.steps:
-        who = [mark_of(step.proposal.proposers[i]) for i in step.accepted] + [OWN]
-        ended = len(step.emitted) == len(step.accepted)  # by an accepted guess: what stood behind it was not judged
-        wrong = () if ended else [t for i, t in enumerate(step.proposal.tokens) if i not in step.accepted]
-        kept = tuple((tokenizer.decode([t]), mark) for t, mark in zip(step.emitted, who))
+        kept, wrong = judged(step)
+        kept = tuple((tokenizer.decode([t]), mark_of(who) if who else OWN) for t, who in kept)
         found.append(Block(now, now + step.seconds, kept, tuple(tokenizer.decode([t]) for t in wrong)))
         now += step.seconds
     return found

@@ -65,7 +65,7 @@ class Clocked:
     """Asks a proposer with a stopwatch: what guessing costs inside the loop, where it reads what was accepted and the
     target's weights push its own out of the caches.
 
-    A step of a draft measured by itself is too good: decoding by it costs about a fifth more.
+    A draft's step measured by itself is too good (notebook 07 prints both).
     """
 
     def __init__(self, proposer):

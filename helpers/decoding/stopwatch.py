@@ -28,7 +28,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class StepParts:
+class StepBreakdown:
     """Mean seconds of a decode step: the model's forward, the heads, and all else (top-k, tree, cache, loop)."""
 
     forward: float
@@ -36,7 +36,7 @@ class StepParts:
     rest: float
 
 
-def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: Sequence[Sequence[int]]) -> StepParts:
+def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: Sequence[Sequence[int]]) -> StepBreakdown:
     """The parts of decode steps over some prompts (token ids), on a CPU, whose clock waits for nobody."""
     total, count, parts = 0.0, 0, {"model": 0.0, "heads": 0.0}
     for prompt in prompts:
@@ -49,4 +49,4 @@ def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: Sequence[Sequ
         for name, watch in timed.items():
             parts[name] += watch.seconds - before[name]
     each = max(1, count)
-    return StepParts(parts["model"] / each, parts["heads"] / each, (total - parts["model"] - parts["heads"]) / each)
+    return StepBreakdown(parts["model"] / each, parts["heads"] / each, (total - parts["model"] - parts["heads"]) / each)

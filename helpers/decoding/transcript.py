@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.decoding.generate import Completion
+from helpers.decoding.generate import Completion, Step
 
 OWN = "·"  # marks the model's own token
 
@@ -12,12 +12,18 @@ def transcript(completion: Completion, tokenizer) -> list[str]:
     guesses struck through."""
     lines = []
     for number, step in enumerate(completion.steps):
-        names = [f"[{step.proposal.proposers[i]}]" for i in step.accepted] + [OWN]
-        kept = " ".join(f"{tokenizer.decode([t])!r}{who}" for t, who in zip(step.emitted, names))
-        ended = len(step.emitted) == len(step.accepted)  # by an accepted guess: what stood behind it was not judged
-        wrong = [] if ended else [t for i, t in enumerate(step.proposal.tokens) if i not in step.accepted]
+        kept, wrong = judged(step)
+        kept = " ".join(f"{tokenizer.decode([t])!r}{f'[{who}]' if who else OWN}" for t, who in kept)
         lines.append(f"step {number:2}: {kept}" + (f"  {struck(tokenizer.decode(wrong))}" if wrong else ""))
     return lines
+
+
+def judged(step: Step) -> tuple[list[tuple[int, str | None]], list[int]]:
+    """(the tokens that a step made certain, each with its guesser, None for the model itself; the wrong guesses)."""
+    who = [*(step.proposal.proposers[i] for i in step.accepted), None]
+    ended = len(step.emitted) == len(step.accepted)  # by an accepted guess: what stood behind it was not judged
+    wrong = [] if ended else [t for i, t in enumerate(step.proposal.tokens) if i not in step.accepted]
+    return list(zip(step.emitted, who)), wrong
 
 
 def struck(text: str) -> str:

@@ -24,11 +24,12 @@ def kept_path(proposal: Proposal, logits: torch.Tensor, choose: Chooser) -> Path
     Returns:
         (indices of the accepted guesses, the tokens they and the model's last word are, rows of logits they came from)
     """
-    if choose.sampling.typical and choose.sampling.temperature > 0:
+    if choose.sampling.temperature == 0:
+        return longest_path(proposal, logits.argmax(-1).tolist().__getitem__)
+    if choose.sampling.typical:
         return typical_path(proposal, probabilities(logits, choose.sampling), choose)
-    if proposal.probs is None or choose.sampling.temperature == 0:
-        said = logits.argmax(-1).tolist().__getitem__ if choose.sampling.temperature == 0 else None
-        return longest_path(proposal, said or (lambda row: choose(logits[row])))
+    if proposal.probs is None:
+        return longest_path(proposal, lambda row: choose(logits[row]))
     return sampled_path(proposal, probabilities(logits, choose.sampling), choose.generator)
 
 

@@ -29,6 +29,7 @@ from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.evaluate import answer_in_batches
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
+from helpers.training import checkpoint
 from helpers.training.completions import IGNORED, Encoded, collate, pack, with_labels
 from helpers.training.muon import muon_and_adam
 
@@ -120,18 +121,12 @@ class Run:
         state = {"draft": self.draft.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
                  "step": self.step, "seconds": self.seconds, "losses": self.losses,
                  "identity": self.identity}  # fmt: skip
-        torch.save(state, self.folder / "checkpoint.partial")
-        (self.folder / "checkpoint.partial").replace(self.folder / "checkpoint.pt")
+        checkpoint.write(self.folder, state)
 
     def load(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = checkpoint.read_own(self.folder, self.identity, self.device)
+        if state is None:
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state.get("identity") != self.identity:
-            raise CourseError(
-                f"The checkpoint in {self.folder} has other settings or models: repeat them, or give --output_dir."
-            )
         self.draft.load_state_dict(state["draft"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

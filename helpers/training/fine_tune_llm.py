@@ -296,14 +296,15 @@ def _check(a: Arguments) -> None:
         raise CourseError("--method llama_adapter needs a model of the kind llama or mistral: take lora.")
 
 
+def truth(text: str) -> bool:
+    """A truth value of the command line: True or False, as SageMaker passes them."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text} is neither True nor False")
+    return text.lower() == "true"
+
+
 def parse(arguments: Sequence[str] | None = None) -> Arguments:
-    """Arguments of the command line; a truth value is written True or False, as SageMaker passes them."""
-
-    def truth(text: str) -> bool:
-        if text.lower() not in ("true", "false"):
-            raise argparse.ArgumentTypeError(f"{text} is neither True nor False")
-        return text.lower() == "true"
-
+    """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for field, default in zip(fields(Arguments), asdict(Arguments()).values()):
         parser.add_argument(

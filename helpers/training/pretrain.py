@@ -32,6 +32,7 @@ from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+from helpers.training import checkpoint
 from helpers.training.muon import muon_and_adam
 from helpers.training.packing import Batch, Lesson, make_batch
 
@@ -193,9 +194,9 @@ class Run:
         self.tokenizer = self._tokenizer()
         torch.manual_seed(settings.seed)
         self.model = new_model(SHAPES[settings.model], self.tokenizer).to(device)
-        if settings.start_from and not (folder / "checkpoint.pt").exists():
+        if settings.start_from and not (folder / checkpoint.FILE).exists():
             deepen(self.model, models.load(settings.start_from, device=device)[0])
-        elif settings.model == "draft" and not (folder / "checkpoint.pt").exists():
+        elif settings.model == "draft" and not (folder / checkpoint.FILE).exists():
             base, _ = models.load("base", device=device)
             batch = make_batch(self.tokenizer, settings.seed, 0, 4, settings.length).to(device)
             print(f"starts from the base's layers {inherit(self.model, base, batch)}", flush=True)
@@ -228,15 +229,12 @@ class Run:
         state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "step": self.step,
                  "optimizers": [o.state_dict() for o in self.optimizers], "seconds": self.seconds,
                  "answers": self.answers, "smooth": self.smooth, "settings": asdict(self.settings)}  # fmt: skip
-        partial = self.folder / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "checkpoint.pt")
+        checkpoint.write(self.folder, state)
 
     def load(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = checkpoint.read(self.folder, self.device)
+        if state is None:
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
         now, then = asdict(self.settings), state["settings"]
         changed = [k for k in now if k not in ("eval_every", "save_every") and now[k] != then.get(k, now[k])]
         if changed:

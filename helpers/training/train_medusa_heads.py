@@ -30,9 +30,10 @@ from helpers.errors import CourseError
 from helpers.machine import describe_machine
 from helpers.results import write_whole
 from helpers.text_to_sql.dataset import load_split, training_examples
+from helpers.training import checkpoint
 from helpers.training.completions import IGNORED, Encoded, collate, encode, examples_from, pack
 from helpers.training.distil_draft import answered
-from helpers.training.fine_tune_llm import separates_examples
+from helpers.training.fine_tune_llm import separates_examples, truth
 
 LR_SCHEDULES = {
     "constant": lambda done: 1.0,
@@ -96,7 +97,7 @@ def features(model, examples: Sequence[Encoded], heads: int, pad: int, length: i
         where = (ahead[0] != IGNORED) & (ahead[1] != IGNORED)
         states.append(hidden[where])
         labels.append(torch.stack([a[where] for a in ahead[1:]], -1))
-    return torch.cat(states).clone(), torch.cat(labels).clone()
+    return torch.cat(states), torch.cat(labels)
 
 
 def loss_of(heads: MedusaHeads, hidden: torch.Tensor, labels: torch.Tensor, decay: float) -> torch.Tensor:
@@ -152,32 +153,24 @@ class Run:
         if s.answers == "reference":
             return tuple([encode(e, self.tokenizer) for e in part] for part in (train, validation))
         told, target = (self.model, self.tokenizer), self.identity["model_id"]
-        if self.rank == 0:
-            found = answered(*told, train, self.folder / "answers.json", target)
-        if self.world > 1:
-            dist.barrier()  # the first process answers, all read
         if self.rank:
-            found = answered(*told, train, self.folder / "answers.json", target)
-        if self.rank:
-            validation = []  # only the first process tells how good the heads are
+            dist.barrier()  # until the first process has answered: the others read
+            validation = []  # and only it tells how good the heads are
+        found = answered(*told, train, self.folder / "answers.json", target)
+        if self.world > 1 and not self.rank:
+            dist.barrier()
         return found, answered(*told, validation, self.folder / "validation.json", target)
 
     def save(self) -> None:
         state = {"heads": self.heads.state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
                  "seconds": self.seconds + time.perf_counter() - self.began, "losses": self.losses,
                  "accuracy": self.accuracy, "identity": self.identity}  # fmt: skip
-        torch.save(state, self.folder / "checkpoint.partial")
-        (self.folder / "checkpoint.partial").replace(self.folder / "checkpoint.pt")
+        checkpoint.write(self.folder, state)
 
     def _load(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = checkpoint.read_own(self.folder, self.identity, self.device)
+        if state is None:
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state.get("identity") != self.identity:
-            raise CourseError(
-                f"The checkpoint in {self.folder} has other settings or models: repeat them, or give --output_dir."
-            )
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
@@ -263,13 +256,6 @@ def check(s: Settings) -> None:
         raise CourseError("--epochs and --batch_positions must be at least 1.")
     if s.more_examples and s.train_dataset_path != "course":
         raise CourseError("--more_examples are the course's own: leave --train_dataset_path out.")
-
-
-def truth(text: str) -> bool:
-    """True or False, as SageMaker passes them."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text} is neither True nor False")
-    return text.lower() == "true"
 
 
 def main() -> None:
