@@ -1,8 +1,9 @@
 """Models by name: the course's own under data/models, a folder, a model of the Hub; and shapes with random weights.
 
 One name for each of the course's models everywhere: `base` answers in prose (notebooks 00 to 02), `fine-tuned` in SQL
-alone (from 03 on), `draft` guesses for the fine-tuned one (07). The fine-tuned one is kept as an adapter, and merged
-into its base when it is loaded; any other folder with a LoRA adapter of PEFT's is loaded alike.
+alone (from 03 on), `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` (08). The fine-tuned one
+is kept as an adapter, and merged into its base when it is loaded; any other folder with a LoRA adapter of PEFT's is
+loaded alike.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from helpers.errors import CourseError
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "models"
 MADE_BY = {
     "base": "python -m helpers.training.pretrain --model base",
-    "fine-tuned": "python -m helpers.training.fine_tune_llm --export data/models/fine-tuned",
+    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1e-3 --more_examples 12000 "
+    "--eval_samples 450 --save_steps 60 --export data/models/fine-tuned",
     "draft": "python -m helpers.training.pretrain --model draft --export build/draft && "
     "python -m helpers.training.distil_draft --start_from build/draft --export data/models/draft",
+    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 4000 --epochs 6 "
+    "--export data/models/medusa",
 }
-WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
+WEIGHTS, ADAPTER, HEADS = "model.safetensors", "adapter_model.safetensors", "medusa_lm_head.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _LLAMA = dict(model_type="llama", vocab_size=32_000, rope_theta=10_000.0)
@@ -62,6 +66,8 @@ def load(name: str | Path = "base", dtype: str | torch.dtype = "float32", device
     from transformers.utils import logging
 
     place, dtype = folder_of(name), dtype_of(dtype)
+    if (Path(place) / HEADS).exists():
+        raise CourseError(f"{name} are heads, not a model: load the model that they are for, and them beside it.")
     if (Path(place) / ADAPTER).exists():
         return _with_adapter(name, place, dtype, device)
     logging.disable_progress_bar()  # it writes to stderr, even in a notebook
@@ -167,7 +173,7 @@ def folder_of(name: str | Path) -> str:
     """Where a model is: data/models/<name> for the course's, otherwise the name as it stands (a folder, a Hub id)."""
     if name in MADE_BY or ("/" not in str(name) and (FOLDER / name).is_dir()):
         place = FOLDER / str(name)
-        if not any((place / file).exists() for file in (WEIGHTS, ADAPTER)):
+        if not any((place / file).exists() for file in (WEIGHTS, ADAPTER, HEADS)):
             made = MADE_BY.get(str(name), "git checkout data/models")
             raise CourseError(f"The course's model {name} is not there: `{made}` makes it.")
         return str(place)
@@ -224,7 +230,7 @@ def shape_only(name: str, dtype: str | torch.dtype = "float32", device: str = "c
 
 def shipped() -> dict[str, int]:
     """The course's models that are there, with the bytes of their folder."""
-    found = sorted(p for p in FOLDER.glob("*/") if any((p / file).exists() for file in (WEIGHTS, ADAPTER)))
+    found = sorted(p for p in FOLDER.glob("*/") if any((p / file).exists() for file in (WEIGHTS, ADAPTER, HEADS)))
     return {p.name: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in found}
 
 

@@ -160,3 +160,12 @@ def test_a_helper_of_another_model_is_refused(folder, adapter):
     with pytest.raises(CourseError, match="tuned was made for another model than base"):
         models.check_made_for("tuned", "base")
     models.check_made_for("base", "tuned")  # it doesn't say whom it was made for
+
+
+def test_the_course_s_heads_are_known_and_are_no_model(tmp_path, monkeypatch):
+    assert models.folder_of("medusa").endswith("medusa") and "medusa" in models.shipped()
+    with pytest.raises(CourseError, match="heads, not a model"):
+        models.load("medusa")
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    with pytest.raises(CourseError, match="helpers.training.train_medusa_heads --more"):
+        models.folder_of("medusa")

@@ -96,13 +96,22 @@ def _relatives(parents: tuple[int, ...]) -> torch.Tensor:
 def tree_mask(parents: Sequence[int], before: int, window: int | None = None) -> torch.Tensor:
     """(1, 1, n, before + n) for n = 1 + guesses, True where a token sees another: each sees the past, the certain
     token, its ancestors and itself; with a sliding `window`, none that lies that far back."""
-    n = len(parents) + 1
-    mask = torch.ones(n, before + n, dtype=torch.bool)
-    mask[:, before:] = _relatives(tuple(parents))
+    mask = F.pad(_relatives(tuple(parents)), (before, 0), value=True)
     if window:
         at = torch.tensor([before, *(before + d for d in depths(parents))])
         mask &= at[:, None] - torch.cat([torch.arange(before), at]) < window
     return mask[None, None]
+
+
+@lru_cache(maxsize=4096)
+def _own_bias(parents: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return additive(_relatives(parents), dtype).to(device)
+
+
+def tree_bias(parents: Sequence[int], before: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """`tree_mask` without a window as an additive one, in a single operation: the tree's own part is kept."""
+    return F.pad(_own_bias(tuple(parents), dtype, device), (before, 0))[None, None]
 
 
 def rows_mask(lengths: Sequence[int], n: int, window: int | None = None) -> torch.Tensor:

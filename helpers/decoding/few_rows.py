@@ -2,7 +2,8 @@
 
 With one row the library's default is a matrix-vector kernel that may run at a third of the memory's bandwidth; the
 same product written otherwise can be twice as fast, and which way wins changes with the rows, the dtype and the machine
-(notebook 00). Both sides of a comparison in the course use what was found here.
+(notebook 00). Most often it is the product with a copy of the weight that lies as the kernel reads it: packing it once
+is what inference engines do when they load a model. Both sides of a comparison in the course use what was found here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from helpers.machine import describe_machine, is_calm
 from helpers.results import build_root, write_whole
 
-ROWS = (1, 2, 4, 8, 16, 32)  # what is measured; other counts use the next larger one
+ROWS = (1, 2, 4, 8, 16, 32, 64)  # what is measured; other counts use the next larger one, more rows the largest
 Form = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
@@ -45,59 +46,92 @@ def mkldnn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def packed(weight: torch.Tensor) -> torch.Tensor:
+    """A copy of a weight (out, in) in the blocks that oneDNN's kernel reads one after the other."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+
+
 FORMS: dict[str, Form] = {"plain": plain, "swapped": swapped, "padded": padded}
 if torch.backends.mkldnn.is_available():  # not on every build: Apple's has none
-    FORMS["mkldnn"] = mkldnn
+    FORMS |= {"mkldnn": mkldnn, "packed": mkldnn}
+PREPARED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"packed": packed}  # what a form makes of the weight
 MARGIN = 0.95  # the library's default stays unless another form takes less than this share of its time
 
 
 class FewRowsLinear(nn.Module):
-    """Shares the weight of an nn.Linear; `forms[i]` computes up to ROWS[i] rows, more go the default way."""
+    """Shares the weight of an nn.Linear; `forms[i]` computes up to ROWS[i] rows, the last one all that have more.
+
+    A packed copy is made at the first call: a weight must not change in place after that.
+    """
 
     def __init__(self, linear: nn.Linear, forms: Sequence[str]):
         super().__init__()
         self.weight, self.bias, self.forms = linear.weight, linear.bias, tuple(forms)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._form_of = [FORMS[next(f for r, f in zip(ROWS, forms) if n <= r)] for n in range(1, ROWS[-1] + 1)]
+        self._ways: list[tuple[Form, torch.Tensor]] | None = None
+
+    def ways(self) -> list[tuple[Form, torch.Tensor]]:
+        """For each number of rows, from 0 to the largest measured, the form and the weight as it takes it."""
+        if self._ways is None:
+            weights = {form: _as_taken(form, self) for form in set(self.forms)}
+            chosen = [next(f for r, f in zip(ROWS, self.forms) if n <= r) for n in range(ROWS[-1] + 1)]
+            self._ways = [(FORMS[form], weights[form]) for form in chosen]
+        return self._ways
+
+    def _apply(self, *args, **kwargs):
+        self._ways = None  # moved, or of another dtype
+        return super()._apply(*args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_ways": None}  # a copy of the layer packs for itself
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.numel() // self.in_features
-        if not 0 < rows <= ROWS[-1]:
+        if not rows:
             return F.linear(x, self.weight, self.bias)
-        y = self._form_of[rows - 1](x.reshape(rows, self.in_features), self.weight, self.bias)
+        form, weight = (self._ways or self.ways())[min(rows, ROWS[-1])]
+        y = form(x.reshape(rows, self.in_features), weight, self.bias)
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
-def usable_forms(linear: nn.Linear) -> dict[str, Form]:
+def usable_forms(linear: nn.Linear) -> list[str]:
     """The forms that this machine has for the layer's dtype: oneDNN has none for float16 on many CPUs."""
 
-    def works(form: Form) -> bool:
+    def works(form: str) -> bool:
         try:
-            form(torch.zeros(1, linear.in_features, dtype=linear.weight.dtype), linear.weight, linear.bias)
+            FORMS[form](linear.weight.new_zeros(1, linear.in_features), _as_taken(form, linear), linear.bias)
         except RuntimeError:
             return False
         return True
 
-    return {name: form for name, form in FORMS.items() if works(form)}
+    return [form for form in FORMS if works(form)]
 
 
-def measure_forms(linears: Sequence[nn.Linear], rows: int, turns: int = 5) -> dict[tuple, dict[str, float]]:
-    """Seconds of a layer of each shape by each form. The forms take turns over all the model's layers in order, so that
-    a weight has left the processor's cache when its turn comes again, as far as it would have in a real step."""
-    inputs = {n: torch.randn(rows, n, dtype=linears[0].weight.dtype) for n in {each.in_features for each in linears}}
-    best: dict[tuple, dict[str, float]] = {}
-    forms = usable_forms(linears[0])
-    for _ in range(turns + 1):
-        for name, form in forms.items():
-            took: dict[tuple, float] = {}
-            for linear in linears:
-                x, shape = inputs[linear.in_features], tuple(linear.weight.shape)
-                began = time.perf_counter()
-                form(x, linear.weight, linear.bias)
-                took[shape] = took.get(shape, 0.0) + time.perf_counter() - began
-            for shape, seconds in took.items():
-                found = best.setdefault(shape, {})
-                found[name] = min(seconds, found.get(name, seconds))
+def _as_taken(form: str, linear: nn.Module) -> torch.Tensor:
+    return PREPARED[form](linear.weight) if form in PREPARED else linear.weight
+
+
+def measure_forms(
+    linears: Sequence[nn.Linear], rows: Sequence[int], turns: int = 5
+) -> dict[int, dict[tuple, dict[str, float]]]:
+    """Seconds of a layer of each shape by each form, for each number of rows. Each turn goes through all the model's
+    layers in order, so that a weight has left the processor's cache when it comes again, as far as it would have in a
+    real step."""
+    best: dict[int, dict[tuple, dict[str, float]]] = {n: {} for n in rows}
+    for form in usable_forms(linears[0]):
+        weights = [_as_taken(form, linear) for linear in linears]  # packed once, for all that is timed
+        for n in rows:
+            inputs = {each.in_features: each.weight.new_empty(n, each.in_features).normal_() for each in linears}
+            for _ in range(turns + 1):
+                took: dict[tuple, float] = {}
+                for linear, weight in zip(linears, weights, strict=True):
+                    x, shape = inputs[linear.in_features], tuple(linear.weight.shape)
+                    began = time.perf_counter()
+                    FORMS[form](x, weight, linear.bias)
+                    took[shape] = took.get(shape, 0.0) + time.perf_counter() - began
+                for shape, seconds in took.items():
+                    found = best[n].setdefault(shape, {})
+                    found[form] = min(seconds, found.get(form, seconds))
     return best
 
 
@@ -122,8 +156,8 @@ def install(model: nn.Module, turns: int = 5) -> nn.Module:
     entry = _entry(linears)
     known = _known()
     if entry not in known:
-        times = [measure_forms(linears, rows, turns) for rows in ROWS]
-        known[entry] = {f"{out}x{into}": [fastest(t[out, into]) for t in times] for out, into in times[0]}
+        times = measure_forms(linears, ROWS, turns)
+        known[entry] = {f"{o}x{i}": [fastest(times[rows][o, i]) for rows in ROWS] for o, i in times[ROWS[0]]}
         if is_calm().calm:
             write_whole(_file(), json.dumps(known, indent=1))
     for name, linear in layers.items():
@@ -137,7 +171,7 @@ def _entry(linears: Sequence[nn.Linear]) -> str:
     shapes = Counter(f"{m.out_features}x{m.in_features}" for m in linears)
     told = ", ".join(f"{count} of {shape}" for shape, count in shapes.items())
     where = f"{describe_machine().cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    return f"{where}, {linears[0].weight.dtype}: {told}"
+    return f"{where}, {'/'.join(FORMS)} up to {ROWS[-1]} rows, {linears[0].weight.dtype}: {told}"
 
 
 def forms_of(model: nn.Module) -> dict[tuple[int, int], tuple[str, ...]]:

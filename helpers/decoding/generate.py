@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn import functional as F
 
-from helpers.decoding.attention import additive, depths, rows_mask, tree_mask
+from helpers.decoding.attention import additive, depths, rows_mask, tree_bias, tree_mask
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.proposals import NOTHING, Proposal, Proposer
 from helpers.decoding.sampling import GREEDY, Chooser, Sampling
@@ -98,19 +99,23 @@ class Decoder:
         """Run the model on `tokens` (a chain, or one certain token and its tree of guesses).
 
         Returns:
-            logits (n, vocabulary) and hidden states (n, hidden) or None; n is 1 with `last_only`.
+            logits (n, vocabulary), in float32 at least, and hidden states (n, hidden) or None; n is 1 with `last_only`.
         """
         before = cache.length
         ids = torch.tensor([tokens], device=self.device)
         offsets = [0, *depths(parents)] if parents else range(len(tokens))
         positions = torch.tensor([[before + k for k in offsets]], device=self.device)
-        mask = self.mask(tree_mask(parents, before, self.window)) if parents else None
+        mask = None
+        if parents:
+            plain = self.window is None
+            mask = (tree_bias(parents, before, self.dtype, self.device) if plain
+                    else self.mask(tree_mask(parents, before, self.window)))  # fmt: skip
         out = self.model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True,
             logits_to_keep=1 if last_only else 0, output_hidden_states=self.keep_hidden,
         )  # fmt: skip
         hidden = out.hidden_states[-1][0, -len(out.logits[0]) :] if self.keep_hidden else None
-        return out.logits[0], hidden
+        return out.logits[0].to(torch.promote_types(self.dtype, torch.float32)), hidden
 
     def batch(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> list[torch.Tensor]:
         """Run the model on rows that may hold, and read, different numbers of tokens (each at least one).
@@ -161,8 +166,8 @@ def steps(model, prompt_ids: Sequence[int], *, max_new_tokens: int = 256, sampli
         tokens = tokens[: max_new_tokens - made]
         tokens = tokens[: next((i + 1 for i, t in enumerate(tokens) if t in end), len(tokens))]
         rows = rows[: len(tokens)]
-        chosen = torch.tensor(tokens, device=logits.device)[:, None]
-        picked = logits[rows].float().log_softmax(-1).gather(1, chosen)[:, 0]
+        said = logits[: len(rows)] if rows[-1] == len(rows) - 1 else logits[rows]  # in one piece if they are the first
+        picked = -F.cross_entropy(said, torch.tensor(tokens, device=logits.device), reduction="none")
         known, made = known + tokens, made + len(tokens)
         done = made >= max_new_tokens or tokens[-1] in end
         step = Step(kind, 0.0, len(feed), before, proposal, tuple(path[: len(tokens)]), tuple(tokens),

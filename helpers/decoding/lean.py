@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.decoding.attention import additive, tree_mask
+from helpers.decoding.attention import tree_bias
 from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
 
@@ -113,7 +113,7 @@ class Lean(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(before, before + n, device=self.device)[None]
         if attention_mask is None and before and n > 1:
-            attention_mask = additive(tree_mask(range(-1, n - 2), before), self.dtype).to(self.device)
+            attention_mask = tree_bias(range(-1, n - 2), before, self.dtype, self.device)
         group = self.config.num_attention_heads // self.config.num_key_value_heads
         mask = None if attention_mask is None else attention_mask.repeat(1, 1, group, 1)
         x, (cos, sin) = self.embed(input_ids[0]), (table[position_ids[0]] for table in (self.cos, self.sin))

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from helpers.decoding.generate import steps
 from helpers.decoding.proposals import Proposal
 from helpers.errors import CourseError
+from helpers.models import HEADS, folder_of
 
-WEIGHTS = "medusa_lm_head.safetensors"
 ALSO = "medusa_heads.safetensors"  # the name in AWS's published notebook
 
 Tree = Sequence[tuple[int, ...]]  # a node is the path to it: at each depth the rank of the head's guess, from 0
@@ -36,7 +36,8 @@ def residual_block(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) ->
 class MedusaHeads(nn.Module):
     """Residual blocks x + SiLU(W x + b), one stack a head, and an lm_head: the model's own for all, or one each.
 
-    W and b begin as zero: a block is exactly the identity, and each head begins as the model's own lm_head.
+    W and b begin as zero: a block is exactly the identity, and each head begins as the model's own lm_head. The first
+    blocks of all heads read the same state, so they are one product; `few_rows` installs into it and a shared lm_head.
     """
 
     def __init__(self, lm_head: torch.Tensor, heads: int = 5, layers: int = 1, own_lm_heads: bool = False):
@@ -44,22 +45,31 @@ class MedusaHeads(nn.Module):
         super().__init__()
         if heads < 1 or layers < 1:
             raise CourseError("Medusa needs at least one head of at least one layer.")
-        hidden, like = lm_head.shape[1], dict(dtype=lm_head.dtype, device=lm_head.device)
-        self.weight = nn.ParameterList(torch.zeros(heads, hidden, hidden, **like) for _ in range(layers))
-        self.bias = nn.ParameterList(torch.zeros(heads, hidden, **like) for _ in range(layers))
-        self.own_lm_heads = own_lm_heads
+        (vocabulary, hidden), like = lm_head.shape, dict(dtype=lm_head.dtype, device=lm_head.device)
+        self.count, self.layers, self.own_lm_heads = heads, layers, own_lm_heads
+        self.first = nn.Linear(hidden, heads * hidden, **like)
+        nn.init.zeros_(self.first.weight), nn.init.zeros_(self.first.bias)
+        self.weight = nn.ParameterList(torch.zeros(heads, hidden, hidden, **like) for _ in range(layers - 1))
+        self.bias = nn.ParameterList(torch.zeros(heads, hidden, **like) for _ in range(layers - 1))
         if own_lm_heads:
             self.lm_head = nn.Parameter(lm_head.detach().repeat(heads, 1, 1))  # (heads, vocabulary, hidden)
         else:
-            self.register_buffer("lm_head", lm_head.detach(), persistent=False)
+            self.lm_head = nn.Linear(hidden, vocabulary, bias=False, device="meta")
+            self.lm_head.weight = nn.Parameter(lm_head.detach(), requires_grad=False)
 
-    @property
-    def count(self) -> int:
-        return len(self.bias[0])
+    def blocks(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each layer W (heads, hidden, hidden) and b (heads, hidden): what is trained, as it lies in the file."""
+        hidden = self.first.in_features
+        first = self.first.weight.view(self.count, hidden, hidden), self.first.bias.view(self.count, hidden)
+        return [first, *zip(self.weight, self.bias)]
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are the heads' own."""
+        return [p for p in self.parameters() if p.requires_grad]
 
     def states(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (n, hidden) as each head's own: (heads, n, hidden)."""
-        x = hidden.expand(self.count, *hidden.shape)
+        x = hidden + F.silu(self.first(hidden)).view(len(hidden), self.count, -1).transpose(0, 1)
         for weight, bias in zip(self.weight, self.bias):
             x = residual_block(x, weight, bias[:, None])
         return x
@@ -67,46 +77,50 @@ class MedusaHeads(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (heads, n, vocabulary) from the last hidden states (n, hidden), after the model's final norm."""
         x = self.states(hidden)
-        return torch.bmm(x, self.lm_head.transpose(1, 2)) if self.own_lm_heads else F.linear(x, self.lm_head)
+        return torch.bmm(x, self.lm_head.transpose(1, 2)) if self.own_lm_heads else self.lm_head(x)
 
 
 def config_of(heads: MedusaHeads, base: str) -> dict:
     """The configuration that vLLM and TGI read; any other key would mislead one of them."""
-    vocabulary, hidden = heads.lm_head.shape[-2:]
+    vocabulary, hidden = _lm_head(heads).shape[-2:]
     small = {} if heads.own_lm_heads else {"original_lm_head": True}
-    return {"model_type": "medusa", "medusa_num_heads": heads.count, "medusa_num_layers": len(heads.weight),
+    return {"model_type": "medusa", "medusa_num_heads": heads.count, "medusa_num_layers": heads.layers,
             "base_model_name_or_path": base, "hidden_size": hidden, "vocab_size": vocabulary,
             "medusa_fc_bias": True} | small  # fmt: skip
+
+
+def _lm_head(heads: MedusaHeads) -> torch.Tensor:
+    return heads.lm_head if heads.own_lm_heads else heads.lm_head.weight
 
 
 def save(heads: MedusaHeads, place: Path, base: str, with_lm_head: bool = True) -> None:
     """Write config.json and the weights in two bytes a number; heads that share the model's lm_head bring a copy of it
     for other programs, unless `with_lm_head` is false (the course reads it from the model)."""
     place.mkdir(parents=True, exist_ok=True)
-    layers, found = len(heads.weight), {}
+    layers, found = heads.layers, {}
     for i in range(heads.count):
-        for j in range(layers):
-            found[f"{i}.{j}.linear.weight"], found[f"{i}.{j}.linear.bias"] = heads.weight[j][i], heads.bias[j][i]
+        for j, (weight, bias) in enumerate(heads.blocks()):
+            found[f"{i}.{j}.linear.weight"], found[f"{i}.{j}.linear.bias"] = weight[i], bias[i]
         if heads.own_lm_heads:
             found[f"{i}.{layers}.weight"] = heads.lm_head[i]
     if with_lm_head and not heads.own_lm_heads:
-        found[f"0.{layers}.weight"] = heads.lm_head
-    save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in found.items()}, place / WEIGHTS)
-    (place / WEIGHTS).chmod(0o644)
+        found[f"0.{layers}.weight"] = _lm_head(heads)
+    save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in found.items()}, place / HEADS)
+    (place / HEADS).chmod(0o644)
     (place / "config.json").write_text(json.dumps(config_of(heads, base), indent=1) + "\n", encoding="utf-8")
 
 
 def load(place: str | Path, model) -> MedusaHeads:
-    """The heads in a folder, for this model, in its dtype. Only safetensors are read.
+    """The heads of the course ("medusa") or in a folder, for this model, in its dtype. Only safetensors are read.
 
     Raises:
         CourseError: where the files are missing or damaged, or made for another width or vocabulary.
     """
-    place, lm_head = Path(place), model.get_output_embeddings().weight
+    place, lm_head = Path(folder_of(place)), model.get_output_embeddings().weight
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         count, layers = int(config["medusa_num_heads"]), int(config["medusa_num_layers"])
-        found = load_file(next(p for name in (WEIGHTS, ALSO) if (p := place / name).exists()))
+        found = load_file(next(p for name in (HEADS, ALSO) if (p := place / name).exists()))
     except (OSError, ValueError, KeyError, TypeError, StopIteration, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         raise CourseError(f"There are no Medusa heads to read in {place} ({reason}): train_medusa_heads makes some.") \
@@ -119,9 +133,9 @@ def load(place: str | Path, model) -> MedusaHeads:
     try:
         with torch.no_grad():
             for i in range(count):
-                for j in range(layers):
-                    heads.weight[j][i].copy_(found[f"{i}.{j}.linear.weight"])
-                    heads.bias[j][i].copy_(found[f"{i}.{j}.linear.bias"])
+                for j, (weight, bias) in enumerate(heads.blocks()):
+                    weight[i].copy_(found[f"{i}.{j}.linear.weight"])
+                    bias[i].copy_(found[f"{i}.{j}.linear.bias"])
                 if heads.own_lm_heads:
                     heads.lm_head[i].copy_(found[f"{i}.{layers}.weight"])
     except (KeyError, RuntimeError) as error:

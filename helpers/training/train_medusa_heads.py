@@ -139,7 +139,7 @@ class Run:
         shape = settings.medusa_num_heads, settings.medusa_num_layers, settings.own_lm_heads
         self.heads = MedusaHeads(lm_head, *shape)
         lr = settings.lr * settings.medusa_lr_multiplier
-        self.optimizer = torch.optim.AdamW(self.heads.parameters(), lr, (0.9, 0.95), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.heads.trained(), lr, (0.9, 0.95), weight_decay=0.0)
         self.identity = asdict(settings) | {"model_id": models.hash_of(settings.model_id), "processes": self.world}
         self.epoch, self.seconds, self.losses, self.accuracy = 0, 0.0, [], []
         self._load()
@@ -181,7 +181,7 @@ class Run:
         """The heads as vLLM and TGI read them, and card.json: how they were made and for which model."""
         save(self.heads, place, self.settings.model_id, with_lm_head)
         card = {"target": self.settings.model_id, "target_hash": self.identity["model_id"],
-                "minutes": round(self.seconds / 60, 1), "parameters": sum(p.numel() for p in self.heads.parameters()),
+                "minutes": round(self.seconds / 60, 1), "parameters": sum(p.numel() for p in self.heads.trained()),
                 "machine": asdict(describe_machine()), "torch": torch.__version__,
                 "settings": asdict(self.settings), "accuracy": self.accuracy[-1:]}  # fmt: skip
         (place / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -240,7 +240,7 @@ def _least(count: int, run: Run) -> int:
 
 def _average_gradients(run: Run) -> None:
     if run.world > 1:
-        for p in run.heads.parameters():
+        for p in run.heads.trained():
             dist.all_reduce(p.grad)
             p.grad /= run.world
 

@@ -229,13 +229,19 @@ for name, case in cases.items():
 # %% [markdown]
 # ## One row is awkward
 #
-# The same product can be written in several ways, and a library runs different code for each. With few rows the usual way is not always the fast one. Two of the others:
+# The same product can be written in several ways, and a library runs different code for each. With few rows the usual way is not always the fast one. Three of the others:
 
 # %%
 # show: helpers.decoding.few_rows:swapped
 
 # %%
 # show: helpers.decoding.few_rows:padded
+
+# %% [markdown]
+# The third keeps the formula and moves the weight. A kernel reads a matrix in small blocks. If a copy lies in memory in just that order, it streams. Engines do this once, when they load a model:
+
+# %%
+# show: helpers.decoding.few_rows:packed
 
 # %% [markdown]
 # `few_rows.install` measures which way is fastest for each of the model's layers, once for each machine, and uses it from then on.
@@ -249,7 +255,7 @@ from helpers.decoding import few_rows
 
 layers = [m for m in plain.modules() if type(m) is nn.Linear]
 with torch.inference_mode():
-    tables = {rows: few_rows.measure_forms(layers, rows) for rows in (1, 8)}
+    tables = few_rows.measure_forms(layers, (1, 8))
 out, into = layers[-1].weight.shape
 print(f"one product, {into} numbers in and {out} out, float32, microseconds:")
 for rows, table in tables.items():

@@ -128,14 +128,14 @@ from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 
 DTYPES = ("float32", "bfloat16") if lesson.device == "cpu" else ("float32", "bfloat16", "float16")
-heads_place = {"provided": models.FOLDER / "medusa", "own": own / "heads"}.get(HEADS, HEADS)
+heads_place = {"provided": "medusa", "own": own / "heads"}.get(HEADS, HEADS)
 models.check_made_for(heads_place, MODEL_ID)
 target, heads = {}, {}
 for dtype in DTYPES:
     model, tokenizer = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
-    heads[dtype] = load(heads_place, model)
+    heads[dtype] = few_rows.install(load(heads_place, model))
     target[dtype] = few_rows.install(model)
-size = sum(p.numel() for p in heads["float32"].parameters())
+size = sum(p.numel() for p in heads["float32"].trained())
 print(f"{heads['float32'].count} heads, {size / 1e6:.2f} million weights, beside the model's "
       f"{sum(p.numel() for p in target['float32'].parameters()) / 1e6:.1f}")  # fmt: skip
 
@@ -734,7 +734,7 @@ if MODEL_ID == "fine-tuned":
     )
     prose_heads = launch(SCRIPT, "base", few_questions | dict(seed=SEED), **AT_ONCE) / "heads"
     talker, _ = models.load("base", dtype=best_dtype, device=lesson.device)
-    mouth = load(prose_heads, talker)
+    mouth = few_rows.install(load(prose_heads, talker))
     talker = few_rows.install(talker)
 
 # %%

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from helpers.decoding import attention
-from helpers.decoding.attention import depths, grouped_attention, install, rows_mask, tree_mask
+from helpers.decoding.attention import depths, grouped_attention, install, rows_mask, tree_bias, tree_mask
 from helpers.decoding.generate import steps
 from helpers.errors import CourseError
 from tests.decoding.conftest import KINDS, greedy, tiny
@@ -76,6 +76,8 @@ def test_the_tree_s_mask_and_depths():
     assert tree_mask([-1, 0, -1], 2)[0, 0].int().tolist() == [
         [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]
     ]  # fmt: skip
+    bias = tree_bias([-1, 0, -1], 2, torch.bfloat16, torch.device("cpu"))
+    assert torch.equal(bias, attention.additive(tree_mask([-1, 0, -1], 2), torch.bfloat16))
 
 
 def test_the_mask_of_rows_of_different_lengths():

@@ -1,5 +1,6 @@
 """Every form is the same product; the choice is measured once and kept."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ def build(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rows", [1, 2, 7, 32])
+@pytest.mark.parametrize("rows", [1, 2, 7, 32, 64, 150])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_form_is_the_same_product(form, rows, bias, dtype):
@@ -31,10 +32,23 @@ def test_every_form_is_the_same_product(form, rows, bias, dtype):
     torch.testing.assert_close(found, wanted, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=1e-2)
 
 
-def test_more_rows_go_the_library_s_way():
-    linear = nn.Linear(8, 8)
-    x = torch.randn(3, 40, 8)
-    torch.testing.assert_close(FewRowsLinear(linear, ["swapped"] * 6)(x), linear(x))
+def test_no_rows_give_no_rows():
+    assert FewRowsLinear(nn.Linear(8, 4), ["packed"] * len(ROWS))(torch.zeros(2, 0, 8)).shape == (2, 0, 4)
+
+
+@torch.inference_mode()
+def test_a_packed_layer_can_be_copied_and_cast():
+    linear, x = nn.Linear(48, 80), torch.randn(3, 48)
+    layer = FewRowsLinear(linear, ["packed"] * len(ROWS))
+    wanted = layer(x)
+    torch.testing.assert_close(copy.deepcopy(layer)(x), wanted)
+    half = copy.deepcopy(layer).to(torch.bfloat16)
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+    torch.testing.assert_close(half(x.bfloat16()).float(), wanted, atol=0.05, rtol=0.05)
+    with torch.no_grad():
+        linear.weight.zero_()
+    assert layer(x).any()  # the copy is the copy: what the docstring warns of
+    assert not copy.deepcopy(layer).float()(x).sub(linear.bias).any()
 
 
 def test_a_wrong_form_changes_the_tokens_of_a_model(monkeypatch):
@@ -82,7 +96,9 @@ def test_what_an_older_version_kept_is_measured_anew(monkeypatch, tmp_path):
 
 def test_every_form_is_timed_for_every_shape():
     with torch.no_grad():
-        times = measure_forms([nn.Linear(16, 16), nn.Linear(16, 8)], 1, turns=1)
+        measured = measure_forms([nn.Linear(16, 16), nn.Linear(16, 8)], (1, 3), turns=1)
+    assert set(measured) == {1, 3}
+    times = measured[3]
     assert set(times) == {(16, 16), (8, 16)}
     assert all(set(found) == set(FORMS) and min(found.values()) > 0 for found in times.values())
 
@@ -96,4 +112,4 @@ def test_a_form_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
     monkeypatch.setitem(few_rows.FORMS, "missing", missing)
     linear = nn.Linear(16, 8, dtype=dtype)
     assert "missing" not in few_rows.usable_forms(linear) and "plain" in few_rows.usable_forms(linear)
-    assert set(few_rows.measure_forms([linear], 1, turns=1)[8, 16]) == set(few_rows.usable_forms(linear))
+    assert set(few_rows.measure_forms([linear], (1,), turns=1)[1][8, 16]) == set(few_rows.usable_forms(linear))

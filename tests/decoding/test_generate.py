@@ -95,11 +95,11 @@ def test_a_mask_that_lets_branches_see_each_other_is_caught(model, monkeypatch):
     prompt = [7, 8, 9]
     truth = greedy(model, prompt, 30)
 
-    def chain(parents, before, window=None):  # the mistake: plain causal order instead of ancestors
+    def chain(parents, before, dtype, device):  # the mistake: plain causal order instead of ancestors
         n = len(parents) + 1
-        return torch.ones(n, before + n, dtype=torch.bool).tril(before)[None, None]
+        return attention.additive(torch.ones(n, before + n, dtype=torch.bool).tril(before), dtype)[None, None]
 
-    monkeypatch.setattr(module, "tree_mask", chain)
+    monkeypatch.setattr(module, "tree_bias", chain)
     done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert len(done) > 12 or [t for s in done for t in s.emitted] != truth
 

@@ -40,7 +40,7 @@ def test_without_vllm_there_is_a_sentence(monkeypatch, tmp_path):
 def test_vllm_answers_the_same_and_accepts_as_often(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
     model, tokenizer = models.load("fine-tuned", torch.float32)
-    heads = load(models.FOLDER / "medusa", model)
+    heads = load("medusa", model)
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     save(heads, tmp_path / "heads", "fine-tuned")

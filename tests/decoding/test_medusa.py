@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from helpers.decoding import attention
+from helpers.decoding import attention, few_rows
 from helpers.decoding.generate import generate, steps
 from helpers.decoding.lookup import PromptLookup
-from helpers.decoding.medusa import CHAIN, WEIGHTS, Medusa, MedusaHeads, config_of, load, medusa, save
+from helpers.decoding.medusa import CHAIN, Medusa, MedusaHeads, config_of, load, medusa, save
 from helpers.decoding.proposals import Proposal
 from helpers.decoding.tree import Together
 from helpers.errors import CourseError
+from helpers.models import HEADS
 from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
 
 PROMPT = [5, 9, 2, 44]
@@ -25,7 +26,7 @@ TREE = ((0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0))
 def heads_for(model, seed=0, **shape):
     heads = MedusaHeads(model.get_output_embeddings().weight, **shape)
     torch.manual_seed(seed)
-    for p in heads.parameters():
+    for p in heads.trained():
         p.data = torch.randn_like(p)
     return heads.eval()
 
@@ -46,9 +47,19 @@ def test_untrained_heads_are_exactly_the_model_s_own_lm_head(model):
 def test_a_head_is_the_paper_s_formula(model):
     heads, hidden = heads_for(model, layers=2), torch.randn(1, 64, dtype=torch.float64)
     x = hidden
-    for weight, bias in zip(heads.weight, heads.bias):
+    for weight, bias in heads.blocks():
         x = x + torch.nn.functional.silu(x @ weight[3].T + bias[3])
-    torch.testing.assert_close(heads(hidden)[3], x @ heads.lm_head.T)
+    torch.testing.assert_close(heads(hidden)[3], x @ model.get_output_embeddings().weight.T)
+
+
+@torch.inference_mode()
+def test_the_linear_layers_for_few_rows_fit_into_the_heads(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    model = tiny().float()
+    heads, hidden = heads_for(model, layers=2), torch.randn(2, 64)
+    wanted = heads(hidden)
+    torch.testing.assert_close(few_rows.install(heads)(hidden), wanted, atol=1e-4, rtol=1e-4)
+    assert isinstance(heads.first, few_rows.FewRowsLinear) and isinstance(heads.lm_head, few_rows.FewRowsLinear)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,16 +111,16 @@ def test_a_right_path_anywhere_in_the_tree_is_found_and_kept(model, seed):
 
 def test_a_planted_off_by_one_in_mask_or_positions_is_caught(model, monkeypatch):
     truth = greedy(model, PROMPT, 30)
-    right_mask, right_depths = attention.tree_mask, attention.depths
+    right_mask, right_depths = attention.tree_bias, attention.depths
 
-    def blind(parents, before, window=None):
-        mask = right_mask(parents, before, window)
-        mask[..., before - 1] = False  # the last certain token but one is hidden
+    def blind(parents, before, dtype, device):
+        mask = right_mask(parents, before, dtype, device)
+        mask[..., before - 1] = torch.finfo(dtype).min  # the last certain token but one is hidden
         return mask
 
-    monkeypatch.setattr("helpers.decoding.generate.tree_mask", blind)
+    monkeypatch.setattr("helpers.decoding.generate.tree_bias", blind)
     assert emitted(steps(model, PROMPT, max_new_tokens=30, proposer=Foreseeing(truth, 1))) != truth
-    monkeypatch.setattr("helpers.decoding.generate.tree_mask", right_mask)
+    monkeypatch.setattr("helpers.decoding.generate.tree_bias", right_mask)
     monkeypatch.setattr("helpers.decoding.generate.depths", lambda parents: [d + 1 for d in right_depths(parents)])
     assert emitted(steps(model, PROMPT, max_new_tokens=30, proposer=Foreseeing(truth, 1))) != truth
 
@@ -153,8 +164,8 @@ def test_a_checkpoint_comes_back_and_has_the_documented_keys(model, tmp_path, sh
     save(heads, tmp_path, "fine-tuned")
     again, hidden = load(tmp_path, model), torch.randn(2, 64, dtype=torch.float64)
     torch.testing.assert_close(again(hidden), heads(hidden), atol=0.3, rtol=0.05)  # kept in two bytes a number
-    config, keys = json.loads((tmp_path / "config.json").read_text()), set(load_file(tmp_path / WEIGHTS))
-    n, layers = heads.count, len(heads.weight)
+    config, keys = json.loads((tmp_path / "config.json").read_text()), set(load_file(tmp_path / HEADS))
+    n, layers = heads.count, heads.layers
     wanted = {f"{i}.{j}.linear.{k}" for i in range(n) for j in range(layers) for k in ("weight", "bias")}
     own = shape.get("own_lm_heads", False)
     assert keys == wanted | ({f"{i}.{layers}.weight" for i in range(n)} if own else {f"0.{layers}.weight"})
@@ -167,7 +178,7 @@ def test_a_checkpoint_comes_back_and_has_the_documented_keys(model, tmp_path, sh
 def test_without_its_lm_head_it_is_smaller_and_loads_all_the_same(model, tmp_path):
     heads = heads_for(model)
     save(heads, tmp_path, "base", with_lm_head=False)
-    assert "0.1.weight" not in load_file(tmp_path / WEIGHTS)
+    assert "0.1.weight" not in load_file(tmp_path / HEADS)
     assert load(tmp_path, model).count == 5
 
 
@@ -186,13 +197,13 @@ def test_heads_that_do_not_fit_are_refused_in_a_sentence(model, tmp_path):
         with pytest.raises(CourseError, match=told):
             load(tmp_path, model)
     written()
-    save_file({"0.0.linear.weight": torch.zeros(3, 3)}, tmp_path / WEIGHTS)
+    save_file({"0.0.linear.weight": torch.zeros(3, 3)}, tmp_path / HEADS)
     with pytest.raises(CourseError, match="weights don't fit"):
         load(tmp_path, model)
-    (tmp_path / WEIGHTS).write_bytes(b"no safetensors")
+    (tmp_path / HEADS).write_bytes(b"no safetensors")
     with pytest.raises(CourseError, match="no Medusa heads to read"):
         load(tmp_path, model)
-    (tmp_path / WEIGHTS).unlink()
+    (tmp_path / HEADS).unlink()
     torch.save({}, tmp_path / "medusa_lm_head.pt")  # a pickle is not looked at
     with pytest.raises(CourseError, match="no Medusa heads to read"):
         load(tmp_path, model)
@@ -206,7 +217,7 @@ def test_a_tree_that_is_none_is_refused(model):
             Medusa(heads, tree)
     assert not Medusa(heads, ()).propose([1], torch.randn(64, dtype=torch.float64)).tokens
     with pytest.raises(CourseError, match="at least one head"):
-        MedusaHeads(heads.lm_head, heads=0)
+        MedusaHeads(heads.lm_head.weight, heads=0)
 
 
 def test_each_guess_is_named_by_its_head(model):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from helpers import hashes, models
-from helpers.decoding.medusa import WEIGHTS, MedusaHeads, load
+from helpers.decoding.medusa import MedusaHeads, load
 from helpers.errors import CourseError
+from helpers.models import HEADS
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import distil_draft, train_medusa_heads
@@ -116,5 +117,5 @@ def test_torchrun_and_sagemaker_s_folders(place, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "model" / "report.json").read_text())["losses"]
-    assert (tmp_path / "model" / "heads" / WEIGHTS).exists() and (tmp_path / "kept" / "checkpoint.pt").exists()
+    assert (tmp_path / "model" / "heads" / HEADS).exists() and (tmp_path / "kept" / "checkpoint.pt").exists()
     assert not (tmp_path / "model" / "checkpoint.pt").exists()  # what is served has no optimizer in it
