@@ -18,8 +18,8 @@ COMFORTABLE_GIB = 7.5  # what their memory figures assume: 8 GiB, less what the 
 DISK_GIB = 3  # results, artifacts, compiled code
 # The packages that the course itself asks for: the short list of pyproject.toml (a test holds the two equal).
 CORE = tuple(
-    "torch transformers tokenizers accelerate bitsandbytes peft torchao safetensors datasets numpy psutil matplotlib "
-    "tensorboard jupyterlab ipykernel ipywidgets jupytext nbconvert papermill fastapi uvicorn httpx jsonschema boto3 "
+    "torch transformers tokenizers accelerate bitsandbytes peft torchao safetensors datasets numpy scipy psutil "
+    "matplotlib tensorboard jupyterlab ipykernel ipywidgets jupytext nbconvert papermill fastapi uvicorn httpx jsonschema boto3 "
     "sagemaker s3fs".split()
 )
 

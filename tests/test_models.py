@@ -167,5 +167,5 @@ def test_the_course_s_heads_are_known_and_are_no_model(tmp_path, monkeypatch):
     with pytest.raises(CourseError, match="heads, not a model"):
         models.load("medusa")
     monkeypatch.setattr(models, "FOLDER", tmp_path)
-    with pytest.raises(CourseError, match="helpers.training.train_medusa_heads --more"):
+    with pytest.raises(CourseError, match="train_medusa_heads --more"):
         models.folder_of("medusa")

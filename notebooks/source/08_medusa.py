@@ -445,7 +445,7 @@ _ = ax.set(
 # %% [markdown]
 # ## Where a step's time goes
 #
-# A step of this small model is more than its matrix products: each layer adds many small operations with a call of their own. A **lean** step does the same with fewer: one product for queries, keys and values, one for gate and up, one operation for a norm. *Standard* is transformers' own step. *All else* is what speculation itself adds outside of model and heads: top-k, tree, mask, acceptance, cache.
+# A step of this small model is more than its matrix products: each layer adds many small operations with a call of their own. A **lean** step does the same with fewer: one product for queries, keys and values, one for gate and up, one operation for a norm. *Standard* is transformers' own step with notebook 00's linear layers, as all arms here have it; *untouched* is the same with PyTorch's usual ones. *All else* is what speculation itself adds outside of model and heads: top-k, tree, mask, acceptance, cache.
 
 # %%
 from helpers.decoding.lean import Lean
@@ -454,14 +454,16 @@ from helpers.errors import CourseError
 
 lean = {}
 try:
-    lean = (
-        {d: few_rows.install(Lean(models.load(MODEL_ID, dtype=d)[0])) for d in DTYPES} if lesson.device == "cpu" else {}
-    )
+    for d in DTYPES if lesson.device == "cpu" else ():
+        lean[d] = few_rows.install(Lean(models.load(MODEL_ID, dtype=d)[0]))
 except CourseError as reason:
     print("left out:", reason)
+
+# %%
+untouched = {d: models.load(MODEL_ID, dtype=d, device=lesson.device)[0] for d in DTYPES}
 ladder = {
     f"{d}, {kind}": (m, heads[d], tree_of[d])
-    for kind, group in (("standard", target), ("lean", lean))
+    for kind, group in (("untouched", untouched), ("standard", target), ("lean", lean))
     for d, m in group.items()
 }
 few = asked_ids[: {"smoke": 3}.get(PROFILE, 30)]
@@ -476,6 +478,7 @@ for name, (m, _, tree) in ladder.items():
 results.metric("medusa.overhead_ms_per_step", 1e3 * parts[f"{best_dtype}, standard"].rest, "ms")
 for name, p in parts.items():
     results.metric(f"medusa.step_ms.{name.replace(', ', '.')}", 1e3 * (p.forward + p.heads + p.rest), "ms")
+del untouched
 
 # %% [markdown]
 # What a lean step saves it saves in plain decoding, too, and plain decoding takes more steps. So a ratio to plain decoding can fall while the latency falls. Look at both.
