@@ -105,11 +105,12 @@ class Decoder:
         ids = torch.tensor([tokens], device=self.device)
         offsets = [0, *depths(parents)] if parents else range(len(tokens))
         positions = torch.tensor([[before + k for k in offsets]], device=self.device)
-        mask = None
-        if parents:
-            plain = self.window is None
-            mask = (tree_bias(parents, before, self.dtype, self.device) if plain
-                    else self.mask(tree_mask(parents, before, self.window)))  # fmt: skip
+        if not parents:
+            mask = None
+        elif self.window:
+            mask = self.mask(tree_mask(parents, before, self.window))
+        else:
+            mask = tree_bias(parents, before, self.dtype, self.device)
         out = self.model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True,
             logits_to_keep=1 if last_only else 0, output_hidden_states=self.keep_hidden,
@@ -121,7 +122,6 @@ class Decoder:
         """Run the model on rows that may hold, and read, different numbers of tokens (each at least one).
 
         The cache needs room for the longest row plus the most tokens read.
-
 
         Returns:
             for each row its logits (tokens read, vocabulary).

@@ -48,7 +48,8 @@ class MedusaHeads(nn.Module):
         (vocabulary, hidden), like = lm_head.shape, dict(dtype=lm_head.dtype, device=lm_head.device)
         self.count, self.layers, self.own_lm_heads = heads, layers, own_lm_heads
         self.first = nn.Linear(hidden, heads * hidden, **like)
-        nn.init.zeros_(self.first.weight), nn.init.zeros_(self.first.bias)
+        for p in self.first.parameters():
+            nn.init.zeros_(p)
         self.weight = nn.ParameterList(torch.zeros(heads, hidden, hidden, **like) for _ in range(layers - 1))
         self.bias = nn.ParameterList(torch.zeros(heads, hidden, **like) for _ in range(layers - 1))
         if own_lm_heads:
