@@ -3,6 +3,6 @@
 
 def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0):
     """Set up a notebook (lesson.py); imported only when called, since torch takes seconds."""
-    from helpers.lesson import start as begin
+    from helpers.notebook.lesson import start as begin
 
     return begin(name, profile, model_id, seed)

@@ -12,7 +12,7 @@ from helpers.errors import CourseError
 
 
 def check(arguments: argparse.Namespace) -> int:
-    from helpers.machine_report import can_run, check_report, format_report
+    from helpers.course.check import can_run, check_report, format_report
 
     checks = check_report()
     print(format_report(checks))
@@ -20,16 +20,16 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from helpers import runner
+    from helpers.course import runner
 
     only = arguments.only.split(",") if arguments.only else None
     return runner.run(arguments.profile, only, arguments.resume, runner.parse_parameters(arguments.parameter))
 
 
 def notebooks(arguments: argparse.Namespace) -> int:
-    from helpers import readme
-    from helpers.notebooks import build_notebooks, refresh_outputs
-    from helpers.pictures import shrink_pictures
+    from helpers.course import readme
+    from helpers.course.notebooks import build_notebooks, refresh_outputs
+    from helpers.course.pictures import shrink_pictures
 
     for path in build_notebooks():
         print(f"built {path.name}")
@@ -46,8 +46,8 @@ def notebooks(arguments: argparse.Namespace) -> int:
 
 
 def hygiene(arguments: argparse.Namespace) -> int:
-    from helpers import hygiene as rules
-    from helpers.notebooks import notebook_files
+    from helpers.course import lint as rules
+    from helpers.course.notebooks import notebook_files
 
     problems = rules.hygiene(notebook_files())
     print("\n".join(problems) or "The notebooks keep the rules of the house.")
@@ -58,8 +58,8 @@ def hygiene(arguments: argparse.Namespace) -> int:
 
 def lab(arguments: argparse.Namespace) -> int:
     """JupyterLab on the learner's own copies; `python3` is this interpreter there, and `helpers` is found."""
-    from helpers.hashes import ROOT
-    from helpers.notebooks import copy_for_lab
+    from helpers.course.notebooks import copy_for_lab
+    from helpers.files import ROOT
 
     target = ROOT / "work"
     made, kept = copy_for_lab(target)
@@ -71,6 +71,7 @@ def lab(arguments: argparse.Namespace) -> int:
 
 def models(arguments: argparse.Namespace) -> int:
     from helpers import models
+    from helpers.models.loading import MADE_BY
 
     found = models.shipped()
     for name, size in found.items():
@@ -78,7 +79,7 @@ def models(arguments: argparse.Namespace) -> int:
         minutes = made.get("minutes", made.get("seconds", 0) / 60)
         told = f", trained for {minutes:.0f} minutes" if minutes else ""
         print(f"[ok]      {name}: {size / 2**20:.1f} MiB{told}")
-    for name, command in models.MADE_BY.items():
+    for name, command in MADE_BY.items():
         if name not in found:
             print(f"[missing] {name}: training it now; it resumes when it is stopped", flush=True)
             for part in command.split(" && "):

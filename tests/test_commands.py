@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from helpers import __main__ as commands
-from helpers import hashes, models
+from helpers.models import loading
 
 
 def call(monkeypatch, *words):
@@ -17,32 +17,32 @@ def call(monkeypatch, *words):
 def test_models_lists_what_is_there_and_trains_what_is_missing(tmp_path, monkeypatch, capsys):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").write_bytes(bytes(2**20))
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(loading, "FOLDER", tmp_path)
     called = []
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
     assert call(monkeypatch, "models") == 0
     assert "[ok]      base: 1.0 MiB" in capsys.readouterr().out
-    wanted = [part.split()[1:] for name in list(models.MADE_BY)[1:] for part in models.MADE_BY[name].split(" && ")]
+    wanted = [part.split()[1:] for name in list(loading.MADE_BY)[1:] for part in loading.MADE_BY[name].split(" && ")]
     assert [command[1:] for command in called] == wanted and len(wanted) == 4
 
 
 def test_every_shipped_model_is_listed(monkeypatch, capsys):
     assert call(monkeypatch, "models") == 0
     told = capsys.readouterr().out
-    assert all(f"[ok]      {name}: " in told for name in models.MADE_BY)
+    assert all(f"[ok]      {name}: " in told for name in loading.MADE_BY)
 
 
 def test_models_passes_a_failure_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(loading, "FOLDER", tmp_path)
     monkeypatch.setattr(subprocess, "call", lambda command: 3)
     assert call(monkeypatch, "models") == 3
 
 
 def test_lab_copies_and_opens_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hashes, "ROOT", tmp_path)
+    monkeypatch.setattr("helpers.files.ROOT", tmp_path)
     called = {}
     monkeypatch.setattr(subprocess, "call", lambda command, **more: called.update(more, command=command) or 0)
-    monkeypatch.setattr("helpers.notebooks.copy_for_lab", lambda target: ([target / "00.ipynb"], []))
+    monkeypatch.setattr("helpers.course.notebooks.copy_for_lab", lambda target: ([target / "00.ipynb"], []))
     assert call(monkeypatch, "lab", "--", "--no-browser") == 0
     assert called["command"][-1] == "--no-browser" and called["cwd"] == tmp_path / "work"
     assert str(tmp_path) in called["env"]["PYTHONPATH"]

@@ -102,7 +102,7 @@ def test_environment_yml_takes_the_same_packages():
 
 
 def test_everybody_names_the_same_pythons():
-    from helpers.machine_report import PYTHONS
+    from helpers.course.check import PYTHONS
 
     supported = SpecifierSet(PYPROJECT["project"]["requires-python"])
     named = {f"{major}.{minor}" for major, minor in install.SUPPORTED}
@@ -111,7 +111,7 @@ def test_everybody_names_the_same_pythons():
 
 
 def test_the_report_knows_the_core_packages():
-    from helpers.machine_report import CORE
+    from helpers.course.check import CORE
 
     assert sorted(CORE) == sorted(requirement.name for requirement in _short_list())
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from helpers.hashes import ROOT
-from helpers.notebooks import copy_for_lab
+from helpers.course.notebooks import copy_for_lab
+from helpers.files import ROOT
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed: `make setup` brings it")
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService  # noqa: E402

@@ -1,27 +1,23 @@
-"""A module knows what is to its left and nothing to its right: the way through the package (DESIGN)."""
+"""A folder knows what stands before it here and nothing after it; a file's room follows from its folder (DESIGN)."""
 
 import ast
 
 import pytest
 
-from helpers.hashes import ROOT
+from helpers.files import ROOT
 
-WAY = ["text_to_sql", "models", "weights", "decoding", "training", "engine", "parallel", "serving", "cloud"]
-FREE = {  # take callables, numbers and records, and know no technique
-    "errors", "estimate", "hashes", "machine", "machine_report", "measure", "plots", "quality", "results",
-    "results_schema",
-}  # fmt: skip
-FRONT = {
-    "__init__", "__main__", "ask", "execution", "exercises", "hygiene", "lesson", "notebooks", "pictures", "race",
-    "readme", "report", "runner",
-}  # fmt: skip
+FOLDERS = [
+    "measuring", "text_to_sql", "models", "weights", "decoding", "speculation", "kernels", "profiling", "training",
+    "engine", "parallel", "serving", "cloud", "notebook", "course",
+]  # fmt: skip
+FIRST, LAST = {"errors", "files"}, {"__init__", "__main__", "recipes"}
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 
 
 def place(dotted):
-    """Where a module stands on the way; what is free is left of all, what is in front right of all."""
+    """Where a module stands: errors and files come before every folder, the package's own two files after them all."""
     part = dotted.split(".")[1] if "." in dotted else "__init__"
-    return -1 if part in FREE else len(WAY) if part in FRONT else WAY.index(part)
+    return -1 if part in FIRST else len(FOLDERS) if part in LAST else FOLDERS.index(part)
 
 
 def imports(text):
@@ -32,19 +28,19 @@ def imports(text):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "helpers")
 
 
-def to_the_right(dotted, text):
+def upwards(dotted, text):
     return [other for other in imports(text) if place(other) > place(dotted)]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_no_module_knows_what_is_to_its_right(path):
+def test_no_module_knows_a_later_folder(path):
     dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    assert not to_the_right(dotted, path.read_text(encoding="utf-8"))
+    assert not upwards(dotted, path.read_text(encoding="utf-8"))
 
 
-def test_a_step_to_the_right_is_caught():
-    assert to_the_right("helpers.text_to_sql.prompts", "from helpers.decoding.generate import steps")
-    assert to_the_right("helpers.measure", "from helpers import models")
-    assert to_the_right("helpers.measure", "from helpers.exercises.compare import difference")
-    assert not to_the_right("helpers.training.pretrain", "from helpers import models")
-    assert not to_the_right("helpers.exercises.start_here", "from helpers.decoding.generate import Step")
+def test_an_import_from_a_later_folder_is_caught():
+    assert upwards("helpers.text_to_sql.prompts", "from helpers.decoding.generate import steps")
+    assert upwards("helpers.measuring.timing", "from helpers import models")
+    assert upwards("helpers.training.launch", "from helpers.notebook.results import Results")
+    assert not upwards("helpers.training.pretrain", "from helpers import models")
+    assert not upwards("helpers.notebook.exercises.start_here", "from helpers.decoding.completion import Step")

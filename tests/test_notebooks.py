@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import runner
-from helpers.notebooks import notebook_files
-from helpers.results import load
+from helpers.course import runner
+from helpers.course.notebooks import notebook_files
+from helpers.notebook.results import load
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 
 NOTEBOOKS = [path.stem for path in notebook_files()]

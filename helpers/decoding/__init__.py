@@ -1,1 +1,1 @@
-"""Decoding: one KV cache, one attention function, one loop, and the proposers that speed it up."""
+"""Decoding: one request's state, one forward, one KV cache, one loop; whoever guesses plugs into it."""

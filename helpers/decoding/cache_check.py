@@ -9,7 +9,7 @@ import random
 
 import torch
 
-from helpers.decoding.generate import Decoder
+from helpers.decoding.forward import Decoder
 from helpers.decoding.kv_cache import KVCache
 
 MOST_ROWS, CAPACITY = 4, 64

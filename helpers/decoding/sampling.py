@@ -14,7 +14,7 @@ class Sampling:
     """How to choose: temperature 0 is greedy; top_k 0 and top_p 1 leave all tokens in the running.
 
     `typical` above 0 keeps guesses that the model finds likely enough, up to that probability (typical acceptance,
-    verify.py): more of them than chance would keep, and another distribution. 0 keeps the model's own.
+    acceptance.py): more of them than chance would keep, and another distribution. 0 keeps the model's own.
     """
 
     temperature: float = 0.0

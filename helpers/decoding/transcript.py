@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.decoding.generate import Completion, Step
+from helpers.decoding.completion import Completion, Step
 
 OWN = "·"  # marks the model's own token
 

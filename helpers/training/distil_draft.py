@@ -21,17 +21,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers import hashes, models
+from helpers import files, models
 from helpers.errors import CourseError
-from helpers.machine import describe_machine
-from helpers.results import write_whole
+from helpers.files import write_whole
+from helpers.measuring.machine import describe_machine
 from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.evaluate import answer_in_batches
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint
-from helpers.training.completions import IGNORED, Encoded, collate, pack, with_labels
+from helpers.training.completions import IGNORED, Encoded, with_labels
 from helpers.training.muon import muon_and_adam
+from helpers.training.packing import collate, pack
 
 
 @dataclass
@@ -191,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
-    parser.add_argument("--output_dir", type=Path, default=hashes.ROOT / "build" / "distil_draft")
+    parser.add_argument("--output_dir", type=Path, default=files.ROOT / "build" / "distil_draft")
     parser.add_argument("--export", type=Path, help="where else the draft goes, data/models/draft say")
     arguments = vars(parser.parse_args())
     folder, export = arguments.pop("output_dir"), arguments.pop("export")

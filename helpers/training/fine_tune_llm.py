@@ -26,15 +26,18 @@ import torch
 
 from helpers import models
 from helpers.errors import CourseError
-from helpers.machine import describe_machine
-from helpers.results import peak_memory_gib, write_whole
+from helpers.files import write_whole
+from helpers.measuring.machine import describe_machine
+from helpers.measuring.memory import peak_memory_gib
+from helpers.models import loading
 from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
-from helpers.training.completions import ANSWERS, collate, encode, examples_from, pack
-from helpers.weights import qlora
-from helpers.weights.lora import EVERYWHERE
+from helpers.training.completions import ANSWERS, encode, examples_from
+from helpers.training.packing import collate, pack
+from helpers.weights.adapters.lora import EVERYWHERE
+from helpers.weights.quantization import nf4
 
 METHODS = ("lora", "qlora", "llama_adapter", "full")
 
@@ -178,7 +181,7 @@ def _export(model, place: Path, report: dict) -> None:
     """The adapter in two bytes a number, and card.json: how it was made."""
     model.to(torch.bfloat16).save_pretrained(place, save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing in it
-    (place / models.ADAPTER).chmod(0o644)
+    (place / loading.ADAPTER).chmod(0o644)
     for path in ("output_dir", "export", "checkpoint_dir"):  # of this machine
         report["arguments"].pop(path)
     card = report | {"machine": asdict(describe_machine()), "torch": torch.__version__, "loss": report["loss"][-1:]}
@@ -190,7 +193,7 @@ def prepared(a: Arguments, half: bool = False, device: str = "cpu"):
     from peft import AdaptionPromptConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if a.method == "qlora":
-        model = qlora.nf4(a.model_id, torch.bfloat16 if half else torch.float32, device)
+        model = nf4.nf4(a.model_id, torch.bfloat16 if half else torch.float32, device)
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=a.gradient_checkpointing)
     else:
         frozen = "bfloat16" if half and a.method != "full" else "float32"

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-from helpers import hashes, models
+from helpers import files, models
 from helpers.errors import CourseError
-from helpers.results import build_root
+from helpers.files import build_root
 
 
 def artifact(module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = ()) -> Path:
     """The folder of what `module` makes with these arguments: another one when the script, the model or they change."""
-    code = (hashes.ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    code = (files.ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     given = sorted(arguments.items())
     if "start_from" in arguments:
         given.append(("start_from_hash", models.hash_of(arguments["start_from"])))
@@ -50,7 +50,7 @@ def launch(module: str, model_id: str, arguments: dict[str, object], launcher: S
             runpy.run_module(module, run_name="__main__")
         return folder
     command = [sys.executable, *launcher, "-m", module, *options]
-    environment = os.environ | {"PYTHONPATH": str(hashes.ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"PYTHONPATH": str(files.ROOT), "TOKENIZERS_PARALLELISM": "false"}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.decoding.attention import additive
+from helpers.decoding.masks import additive
 from helpers.errors import CourseError
-from helpers.training.packing import Batch
-from helpers.weights.emulation import emulated
+from helpers.training.group_packing import Batch
+from helpers.weights.precision.emulation import emulated
 
 
 @dataclass

@@ -27,14 +27,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
 from helpers.errors import CourseError
-from helpers.machine import describe_machine
+from helpers.measuring.machine import describe_machine
 from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import ASSISTANT, BARE, chatty_answer, extract_sql, prompt_text
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.training import checkpoint
+from helpers.training.group_packing import Batch, Lesson, make_batch
 from helpers.training.muon import muon_and_adam
-from helpers.training.packing import Batch, Lesson, make_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {

@@ -25,15 +25,17 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from helpers import models
-from helpers.decoding.medusa import MedusaHeads, save
 from helpers.errors import CourseError
-from helpers.machine import describe_machine
-from helpers.results import write_whole
+from helpers.files import write_whole
+from helpers.measuring.machine import describe_machine
+from helpers.speculation.medusa_files import save
+from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.text_to_sql.dataset import load_split, training_examples
 from helpers.training import checkpoint
-from helpers.training.completions import IGNORED, Encoded, collate, encode, examples_from, pack
+from helpers.training.completions import IGNORED, Encoded, encode, examples_from
 from helpers.training.distil_draft import answered
 from helpers.training.fine_tune_llm import separates_examples, truth
+from helpers.training.packing import collate, pack
 
 LR_SCHEDULES = {
     "constant": lambda done: 1.0,

@@ -57,7 +57,8 @@ for example in (handwritten[0], handwritten[30], test[2]):
 import matplotlib.pyplot as plt
 import numpy as np
 
-from helpers import models, plots
+from helpers import models
+from helpers.notebook import plots
 
 plain, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
 prompt_tokens, sql_tokens = token_lengths(test, tokenizer)
@@ -77,7 +78,7 @@ _ = right_ax.set(title="What the test questions ask for", xlabel="examples (coun
 # Then its SQL runs in SQLite, on rows invented for the occasion.
 
 # %%
-from helpers.ask import make_ask
+from helpers.notebook.ask import make_ask
 
 ask = make_ask(plain, tokenizer)
 first = ask(test[0].context, test[0].question)
@@ -98,7 +99,7 @@ mine = ask(SCHEMA, QUESTION)
 # The tables are filled so that the usual mistakes return something else. Here are some of them, made from a reference:
 
 # %%
-from helpers.text_to_sql.execution import is_correct
+from helpers.text_to_sql.evaluate import is_correct
 from helpers.text_to_sql.mutants import mutants
 from helpers.text_to_sql.prompts import extract_sql
 
@@ -122,7 +123,8 @@ from collections.abc import Sequence  # what the function below needs
 
 import torch
 
-from helpers.decoding.generate import eos_tokens, plain_greedy
+from helpers.decoding.forward import eos_tokens
+from helpers.decoding.generate import plain_greedy
 from helpers.decoding.kv_cache import KVCache
 
 # %%
@@ -156,7 +158,7 @@ print(f"the prefill read {prefill.rows} tokens in {prefill.seconds * 1e3:.1f} ms
 # Return the tokens per second of the decode steps alone; 0 where there are none.
 
 # %%
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 
 def my_tokens_per_second(steps):
@@ -179,12 +181,12 @@ print(f"decode: {tokens_per_second(completion.steps):.0f} tokens per second")
 # * its **rate**: operations per second in a large matrix product (a GFLOP/s is a billion of them).
 
 # %%
-from helpers import measure
+from helpers.measuring import latency, memory, probes, timing
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-bandwidth = measure.bandwidth(device=lesson.device)
-rates = {name: measure.matmul_rate(dtype, device=lesson.device) for name, dtype in DTYPES.items()}
-weight_bytes = measure.weight_bytes(plain)
+bandwidth = probes.bandwidth(device=lesson.device)
+rates = {name: probes.matmul_rate(dtype, device=lesson.device) for name, dtype in DTYPES.items()}
+weight_bytes = memory.weight_bytes(plain)
 print(f"bandwidth {bandwidth / 1e9:.1f} GB/s; rate", ", ".join(f"{n} {r / 1e9:.0f} GFLOP/s" for n, r in rates.items()))
 print(f"the model's weights: {weight_bytes / 1e6:.1f} MB in float32, four bytes each")
 results.metric("start.bandwidth_gb_s", bandwidth / 1e9, "GB/s")
@@ -195,7 +197,7 @@ results.metric("start.bandwidth_gb_s", bandwidth / 1e9, "GB/s")
 # Return the least time of a decode step in milliseconds, if each weight comes from memory once.
 
 # %%
-from helpers.estimate import least_milliseconds  # for the end of the notebook
+from helpers.measuring.cost_model import least_milliseconds
 
 
 def my_least_milliseconds(weight_bytes, bandwidth):  # bytes, bytes per second
@@ -232,16 +234,16 @@ for name, case in cases.items():
 # The same product can be written in several ways, and a library runs different code for each. With few rows the usual way is not always the fast one. Three of the others:
 
 # %%
-# show: helpers.decoding.few_rows:swapped
+# show: helpers.kernels.packed_linear:swapped
 
 # %%
-# show: helpers.decoding.few_rows:padded
+# show: helpers.kernels.packed_linear:padded
 
 # %% [markdown]
 # The third keeps the formula and moves the weight. A kernel reads a matrix in small blocks. If a copy lies in memory in just that order, it streams. Engines do this once, when they load a model:
 
 # %%
-# show: helpers.decoding.few_rows:packed
+# show: helpers.kernels.packed_linear:packed
 
 # %% [markdown]
 # `few_rows.install` measures which way is fastest for each of the model's layers, once for each machine, and uses it from then on.
@@ -251,16 +253,16 @@ import copy
 
 from torch import nn
 
-from helpers.decoding import few_rows
+from helpers.kernels import packed_linear
 
 layers = [m for m in plain.modules() if type(m) is nn.Linear]
 with torch.inference_mode():
-    tables = few_rows.measure_forms(layers, (1, 8))
+    tables = packed_linear.measure_forms(layers, (1, 8))
 out, into = layers[-1].weight.shape
 print(f"one product, {into} numbers in and {out} out, float32, microseconds:")
 for rows, table in tables.items():
     print(f"  {rows} rows:", ", ".join(f"{form} {seconds * 1e6:.0f}" for form, seconds in table[out, into].items()))
-model = few_rows.install(copy.deepcopy(plain))
+model = packed_linear.install(copy.deepcopy(plain))
 
 # %% [markdown]
 # ## The equation
@@ -281,13 +283,13 @@ model = few_rows.install(copy.deepcopy(plain))
 # %%
 from statistics import median
 
-from helpers.decoding.step_time import step_seconds
-from helpers.estimate import Measured, Shape
+from helpers.measuring.cost_model import Measured, Shape
+from helpers.profiling.step_time import step_seconds
 
 ROWS = (1, 2, 4, 8, 16, 32) if PROFILE != "smoke" else (1, 8, 32)
 CONTEXT = 128
 plain_half, _ = models.load(MODEL_ID, dtype="bfloat16", device=lesson.device)
-half = few_rows.install(copy.deepcopy(plain_half))
+half = packed_linear.install(copy.deepcopy(plain_half))
 shipped = {"float32": model, "bfloat16": half}
 points, rounds_of = [], {}
 
@@ -302,7 +304,7 @@ for dtype, network in shipped.items():
     measure_steps("shipped", network, dtype)
     for name in sizes.shapes:
         random_weights = models.shape_only(name, dtype, device=lesson.device)
-        measure_steps(name, few_rows.install(random_weights, turns=2), dtype)
+        measure_steps(name, packed_linear.install(random_weights, turns=2), dtype)
         del random_weights
 print(f"{len(points)} steps timed, {sizes.rounds} times each")
 
@@ -312,7 +314,7 @@ print(f"{len(points)} steps timed, {sizes.rounds} times each")
 # Some machines read and compute at the same time. Then the larger of the two terms counts, not their sum. Both forms are fitted; the one that fits better is kept.
 
 # %%
-from helpers.estimate import errors, fit, r2
+from helpers.measuring.cost_model import errors, fit, r2
 
 held_out_name = sizes.shapes[len(sizes.shapes) // 2]
 held_out = [p for p in points if p.name == held_out_name]
@@ -365,7 +367,7 @@ for dtype, network in shipped.items():
     for _ in range(sizes.rounds):
         for name, prepare in ahead.items():
             taken[name] += step_seconds(network, (1,), context=CONTEXT, rounds=1, before=prepare)[1]
-    gap = measure.speedup(taken["cold"], taken["warm"], of=np.median)
+    gap = timing.speedup(taken["cold"], taken["warm"], of=np.median)
     terms = equation.terms(Shape.of(network), dtype, 1, CONTEXT)
     step_now = median(taken["warm"])
     said = equation(Shape.of(network), dtype, 1, CONTEXT)
@@ -394,10 +396,10 @@ def ours_with(network):
 
 
 few = prompts[: max(4, sizes.timed // 2)]
-naive = [measure.interleave({"it": ours_with(model)}, few, warmup=0)["it"].seconds for _ in range(2)]
-turns = measure.interleave({"A": ours_with(model), "A again": ours_with(model)}, few, rounds=2)
+naive = [timing.interleave({"it": ours_with(model)}, few, warmup=0)["it"].seconds for _ in range(2)]
+turns = timing.interleave({"A": ours_with(model), "A again": ours_with(model)}, few, rounds=2)
 print(f"one after the other: {sum(naive[0]) / sum(naive[1]):.3f} times as fast, the second time. A speedup?")
-print("in turns:", measure.speedup(turns["A"].seconds, turns["A again"].seconds))
+print("in turns:", timing.speedup(turns["A"].seconds, turns["A again"].seconds))
 
 # %% [markdown]
 # The rules from here on:
@@ -423,7 +425,7 @@ def hugging_face(network):
 
 
 arms = {"generate": hugging_face(plain), "generate, our linears": hugging_face(model), "ours": ours_with(model)}
-compared = measure.interleave(arms, prompts[: sizes.answers])
+compared = timing.interleave(arms, prompts[: sizes.answers])
 answers = compared["ours"].results
 identical = sum(a == b for a, b in zip(compared["generate"].results, answers))
 results.invariant("start.identical_to_hf_generate", identical == len(answers), identical, len(answers))
@@ -442,14 +444,14 @@ def note(key, comparison):
 
 
 def two(timed, base, fast, keep):
-    return measure.speedup(*([s for s, k in zip(timed[arm].seconds, keep) if k] for arm in (base, fast)))
+    return timing.speedup(*([s for s, k in zip(timed[arm].seconds, keep) if k] for arm in (base, fast)))
 
 
 everyone = [True] * len(answers)
 same_layers = two(compared, "generate, our linears", "ours", everyone)
 whole = two(compared, "generate", "ours", everyone)
 half_arms = {"generate": hugging_face(plain_half), "generate, our linears": hugging_face(half), "ours": ours_with(half)}
-in_half = measure.interleave(half_arms, prompts[: sizes.timed])
+in_half = timing.interleave(half_arms, prompts[: sizes.timed])
 same = [a == b == c for a, b, c in zip(*(arm.results for arm in in_half.values()))]
 results.metric("start.identical_share.bf16", sum(same) / len(same), "share", n=len(same))
 print("float32, generate as it comes:    ", note("start.decode_vs_hf_generate", whole))
@@ -467,7 +469,7 @@ if sum(same) > 1:
 # and for the handwritten questions: people's words, about things that the generator knows nothing of. Those are the honest ones.
 
 # %%
-from helpers.quality import wilson
+from helpers.measuring.quality import wilson
 from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 
@@ -525,7 +527,7 @@ for example, ids, text, good, seconds in zip(test, answers, texts, right, compar
 
 # %%
 rounds = rounds_of["shipped", "float32"]
-eight = note("start.eight_tokens", measure.speedup(rounds[8], rounds[1], of=np.median))
+eight = note("start.eight_tokens", timing.speedup(rounds[8], rounds[1], of=np.median))
 shape = Shape.of(model)
 told = equation(shape, "float32", 8, CONTEXT) / equation(shape, "float32", 1, CONTEXT)
 print(f"a step for 8 tokens: you said {GUESS_EIGHT_TOKENS:g} times as long as for 1, it took {eight.ratio:.2f} times,")
@@ -543,7 +545,7 @@ print(f"a step of the shipped model reads its weights at {fraction:.0%} of the m
 # Last, what a user feels: the time to the first token, and the time between tokens.
 
 # %%
-felt = measure.latency([generate(model, tokenizer, ids) for ids in few])
+felt = latency.latency([generate(model, tokenizer, ids) for ids in few])
 print(f"first token after {felt.ttft_ms:.1f} ms (median); then one every {felt.itl_mean_ms:.2f} ms on average")
 print(f"between tokens: half under {felt.itl_p50_ms:.2f} ms, nine in ten under {felt.itl_p90_ms:.2f}, "
       f"99 in 100 under {felt.itl_p99_ms:.2f}")  # fmt: skip

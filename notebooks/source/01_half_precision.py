@@ -39,8 +39,9 @@ results, sizes = lesson.results, lesson.sizes
 results.prediction("precision.decode_speedup.bf16", GUESS_DECODE_SPEEDUP, "x")
 
 # %%
-from helpers import measure, models
+from helpers import models
 from helpers.errors import CourseError
+from helpers.measuring import memory, timing
 
 shape = SHAPE if PROFILE != "smoke" else "llama-50m"
 config = models.config_of(shape)
@@ -58,7 +59,7 @@ SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 shipped = {}
 for dtype in SHORT:
     shipped[dtype], tokenizer = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
-held = {dtype: measure.weight_bytes(model) for dtype, model in shipped.items()}
+held = {dtype: memory.weight_bytes(model) for dtype, model in shipped.items()}
 for dtype, size in held.items():
     print(f"{dtype:9} {size / 1e6:6.2f} MB")
 exact = sum(2 * held[dtype] == held["float32"] for dtype in ("bfloat16", "float16"))
@@ -81,8 +82,8 @@ for dtype in ("bfloat16", "float16"):
 # %%
 import matplotlib.pyplot as plt
 
-from helpers import plots
-from helpers.weights.precision import FORMATS
+from helpers.notebook import plots
+from helpers.weights.precision.formats import FORMATS
 
 fig, ax = plt.subplots(figsize=(8, 2.6))
 PARTS = (("sign", plots.COLORS[1], ""), ("exponent", plots.COLORS[2], "//"), ("mantissa", "white", ".."))
@@ -108,10 +109,10 @@ for f in FORMATS.values():
 # %%
 import math  # what the function below needs
 
-from helpers.weights.precision import Fields, FloatFormat, from_bits, to_bits
+from helpers.weights.precision.formats import Fields, FloatFormat, from_bits, to_bits
 
 # %%
-# show: helpers.weights.precision:to_bits
+# show: helpers.weights.precision.formats:to_bits
 
 # %%
 for number in (0.1, 1000.5, 70_000.0):
@@ -130,7 +131,7 @@ for number in (0.1, 1000.5, 70_000.0):
 # Mind the exponent field 0: there the mantissa has no leading 1, and the power of two is that of the exponent field 1. Leave infinity and NaN aside.
 
 # %%
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 
 def my_value_of(sign, exponent, mantissa, exponent_bits, mantissa_bits):  # five whole numbers
@@ -149,10 +150,10 @@ print(value(0, 15, 512, 5, 10), "is 1.5 in float16;", value(0, 0, 1, 5, 10), "is
 # %%
 import torch
 
-from helpers.weights.precision import rounded
+from helpers.weights.precision.formats import rounded
 
 # %%
-# show: helpers.weights.precision:rounded
+# show: helpers.weights.precision.formats:rounded
 
 # %% [markdown]
 # Is that what torch does? Compare on random patterns of 32 bits, so that every exponent occurs, subnormals, infinities and NaNs among them; and on numbers halfway between two neighbours.
@@ -181,9 +182,9 @@ results.invariant("precision.rounding_equals_torch", agreed == total, agreed, to
 # Weights are small numbers: none is too large for any format here. What flows through the model, the **activations**, is not always small. Here is the largest that each linear layer reads, and that each block passes on, on text like that of its training.
 
 # %%
+from helpers.training.group_packing import make_batch
 from helpers.training.mixed_precision import batch_loss
-from helpers.training.packing import make_batch
-from helpers.weights.ranges import blocks_of, recording
+from helpers.weights.precision.ranges import blocks_of, recording
 
 text_rows = 1 if PROFILE == "smoke" else 2
 batch = make_batch(tokenizer, 10_000 + SEED, 0, text_rows, 512).to(lesson.device)
@@ -213,7 +214,7 @@ print(
 # What becomes of all these numbers in each format? *Error* is the median relative error of those that are kept.
 
 # %%
-from helpers.weights.precision import fate
+from helpers.weights.precision.formats import fate
 
 everything = torch.cat([x.flatten() for x in seen.activations.values()])
 for f in list(FORMATS.values())[1:]:
@@ -225,10 +226,10 @@ for f in list(FORMATS.values())[1:]:
 # multiply one of the two matrices that lead into each MLP (`up_proj`) by a power of two, and divide the one that leads out of it by the same. Look at the **logits**, the scores of all possible next tokens.
 
 # %%
-from helpers.quality import logits_of
+from helpers.measuring.quality import logits_of
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
-from helpers.weights.ranges import with_outliers
+from helpers.weights.precision.ranges import with_outliers
 
 test = load_split("test")
 prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in test]
@@ -252,7 +253,7 @@ for dtype, model in shipped.items():
 # Large batches make them smaller still. The loss is a mean over the batch, a million tokens in a real training, which is computed in pieces: each piece's loss is divided by their number, and so is each gradient. `PIECES` says how many.
 
 # %%
-from helpers.weights.ranges import magnitudes, vanishing
+from helpers.weights.precision.ranges import magnitudes, vanishing
 
 gradients = list(seen.gradients.values())
 fig, ax = plt.subplots(figsize=(8, 3.6))
@@ -379,7 +380,7 @@ for name, model in (("shipped", shipped["float32"]), ("trained further", tuned))
 # First, what does this processor say it can do, and which formats are too slow here to go on with?
 
 # %%
-from helpers.machine import describe_machine
+from helpers.measuring.machine import describe_machine
 
 machine = describe_machine()
 for dtype, native in (("bfloat16", machine.bf16_is_native), ("float16", machine.fp16_is_native)):
@@ -389,14 +390,14 @@ x, w = torch.randn(32, 1024, device=lesson.device), torch.randn(1024, 1024, devi
 probe = {}
 for dtype in SHORT:
     x_, w_ = x.to(models.dtype_of(dtype)), w.to(models.dtype_of(dtype))
-    probe[dtype] = measure.seconds_of(lambda a=x_, b=w_: torch.nn.functional.linear(a, b), device=lesson.device)
+    probe[dtype] = timing.seconds_of(lambda a=x_, b=w_: torch.nn.functional.linear(a, b), device=lesson.device)
     print(f"{dtype:9} 32 rows through a small layer: {probe[dtype] * 1e6:.0f} microseconds")
 slow = {d for d in SHORT if probe[d] > 4 * probe["float32"]} if EMULATE == "auto" else to_emulate
 print("emulated from here on, and timed for one row only:", ", ".join(sorted(slow)) or "none")
 
 # %%
-from helpers.decoding import few_rows
-from helpers.decoding.step_parts import step_parts
+from helpers.kernels import packed_linear
+from helpers.profiling.step_parts import step_parts
 
 ROWS, PROMPT, CONTEXT = (1, 8, 32), 256, 128
 quick = [dtype for dtype in SHORT if dtype not in slow]
@@ -404,7 +405,7 @@ quick = [dtype for dtype in SHORT if dtype not in slow]
 
 def built(name, dtype):
     network = models.shape_only(name, dtype, lesson.device)
-    return network if dtype in slow else few_rows.install(network, turns=2)
+    return network if dtype in slow else packed_linear.install(network, turns=2)
 
 
 giant = {dtype: built(shape, dtype) for dtype in SHORT}
@@ -421,7 +422,7 @@ for dtype, part in parts.items():
 # A step is as many such layers as hold the model's weights, and the overhead:
 
 # %%
-# show: helpers.decoding.step_parts:StepParts.seconds
+# show: helpers.profiling.step_parts:StepParts.seconds
 
 # %%
 print(f"a step of {shape}, {parts['float32'].weights / 1e6:.0f} million weights, as foretold (ms):")
@@ -465,7 +466,7 @@ if PROMPT in foretold:
 # What does it cost to round these, and nothing else?
 
 # %%
-from helpers.quality import worst_logit_error
+from helpers.measuring.quality import worst_logit_error
 
 converted = {"dtype=": shipped["bfloat16"], ".to()": copy.deepcopy(shipped["float32"]).to(torch.bfloat16)}
 for way, network in converted.items():
@@ -488,8 +489,8 @@ for words, some in (("short", by_length[:10]), ("long", by_length[-10:])):
 # %%
 import numpy as np
 
-from helpers.decoding.step_time import steps_in_turns
-from helpers.weights.autocast import cast_bytes, under_autocast
+from helpers.profiling.step_time import steps_in_turns
+from helpers.weights.precision.autocast import cast_bytes, under_autocast
 
 ways = {"float32": shipped["float32"], "converted": shipped["bfloat16"],
         "autocast": under_autocast(shipped["float32"], torch.bfloat16)}  # fmt: skip
@@ -497,10 +498,10 @@ one = torch.tensor([prompts[0][:1]], device=lesson.device)
 times = steps_in_turns(ways, (1, 32) if "bfloat16" not in slow else (1,), context=CONTEXT, rounds=sizes.rounds)
 for way, network in ways.items():
     cast = cast_bytes(lambda network=network: network(one))
-    holds = measure.weight_bytes(network)
+    holds = memory.weight_bytes(network)
     print(f"{way:10} holds {holds / 1e6:5.1f} MB and casts {cast / 1e6:5.1f} MB more in a step")
     for rows, seconds in times[way].items() if way != "float32" else ():
-        gain = measure.speedup(times["float32"][rows], seconds, of=np.median)
+        gain = timing.speedup(times["float32"][rows], seconds, of=np.median)
         print(f"     a step for {rows} rows against float32:", gain)
         key = f"precision.{way}_speedup.shipped.rows_{rows}"
         results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
@@ -539,7 +540,7 @@ def compare(name, arms, rows, **how):
     times = steps_in_turns(arms, rows, **how)
     for dtype, taken in times.items():
         for n, seconds in taken.items() if dtype != "float32" else ():
-            speed[name, dtype, n] = measure.speedup(times["float32"][n], seconds, of=np.median)
+            speed[name, dtype, n] = timing.speedup(times["float32"][n], seconds, of=np.median)
 
 
 def compare_all(name, arms):
@@ -549,7 +550,7 @@ def compare_all(name, arms):
         compare(name, fast, (PROMPT,), context=0, rounds=max(3, sizes.rounds // 2))
 
 
-small_arms = {dtype: few_rows.install(copy.deepcopy(shipped[dtype]), turns=2) for dtype in quick}
+small_arms = {dtype: packed_linear.install(copy.deepcopy(shipped[dtype]), turns=2) for dtype in quick}
 compare_all("shipped", small_arms)
 compare_all(shape, giant)
 for dtype in slow:
@@ -607,9 +608,9 @@ for name, part in (("float32", full), ("bfloat16", half)):
 import random
 from contextlib import nullcontext
 
-from helpers.quality import perplexity
+from helpers.measuring.quality import perplexity
 from helpers.text_to_sql.prompts import chatty_answer
-from helpers.weights.emulation import emulated
+from helpers.weights.precision.emulation import emulated
 
 
 def loaded(state, dtype):
@@ -665,7 +666,7 @@ print(
 # Does any of this matter? What counts are the answers. They are compared *paired*, question by question: how many did a format fix, how many did it break? Two equal accuracies could hide many changes.
 
 # %%
-from helpers.quality import paired, wilson
+from helpers.measuring.quality import paired, wilson
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 
 asked = test[: sizes.answers]
@@ -692,9 +693,9 @@ for dtype, network in trained.items():
 # %%
 from helpers.decoding.generate import steps as decode
 
-fast = {dtype: few_rows.install(copy.deepcopy(trained[dtype]), turns=2) for dtype in quick}
+fast = {dtype: packed_linear.install(copy.deepcopy(trained[dtype]), turns=2) for dtype in quick}
 arms = {d: (lambda ids, n=network: [t for step in decode(n, ids) for t in step.emitted]) for d, network in fast.items()}
-timed = measure.interleave(arms, prompts[: sizes.timed], warmup=1, device=lesson.device)
+timed = timing.interleave(arms, prompts[: sizes.timed], warmup=1, device=lesson.device)
 for dtype, arm in timed.items():
     texts = tokenizer.batch_decode(arm.results, skip_special_tokens=True)
     judged = right_answers(test[: len(texts)], texts)
@@ -702,7 +703,7 @@ for dtype, arm in timed.items():
         results.prompt(example.id, "greedy", dtype, seconds, len(ids), text, good)
     same = [i for i, (a, b) in enumerate(zip(timed["float32"].results, arm.results)) if a == b]
     if dtype != "float32" and len(same) > 1:
-        gain = measure.speedup([timed["float32"].seconds[i] for i in same], [arm.seconds[i] for i in same])
+        gain = timing.speedup([timed["float32"].seconds[i] for i in same], [arm.seconds[i] for i in same])
         key = f"precision.answer_speedup.shipped.{SHORT[dtype]}"
         results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
         print(f"{dtype:9} {len(same)} of {len(texts)} answers the same, token by token; whole answers: {gain}")

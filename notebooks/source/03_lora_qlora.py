@@ -43,8 +43,8 @@ results.prediction("lora.latency_speedup", GUESS_LATENCY_SPEEDUP, "x")
 
 # %%
 from helpers import models
-from helpers.ask import make_ask
-from helpers.decoding import few_rows
+from helpers.kernels import packed_linear
+from helpers.notebook.ask import make_ask
 
 base, tokenizer = models.load(MODEL_ID, device=lesson.device)
 SCHEMA = "CREATE TABLE head (age INTEGER)"
@@ -73,7 +73,7 @@ import math
 import torch
 from torch import nn
 
-from helpers.weights.lora import LoraLinear
+from helpers.weights.adapters.lora import LoraLinear
 
 torch.manual_seed(SEED)
 small = LoraLinear(nn.Linear(4, 3, bias=False))  # W is (3, 4)
@@ -89,10 +89,10 @@ print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
 # $B$ starts as zero, so training starts with the model as it is. ($A$ starts as any linear layer does, at random.) The whole of it, for a linear layer:
 
 # %%
-# show: helpers.weights.lora:LoraLinear.add
+# show: helpers.weights.adapters.lora:LoraLinear.add
 
 # %%
-# show: helpers.weights.lora:LoraLinear.change
+# show: helpers.weights.adapters.lora:LoraLinear.change
 
 # %% [markdown]
 # **Exercise 03.1** (4 minutes) *Why it matters: gradients are kept for what is trained and for nothing else, and so are the optimizer's states (Adam keeps two running averages of each number that it trains).*
@@ -102,7 +102,7 @@ print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
 # How many numbers do adapters of rank `rank` have, beside linear layers of these shapes, each `(out, in)`?
 
 # %%
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 
 def my_lora_parameters(shapes, rank):  # a list of pairs, a whole number
@@ -138,7 +138,7 @@ from peft import PeftModel
 
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
-from helpers.weights import lora
+from helpers.weights.adapters import lora, peft_files
 
 test = load_split("test")
 ids = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False, return_tensors="pt").input_ids for e in test[:20]]
@@ -155,8 +155,8 @@ def with_learned(model, seed):
 
 
 ours = with_learned(lora.install(copy.deepcopy(base), rank=RANK), SEED)
-folder = helpers.results.build_root() / "artifacts" / "example-adapter"
-lora.save_adapter(ours, folder)  # the files are PEFT's
+folder = helpers.files.build_root() / "artifacts" / "example-adapter"
+peft_files.save_adapter(ours, folder)  # the files are PEFT's
 theirs = PeftModel.from_pretrained(copy.deepcopy(base), folder, is_trainable=True)
 
 
@@ -239,10 +239,11 @@ for token, label in zip(*sample):
 from collections.abc import Sequence  # what the function below needs
 
 from helpers.errors import CourseError
-from helpers.training.completions import Encoded, encode, pack
+from helpers.training.completions import Encoded, encode
+from helpers.training.packing import pack
 
 # %%
-# show: helpers.training.completions:pack
+# show: helpers.training.packing:pack
 
 # %%
 encoded = [encode(e, tokenizer) for e in load_split("train")]
@@ -287,7 +288,7 @@ made = {"lora": own if PROFILE == "smoke" else launch(SCRIPT, MODEL_ID, SHORT | 
 import bitsandbytes.functional as bnb
 import matplotlib.pyplot as plt
 
-from helpers import plots
+from helpers.notebook import plots
 
 levels = bnb.get_4bit_type("nf4", device="cpu").numpy()
 weight = base.get_submodule(next(n for n, m in base.named_modules() if isinstance(m, nn.Linear))).weight.detach()
@@ -303,12 +304,12 @@ ax.set(
 )
 ax.legend()
 
-from helpers.weights import qlora
+from helpers.weights.quantization import nf4
 
-four_bits = qlora.nf4(MODEL_ID, device=lesson.device)
-ratio = qlora.linear_bytes(four_bits) / (2 * qlora.linear_numbers(base))
+four_bits = nf4.nf4(MODEL_ID, device=lesson.device)
+ratio = nf4.linear_bytes(four_bits) / (2 * nf4.linear_numbers(base))
 results.metric("qlora.linear_weight_bytes_ratio", ratio, "ratio")
-print(f"linear layers: {qlora.linear_bytes(four_bits) / 1e6:.2f} MB in NF4, scales included: {ratio:.3f} of fp16's")
+print(f"linear layers: {nf4.linear_bytes(four_bits) / 1e6:.2f} MB in NF4, scales included: {ratio:.3f} of fp16's")
 
 # %% [markdown]
 # Gradients flow *through* the four-bit weights to the adapters, which are in float32. bitsandbytes does this on CPUs, too.
@@ -344,13 +345,13 @@ del four_bits
 # $k$ and $v$ are made of the prompts, $q$ of the text. $g$, the **gate**, is one learned number; at 0, where it starts, the new part is silent. (`rotated` turns queries by their position, as in the attention itself.)
 
 # %%
-from helpers.weights import llama_adapter
-from helpers.weights.llama_adapter import PromptedAttention, rotated
+from helpers.weights.adapters import llama_adapter
+from helpers.weights.adapters.llama_adapter import PromptedAttention, rotated
 
 print(llama_adapter.__doc__.splitlines()[0])
 
 # %%
-# show: helpers.weights.llama_adapter:PromptedAttention
+# show: helpers.weights.adapters.llama_adapter:PromptedAttention
 
 # %% [markdown]
 # PEFT calls it *adaption prompt*. Same prompts in, same logits out:
@@ -401,7 +402,7 @@ import json
 import numpy as np
 
 shape = {"full": "llama-300m"}.get(PROFILE, "llama-150m") if SHAPE == "auto" else SHAPE
-place = helpers.results.build_root() / "artifacts" / f"random-{shape}"
+place = helpers.files.build_root() / "artifacts" / f"random-{shape}"
 THREE = ("full", "lora", "qlora")
 LARGE = dict(max_steps=3, per_device_train_batch_size=1, max_seq_length=320, eval_samples=0, merge_weights=False,
              save_steps=1000, lora_r=RANK)  # fmt: skip
@@ -479,14 +480,14 @@ made["explained"] = launch(
 # Both on one base: each *row of a batch* may name its own adapter (Punica, Chen et al. 2023). The base's product is shared, the low-rank ones are each row's own.
 
 # %%
-# show: helpers.weights.lora:LoraLinear.forward
+# show: helpers.weights.adapters.lora:LoraLinear.forward
 
 # %%
 from helpers.text_to_sql.evaluate import answer_in_batches
 
 both = copy.deepcopy(base)
 for name_, folder_ in (("sql", own), ("explained", made["explained"])):
-    lora.load_adapter(both, folder_ / "adapter", name_)
+    peft_files.load_adapter(both, folder_ / "adapter", name_)
 prompts = [prompt_for(tokenizer, e) for e in test]
 wanted = ["sql", "explained", None]
 for who in wanted:  # one request after the other: the adapter is switched
@@ -532,7 +533,7 @@ print(f"PEFT's merge and the merged model on disk: logits differ by {error:.1e} 
 # The shipped fine-tuned model, `data/models/fine-tuned`, was made by the same script; its card says with what settings. (With another `MODEL_ID` it is your own, made above.)
 
 # %%
-from helpers.quality import paired, wilson
+from helpers.measuring.quality import paired, wilson
 from helpers.text_to_sql.evaluate import right_answers
 from helpers.text_to_sql.prompts import extract_sql
 
@@ -563,13 +564,15 @@ results.metric("lora.bare_sql_rate.fine_tuned", bare[first] / len(asked), "share
 # Now the time of whole requests, prompt and all, base and fine-tuned in turns. As many weights, the same kernels, the same step: what is saved is tokens.
 
 # %%
-from helpers import measure
 from helpers.decoding.generate import generate
+from helpers.measuring import timing
 
-fast = {who: few_rows.install(copy.deepcopy(model)) for who, model in (("base", base), ("fine-tuned", tuned[first]))}
+fast = {
+    who: packed_linear.install(copy.deepcopy(model)) for who, model in (("base", base), ("fine-tuned", tuned[first]))
+}
 arms = {who: (lambda prompt, m=model: generate(m, tokenizer, prompt)) for who, model in fast.items()}
-timed = measure.interleave(arms, prompts[: sizes.timed])
-gain = measure.speedup(timed["base"].seconds, timed["fine-tuned"].seconds)
+timed = timing.interleave(arms, prompts[: sizes.timed])
+gain = timing.speedup(timed["base"].seconds, timed["fine-tuned"].seconds)
 results.metric("lora.latency_speedup", gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
 tokens = {who: sum(len(c.token_ids) for c in arm.results) for who, arm in timed.items()}
 ratio = tokens["fine-tuned"] / tokens["base"]
@@ -591,11 +594,11 @@ print(
 # And an adapter that isn't merged, what does that cost in each step?
 
 # %%
-from helpers.decoding.step_time import steps_in_turns
+from helpers.profiling.step_time import steps_in_turns
 
-apart = lora.load_adapter(copy.deepcopy(base), own / "adapter")
+apart = peft_files.load_adapter(copy.deepcopy(base), own / "adapter")
 steps = steps_in_turns({"merged": loaded, "an adapter beside": apart}, (1,), rounds=sizes.rounds)
-slower = measure.speedup(steps["merged"][1], steps["an adapter beside"][1], of=np.median)
+slower = timing.speedup(steps["merged"][1], steps["an adapter beside"][1], of=np.median)
 results.metric("lora.unmerged_step_speedup", slower.ratio, "x", low=slower.low, high=slower.high, n=slower.n)
 print("a step with an adapter beside the weights, against the merged one:", slower)
 

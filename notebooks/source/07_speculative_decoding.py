@@ -45,16 +45,17 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 
-from helpers import models, plots
-from helpers.decoding import few_rows
-from helpers.decoding.step_time import step_seconds, steps_in_turns
+from helpers import models
+from helpers.kernels import packed_linear
+from helpers.notebook import plots
+from helpers.profiling.step_time import step_seconds, steps_in_turns
 
 ROWS = (1, 2, 3, 4, 5, 6, 8, 11, 16, 32, 64)
 DTYPES = ("float32", "bfloat16") if lesson.device == "cpu" else ("float32", "bfloat16", "float16")
 target, fast, step_of = {}, {}, {}
 for dtype in DTYPES:
     target[dtype], tokenizer = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
-    fast[dtype] = few_rows.install(target[dtype])
+    fast[dtype] = packed_linear.install(target[dtype])
 times = steps_in_turns(fast, ROWS, rounds=sizes.rounds)
 for dtype in DTYPES:
     step_of[dtype] = {n: median(seconds) for n, seconds in times[dtype].items()}
@@ -79,7 +80,7 @@ _ = plots.time_vs_rows(lines, title="What it costs to check several tokens in on
 # The third step, on four guesses:
 
 # %%
-from helpers.decoding.speculative import agreed
+from helpers.speculation.draft_model import agreed
 
 guesses = [7, 3, 5, 1]
 own_choices = [7, 3, 8, 1, 2]  # the model's own: before the first guess, and after each
@@ -96,11 +97,11 @@ from collections.abc import Callable, Sequence  # what the function below needs
 
 import torch
 
-from helpers.decoding.generate import eos_tokens
+from helpers.decoding.forward import eos_tokens
 from helpers.decoding.kv_cache import KVCache
 
 # %%
-# show: helpers.decoding.speculative:plain_speculative
+# show: helpers.speculation.draft_model:plain_speculative
 # %% [markdown]
 # The course's own loop (`helpers/decoding/generate.py`) does the same, streams, samples, and also takes *trees* of guesses, where several may follow the same token.
 #
@@ -113,7 +114,7 @@ from helpers.decoding.kv_cache import KVCache
 #
 # Return at most `count` tokens that followed the **last earlier** occurrence of the last `n` tokens; `[]` if there is none. The earlier occurrence may overlap the last `n` tokens.
 # %%
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 
 def my_continuation(tokens, n, count):  # a list of token ids, two whole numbers
@@ -133,7 +134,7 @@ print(text[-1], "->", continuation(text, 1, 3))
 # After each token, the one that came most often after it in the training answers. Such a **bigram table** knows phrases (`GROUP` is followed by `BY`) and nothing of the question. It is the null drafter, the simplest guesser that there is: a real draft must beat it.
 
 # %%
-from helpers.decoding.lookup import BigramTable, PromptLookup
+from helpers.speculation.ngram import BigramTable, PromptLookup
 from helpers.text_to_sql.dataset import load_split
 
 training = [
@@ -168,7 +169,7 @@ if DRAFT == "own":
     options = dict(more=MORE_QUESTIONS, seed=SEED, epochs=3 if PROFILE == "full" else 1, start_from="draft")
     draft_place = launch("helpers.training.distil_draft", MODEL_ID, options) / "draft"
 models.check_made_for(draft_place, MODEL_ID)
-drafts = {d: few_rows.install(models.load(draft_place, dtype=d, device=lesson.device)[0]) for d in DTYPES}
+drafts = {d: packed_linear.install(models.load(draft_place, dtype=d, device=lesson.device)[0]) for d in DTYPES}
 draft_step = {d: median(step_seconds(drafts[d], (1,), rounds=sizes.rounds)[1]) for d in DTYPES}
 for d in DTYPES:
     layers = drafts[d].config.num_hidden_layers, target[d].config.num_hidden_layers
@@ -183,8 +184,8 @@ for d in DTYPES:
 
 # %%
 from helpers.decoding.generate import generate
-from helpers.decoding.speculative import DraftModel
 from helpers.decoding.transcript import transcript
+from helpers.speculation.draft_model import DraftModel
 from helpers.text_to_sql.prompts import prompt_for
 
 test = load_split("test")
@@ -206,11 +207,11 @@ for name, proposer in (("lookup", PromptLookup()), ("bigram", table), ("draft", 
 # * **a relay**: one chain, in which each goes on where the other knows no more. After a copied name comes a phrase, and then the next name.
 
 # %%
-from helpers.decoding.proposals import NOTHING, Proposal, Proposer  # what the class below needs
-from helpers.decoding.tree import FirstOf, Relay, Together, want_hidden
+from helpers.decoding.proposals import NOTHING, Proposal, Proposer
+from helpers.speculation.combine import FirstOf, Relay, Together, want_hidden
 
 # %%
-# show: helpers.decoding.tree:FirstOf
+# show: helpers.speculation.combine:FirstOf
 
 # %% [markdown]
 # ## When tokens are drawn by chance
@@ -239,19 +240,19 @@ residual = check("07.2", my_residual)
 print(residual(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])))
 
 # %%
-from helpers.decoding.sampling import draw  # what the function below needs
-from helpers.decoding.verify import Path
+from helpers.decoding.acceptance import Path
+from helpers.decoding.sampling import draw
 
 print([draw(torch.tensor([0.5, 0.3, 0.2]), torch.Generator().manual_seed(n)) for n in range(10)], "are ten draws")
 
 # %%
-# show: helpers.decoding.verify:sampled_path
+# show: helpers.decoding.acceptance:sampled_path
 # %% [markdown]
 # Is it so? With a vocabulary of four tokens everything can be counted: draw the first two tokens many times, and count each of the 16 possible pairs. The **p-value** says how often such counts would stray this far from what $p$ says by chance alone; a tiny one means: not this distribution.
 #
 # A test that can't fail says nothing. So the same test must reject a wrong version: what is left isn't divided by its sum, and the missing probability falls to the last token, as it does in a sampler that adds up probabilities.
 # %%
-from helpers.decoding.sampling_check import goodness_of_fit, pair_counts, unnormalised
+from helpers.speculation.sampling_check import goodness_of_fit, pair_counts, unnormalised
 
 DRAWS, LEVEL = 50_000, 1e-3
 fit = goodness_of_fit(pair_counts(DRAWS, SEED), SEED)
@@ -284,8 +285,8 @@ print("tokens a step, chains of 4:", [f"a={a}: {expected_tokens(a, 4):.2f}" for 
 import time
 from collections.abc import Iterable, Mapping  # what a function below needs
 
-from helpers.decoding.speculation_cost import (
-    Clocked,
+from helpers.profiling.breakdown import Clocked
+from helpers.speculation.cost import (
     acceptance_of,
     accepted_per_step,
     best_k,
@@ -336,7 +337,7 @@ _ = ax.legend(fontsize=8)
 # Lookup and table don't always have a guess, and trees branch. For them the cost model replays recorded validation answers: each step at the price of its rows, each guess at the price of who made it.
 
 # %%
-# show: helpers.decoding.speculation_cost:replayed_seconds
+# show: helpers.speculation.cost:replayed_seconds
 
 # %%
 lengths = sorted(len(tokenizer(p, add_special_tokens=False).input_ids) for p in validation)
@@ -429,7 +430,7 @@ for name in ("draft_model", "prompt_lookup", "bigram"):
 # %%
 from transformers.utils import logging
 
-from helpers.measure import interleave, speedup
+from helpers.measuring.timing import interleave, speedup
 
 logging.set_verbosity_error()  # it would speak of settings that are its own
 HF = {}
@@ -486,7 +487,7 @@ for dtype in DTYPES:
         gain[dtype, name] = speedup(taken[dtype]["greedy"].seconds, taken[dtype][name].seconds)
 
 # %%
-from helpers.quality import paired
+from helpers.measuring.quality import paired
 from helpers.text_to_sql.evaluate import right_answers
 
 counts = {}
@@ -599,7 +600,7 @@ for name in ("draft_model", "prompt_lookup", "bigram"):
     )
     print(f"questions by people, {name:14} {accepted_per_step(found):.2f} tokens a step")
 if MODEL_ID == "fine-tuned":
-    prose = few_rows.install(models.load("base", device=lesson.device)[0])
+    prose = packed_linear.install(models.load("base", device=lesson.device)[0])
     learned_from = [prompt_for(tokenizer, e) for e in load_split("train")[: {"smoke": 8}.get(PROFILE, 300)]]
     spoken = [
         tokenizer(a, add_special_tokens=False).input_ids for a in answer_in_batches(prose, tokenizer, learned_from)
@@ -622,8 +623,8 @@ if MODEL_ID == "fine-tuned":
 # *Suppose* this draft were accepted as often by a larger target. (It would probably be accepted less: a larger model knows more.) What would it bring where a step costs more? For one larger shape the steps are measured on random weights; for 7 billion weights the equation of notebook 00 gives them, from this machine's bandwidth and rate.
 
 # %%
-from helpers import measure
-from helpers.estimate import Shape, StepTime
+from helpers.measuring import probes
+from helpers.measuring.cost_model import Shape, StepTime
 
 shape = "llama-300m" if PROFILE not in ("smoke",) else "llama-50m"
 dtype = (
@@ -631,13 +632,13 @@ dtype = (
     if step_of["bfloat16"][8] / step_of["bfloat16"][1] < step_of["float32"][8] / step_of["float32"][1]
     else "float32"
 )
-giant = few_rows.install(models.shape_only(shape, dtype, lesson.device), turns=2)
+giant = packed_linear.install(models.shape_only(shape, dtype, lesson.device), turns=2)
 giant_step = {
     n: median(s) for n, s in step_seconds(giant, (1, 2, 4, 6, 8, 16), rounds=max(5, sizes.rounds // 2)).items()
 }
 with torch.device("meta"):
     seven = Shape.of(models.shape_only("llama-7b", dtype, "meta"))
-rate, speed = measure.matmul_rate(models.dtype_of(dtype), device=lesson.device), measure.bandwidth(device=lesson.device)
+rate, speed = probes.matmul_rate(models.dtype_of(dtype), device=lesson.device), probes.bandwidth(device=lesson.device)
 equation = StepTime("sum", step_of[dtype][1] / target[dtype].config.num_hidden_layers, {dtype: speed}, {dtype: rate})
 seven_step = {n: equation(seven, dtype, n, 128) for n in (1, 2, 4, 6, 8, 16)}
 for name, line in ((shape, giant_step), ("llama-7b", seven_step)):
@@ -666,7 +667,7 @@ short = prompts[: {"smoke": 2, "full": 40}.get(PROFILE, 12)]
 config = drafts["float32"].config
 with torch.random.fork_rng():
     torch.manual_seed(SEED)
-    noise = few_rows.install(type(drafts["float32"])(config).to(lesson.device).eval())
+    noise = packed_linear.install(type(drafts["float32"])(config).to(lesson.device).eval())
 trials = {
     "a bad draft": (asks(model), asks(model, DraftModel(noise, model, count=3))),
     "a cheap target": (asks(draft), asks(draft, DraftModel(draft, draft, count=3))),

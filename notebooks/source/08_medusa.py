@@ -51,7 +51,7 @@ def my_residual_block(x, weight, bias):  # (n, hidden), (hidden, hidden), (hidde
     return None  # your code
 
 
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 # hint("08.1")  # solution("08.1")
 residual_block = check("08.1", my_residual_block)
@@ -66,12 +66,14 @@ print("untrained, it changes nothing:", residual_block(torch.tensor([[1.0, -2.0]
 from torch.nn import functional as F
 
 from helpers import models
-from helpers.decoding.medusa import CHAIN, Medusa, MedusaHeads, load
+from helpers.speculation.medusa import CHAIN, Medusa
+from helpers.speculation.medusa_files import load
+from helpers.speculation.medusa_heads import MedusaHeads
 
 # %%
-# show: helpers.decoding.medusa:MedusaHeads.states
+# show: helpers.speculation.medusa_heads:MedusaHeads.states
 # %%
-# show: helpers.decoding.medusa:MedusaHeads.forward
+# show: helpers.speculation.medusa_heads:MedusaHeads.forward
 # %% [markdown]
 # ## Train them
 #
@@ -96,7 +98,7 @@ import json
 
 import matplotlib.pyplot as plt
 
-from helpers import plots
+from helpers.notebook import plots
 
 report = json.loads((own / "report.json").read_text())
 results.metric("medusa.train_seconds", report["seconds"], "s")
@@ -123,7 +125,7 @@ print(f"trained in {report['seconds']:.0f} s, the model's own answers and hidden
 # (`few_rows` below is notebook 00's: linear layers that take PyTorch's fastest way for few rows. All arms have it.)
 
 # %%
-from helpers.decoding import few_rows
+from helpers.kernels import packed_linear
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 
@@ -133,8 +135,8 @@ models.check_made_for(heads_place, MODEL_ID)
 target, heads = {}, {}
 for dtype in DTYPES:
     model, tokenizer = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
-    heads[dtype] = few_rows.install(load(heads_place, model))
-    target[dtype] = few_rows.install(model)
+    heads[dtype] = packed_linear.install(load(heads_place, model))
+    target[dtype] = packed_linear.install(model)
 size = sum(p.numel() for p in heads["float32"].trained())
 print(f"{heads['float32'].count} heads, {size / 1e6:.2f} million weights, beside the model's "
       f"{sum(p.numel() for p in target['float32'].parameters()) / 1e6:.1f}")  # fmt: skip
@@ -167,7 +169,7 @@ from helpers.decoding.proposals import Proposal
 print(Proposal([7, 8, 9], [-1, -1, 0], ["head 1", "head 1", "head 2"]))
 
 # %%
-# show: helpers.decoding.medusa:Medusa.propose
+# show: helpers.speculation.medusa:Medusa.propose
 
 # %% [markdown]
 # ## Then a tree
@@ -188,7 +190,7 @@ def my_depths(parents):  # a list: parents[i] < i
 depths = check("08.2", my_depths)
 
 # %%
-from helpers.decoding.attention import tree_mask
+from helpers.decoding.masks import tree_mask
 
 example = Medusa(heads["float32"], ((0,), (1,), (0, 0), (0, 1), (1, 0)))
 names = ["certain", *(f"{who}" for who in example.names)]
@@ -210,8 +212,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 
-from helpers.decoding.medusa import Tree
-from helpers.decoding.tree_choice import (
+from helpers.speculation.medusa import Tree
+from helpers.speculation.tree_choice import (
     Ranks,
     best_tree,
     choose_tree,
@@ -222,7 +224,7 @@ from helpers.decoding.tree_choice import (
 )
 
 # %%
-# show: helpers.decoding.tree_choice:path_shares
+# show: helpers.speculation.tree_choice:path_shares
 
 # %% [markdown]
 # **Exercise 08.3** (7 minutes) *Why it matters: with it you know a tree's worth without running it once.*
@@ -273,8 +275,9 @@ print(
 # %%
 from statistics import median
 
-from helpers.decoding.speculation_cost import Clocked, accepted_per_step, interpolated
-from helpers.decoding.step_time import step_seconds, steps_in_turns
+from helpers.profiling.breakdown import Clocked
+from helpers.profiling.step_time import step_seconds, steps_in_turns
+from helpers.speculation.cost import accepted_per_step, interpolated
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 24, 32, 65)
 times = steps_in_turns(target, ROWS, rounds=sizes.rounds)
@@ -374,12 +377,12 @@ ax.grid(visible=False)
 # A head reads one hidden state: it knows phrases by heart, and seldom which *name* comes. Prompt lookup copies names and knows no phrase. A tree doesn't care who proposed a node: put both into it, duplicates merged. (Two other ways from 07 are tried as well: "first", the lookup, and the heads only where it has no guess; "relay", where a bigram table goes on when the copy ends.)
 
 # %%
-from helpers.decoding.lookup import BigramTable, PromptLookup
 from helpers.decoding.proposals import NOTHING, Proposal, Proposer, chain
-from helpers.decoding.tree import FirstOf, Relay, Together, merged, want_hidden
+from helpers.speculation.combine import FirstOf, Relay, Together, merged, want_hidden
+from helpers.speculation.ngram import BigramTable, PromptLookup
 
 # %%
-# show: helpers.decoding.tree:Together
+# show: helpers.speculation.combine:Together
 
 # %%
 training = [
@@ -448,14 +451,14 @@ _ = ax.set(
 # A step of this small model is more than its matrix products: each layer adds many small operations with a call of their own. A **lean** step does the same with fewer: one product for queries, keys and values, one for gate and up, one operation for a norm. *Standard* is transformers' own step with notebook 00's linear layers, as all arms here have it; *untouched* is the same with PyTorch's usual ones. *All else* is what speculation itself adds outside of model and heads: top-k, tree, mask, acceptance, cache.
 
 # %%
-from helpers.decoding.lean import Lean
-from helpers.decoding.stopwatch import step_breakdown
 from helpers.errors import CourseError
+from helpers.kernels.fused_llama import Lean
+from helpers.profiling.breakdown import step_breakdown
 
 lean = {}
 try:
     for d in DTYPES if lesson.device == "cpu" else ():
-        lean[d] = few_rows.install(Lean(models.load(MODEL_ID, dtype=d)[0]))
+        lean[d] = packed_linear.install(Lean(models.load(MODEL_ID, dtype=d)[0]))
 except CourseError as reason:
     print("left out:", reason)
 
@@ -489,8 +492,9 @@ del untouched
 # **transformers** has no Medusa of its own, but a hook: `model.generate(..., custom_generate=medusa)`. **vLLM** decodes with Medusa heads by a chain. It reads the folder that `save` writes.
 
 # %%
-from helpers.decoding import in_vllm
-from helpers.decoding.medusa import medusa, save
+from helpers.profiling import vllm_baseline
+from helpers.speculation.hf_generate import medusa
+from helpers.speculation.medusa_files import save
 
 ids = torch.tensor([asked_ids[0]], device=lesson.device)
 hooked = target["float32"].generate(
@@ -504,18 +508,20 @@ print("generate(custom_generate=medusa): the same tokens:", hooked[0, ids.shape[
 
 # %%
 vllm_said = {}
-if in_vllm.installed() and PROFILE != "smoke":
-    folder = helpers.results.build_root() / "artifacts" / "for_vllm"
+if vllm_baseline.installed() and PROFILE != "smoke":
+    folder = helpers.files.build_root() / "artifacts" / "for_vllm"
     exported, count = models.load(MODEL_ID, "bfloat16")[0], {"full": 150}.get(PROFILE, 100)
     exported.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     save(heads["bfloat16"], folder / "heads", MODEL_ID)
     test_ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[:count]]
-    vllm_said["chain"] = in_vllm.run(
+    vllm_said["chain"] = vllm_baseline.run(
         folder / "model", test_ids, dtype="bfloat16", heads=folder / "heads", guesses=heads["bfloat16"].count
     )
-    vllm_said["greedy"] = in_vllm.run(folder / "model", test_ids, dtype="bfloat16", compiled=True)
-    mine = in_vllm.accepted_by_place(target["bfloat16"], heads["bfloat16"], test_ids, vllm_said["chain"]["token_ids"])
+    vllm_said["greedy"] = vllm_baseline.run(folder / "model", test_ids, dtype="bfloat16", compiled=True)
+    mine = vllm_baseline.accepted_by_place(
+        target["bfloat16"], heads["bfloat16"], test_ids, vllm_said["chain"]["token_ids"]
+    )
     theirs = [n / vllm_said["chain"]["drafts"] for n in vllm_said["chain"]["accepted"]]
     for place, (a, b) in enumerate(zip(mine, theirs), 1):
         print(f"accepted at place {place}: ours {a:.3f}, vLLM's {b:.3f}")
@@ -532,9 +538,9 @@ else:
 # The test prompts one after the other, whole requests; all arms in turns, and each answer compared with plain greedy decoding, token by token. In float32 all must be equal; in bfloat16 two tokens can score the same, and there the share is reported.
 
 # %%
-from helpers.decoding.speculative import DraftModel
-from helpers.measure import interleave, speedup
-from helpers.quality import paired
+from helpers.measuring.quality import paired
+from helpers.measuring.timing import interleave, speedup
+from helpers.speculation.draft_model import DraftModel
 from helpers.text_to_sql.evaluate import right_answers
 
 
@@ -548,7 +554,9 @@ DRAFT_HOW = {"float32": dict(count=6, least=0.8), "bfloat16": dict(count=3), "fl
 def arms_of(d):
     """What is compared in this dtype."""
     draft = (
-        few_rows.install(models.load("draft", dtype=d, device=lesson.device)[0]) if MODEL_ID == "fine-tuned" else None
+        packed_linear.install(models.load("draft", dtype=d, device=lesson.device)[0])
+        if MODEL_ID == "fine-tuned"
+        else None
     )
     arms = {"greedy": None, "medusa": Medusa(heads[d], tree_of[d]), "with_lookup": both(*combined[d]),
             "64 nodes": Medusa(heads[d], trees[64]), "prompt_lookup": PromptLookup(count=4), "bigram": BigramTable(training, count=1)}  # fmt: skip
@@ -665,7 +673,7 @@ for i in range(min(3, len(asked))):
 # A speedup says little if its opponent was slow. So: what is the fastest *plain* greedy decoding of those that can be had here, and what is the best speculated decoding beside it? Only what writes the same answers takes part: at least 95 % of them identical to the standard greedy decoding of its dtype.
 
 # %%
-from helpers.decoding.compiled import CompiledGreedy
+from helpers.kernels.compiled import CompiledGreedy
 
 plain_ways = {f"{d}, standard": asks(target[d]) for d in DTYPES} | {f"{d}, lean": asks(m) for d, m in lean.items()}
 few_asked = asked if PROFILE == "full" else asked[: sizes.timed]
@@ -737,8 +745,8 @@ if MODEL_ID == "fine-tuned":
     )
     prose_heads = launch(SCRIPT, "base", few_questions | dict(seed=SEED), **AT_ONCE) / "heads"
     talker, _ = models.load("base", dtype=best_dtype, device=lesson.device)
-    mouth = few_rows.install(load(prose_heads, talker))
-    talker = few_rows.install(talker)
+    mouth = packed_linear.install(load(prose_heads, talker))
+    talker = packed_linear.install(talker)
 
 # %%
 if MODEL_ID == "fine-tuned":
@@ -766,16 +774,16 @@ if MODEL_ID == "fine-tuned":
 # *Suppose* heads were right as often on a larger model (without look-ahead heads in its pretraining they would not be). There a step costs more, and rows beside it cost less. For one larger shape the steps are measured on random weights; for 7 billion weights notebook 00's equation gives them.
 
 # %%
-from helpers import measure
-from helpers.estimate import Shape, StepTime
+from helpers.measuring import probes
+from helpers.measuring.cost_model import Shape, StepTime
 
 shape, dtype = "llama-50m" if PROFILE == "smoke" else "llama-300m", best_dtype
-giant = few_rows.install(models.shape_only(shape, dtype, lesson.device), turns=2)
+giant = packed_linear.install(models.shape_only(shape, dtype, lesson.device), turns=2)
 COUNTS = (1, 2, 4, 6, 8, 11, 16, 32)
 giant_step = {n: median(s) for n, s in step_seconds(giant, COUNTS, rounds=max(5, sizes.rounds // 2)).items()}
 with torch.device("meta"):
     seven = Shape.of(models.shape_only("llama-7b", dtype, "meta"))
-rate, speed = measure.matmul_rate(models.dtype_of(dtype), device=lesson.device), measure.bandwidth(device=lesson.device)
+rate, speed = probes.matmul_rate(models.dtype_of(dtype), device=lesson.device), probes.bandwidth(device=lesson.device)
 equation = StepTime("sum", step_of[dtype][1] / target[dtype].config.num_hidden_layers, {dtype: speed}, {dtype: rate})
 for name, line in ((shape, giant_step), ("llama-7b", {n: equation(seven, dtype, n, 128) for n in COUNTS})):
     share = heads_cost[dtype] / step_of[dtype][1]  # heads grow with the model
@@ -795,7 +803,7 @@ del giant
 # Ask your own: `race(schema, question)`.
 
 # %%
-from helpers.race import Race
+from helpers.notebook.race import Race
 from helpers.text_to_sql.generator import Example
 
 racer = lean.get(best_dtype, target[best_dtype])
@@ -816,7 +824,7 @@ ours_to_show = race(
 _ = ours_to_show.figure()
 
 # %%
-picture = ours_to_show.gif(helpers.results.build_root() / "race.gif")
+picture = ours_to_show.gif(helpers.files.build_root() / "race.gif")
 print(f"{picture.name}: {picture.stat().st_size / 1e3:.0f} KB")
 results.assert_invariants()
 path = results.write()

@@ -5,22 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.decoding import attention
+from helpers.decoding import forward, masks
 from helpers.decoding import generate as module
-from helpers.decoding.attention import tree_mask
-from helpers.decoding.generate import (
-    Completion,
-    generate,
-    plain_greedy,
-    steps,
-    stream,
-)
+from helpers.decoding.acceptance import longest_path
+from helpers.decoding.completion import Completion
+from helpers.decoding.generate import generate, plain_greedy, steps, stream
 from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.masks import tree_mask
 from helpers.decoding.proposals import Proposal
 from helpers.decoding.sampling import Sampling
-from helpers.decoding.verify import longest_path
 from helpers.errors import CourseError
-from tests.decoding.conftest import KINDS, VOCABULARY, greedy, tiny
+from helpers.kernels import grouped_attention
+from tests.tiny_models import KINDS, VOCABULARY, greedy, tiny
 
 
 class Letters:
@@ -97,9 +93,9 @@ def test_a_mask_that_lets_branches_see_each_other_is_caught(model, monkeypatch):
 
     def chain(parents, before, dtype, device):  # the mistake: plain causal order instead of ancestors
         n = len(parents) + 1
-        return attention.additive(torch.ones(n, before + n, dtype=torch.bool).tril(before), dtype)[None, None]
+        return masks.additive(torch.ones(n, before + n, dtype=torch.bool).tril(before), dtype)[None, None]
 
-    monkeypatch.setattr(module, "tree_bias", chain)
+    monkeypatch.setattr(forward, "tree_bias", chain)
     done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert len(done) > 12 or [t for s in done for t in s.emitted] != truth
 
@@ -108,12 +104,12 @@ def test_a_window_that_guesses_ignore_is_caught(monkeypatch):
     model, prompt = tiny("mistral"), [7, 8, 9]
     truth = greedy(model, prompt, 40)
     real = tree_mask
-    monkeypatch.setattr(module, "tree_mask", lambda parents, before, window=None: real(parents, before))
+    monkeypatch.setattr(forward, "tree_mask", lambda parents, before, window=None: real(parents, before))
     done = list(steps(model, prompt, max_new_tokens=40, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert [t for s in done for t in s.emitted] != truth
 
 
-@pytest.mark.parametrize("name", ["eager", "sdpa", attention.NAME])
+@pytest.mark.parametrize("name", ["eager", "sdpa", grouped_attention.NAME])
 def test_the_mask_means_the_same_to_every_attention(model, name):
     prompt = [7, 8, 9]
     truth = greedy(model, prompt, 20)

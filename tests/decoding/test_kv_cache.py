@@ -5,12 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.decoding.attention import install, rows_mask
 from helpers.decoding.cache_check import equals_recomputation
-from helpers.decoding.generate import Decoder
+from helpers.decoding.forward import Decoder
 from helpers.decoding.kv_cache import CacheFullError, KVCache
+from helpers.decoding.masks import rows_mask
 from helpers.errors import CourseError
-from tests.decoding.conftest import KINDS, VOCABULARY, tiny
+from helpers.kernels.grouped_attention import install
+from tests.tiny_models import KINDS, VOCABULARY, tiny
 
 
 @settings(max_examples=25, deadline=None)
@@ -91,7 +92,7 @@ def test_a_row_that_sees_one_token_too_many_is_caught(monkeypatch):
     def too_far(lengths, n, window=None):
         return rows_mask([length + 1 for length in lengths], n)[..., :-1]
 
-    assert planted(monkeypatch, "generate.rows_mask", too_far)
+    assert planted(monkeypatch, "forward.rows_mask", too_far)
 
 
 def test_a_row_that_keeps_what_filled_it_up_is_caught(monkeypatch):

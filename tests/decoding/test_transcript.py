@@ -1,6 +1,6 @@
 """A transcript names every guesser, and strikes out what was wrong."""
 
-from helpers.decoding.generate import Completion, Step
+from helpers.decoding.completion import Completion, Step
 from helpers.decoding.proposals import NOTHING, chain
 from helpers.decoding.transcript import struck, transcript
 

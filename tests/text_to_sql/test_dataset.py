@@ -9,11 +9,11 @@ import pytest
 from helpers.errors import CourseError
 from helpers.text_to_sql import dataset
 from helpers.text_to_sql.dataset import key, load_split, make_splits, reserved_for_tests
-from helpers.text_to_sql.execution import is_correct
+from helpers.text_to_sql.evaluate import is_correct
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.names import DATA, plural, pool
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
-from helpers.training import packing
+from helpers.training import group_packing
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +61,30 @@ def test_pretraining_leaves_out_what_is_reserved(monkeypatch):
     examples = training_mix(60)
     tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
     used = []
-    real = packing.make_group
-    monkeypatch.setattr(packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest))
-    packing.make_batch(tokenizer, 0, 0, 2, 512, packing.Lesson(1.0))
+    real = group_packing.make_group
+    monkeypatch.setattr(
+        group_packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest)
+    )
+    group_packing.make_batch(tokenizer, 0, 0, 2, 512, group_packing.Lesson(1.0))
     leaked = frozenset(key(e) for e in used[::2])
     used.clear()
-    monkeypatch.setattr(packing, "reserved_for_tests", lambda: leaked)
-    assert packing.make_batch(tokenizer, 0, 0, 2, 512, packing.Lesson(1.0)).answers
+    monkeypatch.setattr(group_packing, "reserved_for_tests", lambda: leaked)
+    assert group_packing.make_batch(tokenizer, 0, 0, 2, 512, group_packing.Lesson(1.0)).answers
     assert used and not leaked & {key(e) for e in used}
 
 
 def test_a_sample_of_the_pretraining_stream_shares_nothing_with_the_tests(monkeypatch):
     reserved = reserved_for_tests()
     assert len(reserved) == 450 + 450 + 60
-    monkeypatch.setattr(packing, "reserved_for_tests", frozenset)  # without the filter: what it would have caught
+    monkeypatch.setattr(group_packing, "reserved_for_tests", frozenset)  # without the filter: what it would have caught
     examples = training_mix(60)
     tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
-    used, real = [], packing.make_group
-    monkeypatch.setattr(packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest))
+    used, real = [], group_packing.make_group
+    monkeypatch.setattr(
+        group_packing, "make_group", lambda examples, *rest: used.extend(examples) or real(examples, *rest)
+    )
     for step in (0, 400, 1799):
-        packing.make_batch(tokenizer, 0, step, 4, 512)
+        group_packing.make_batch(tokenizer, 0, step, 4, 512)
     assert len(used) > 100 and not reserved & {key(e) for e in used}
 
 

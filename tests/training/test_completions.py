@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import ASSISTANT, extract_sql
-from helpers.training.completions import (
-    IGNORED,
-    Encoded,
-    collate,
-    encode,
-    examples_from,
-    explained_sql,
-    pack,
-    with_labels,
-)
-from tests.decoding.conftest import tiny
+from helpers.training.completions import IGNORED, Encoded, encode, examples_from, explained_sql, with_labels
+from helpers.training.packing import collate, pack
+from tests.tiny_models import tiny
 
 EXAMPLES = load_split("train", limit=12)
 

@@ -11,9 +11,10 @@ from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import key, load_split, reserved_for_tests, training_examples
 from helpers.text_to_sql.names import held_out
 from helpers.training import distil_draft
-from helpers.training.completions import IGNORED, Encoded, collate
+from helpers.training.completions import IGNORED, Encoded
 from helpers.training.distil_draft import Run, Settings, loss_of, train
-from tests.decoding.conftest import tiny
+from helpers.training.packing import collate
+from tests.tiny_models import tiny
 
 
 def saved(folder, layers, seed):

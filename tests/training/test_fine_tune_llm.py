@@ -12,12 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
 from helpers.errors import CourseError
-from helpers.hashes import ROOT
+from helpers.files import ROOT
 from helpers.text_to_sql.dataset import load_split
 from helpers.training import fine_tune_llm
 from helpers.training.fine_tune_llm import Arguments, parse, train
 from helpers.training.launch import artifact, launch
-from tests.decoding.conftest import tiny
+from tests.tiny_models import tiny
 
 
 @pytest.fixture(scope="module")

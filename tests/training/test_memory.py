@@ -6,8 +6,8 @@ from torch import nn
 
 from helpers.errors import CourseError
 from helpers.training.memory import training_bytes
-from helpers.weights import lora
-from tests.decoding.conftest import tiny
+from helpers.weights.adapters import lora
+from tests.tiny_models import tiny
 
 
 def held(model):

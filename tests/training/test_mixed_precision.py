@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from helpers.errors import CourseError
+from helpers.training.group_packing import Lesson, make_batch
 from helpers.training.mixed_precision import LossScaler, batch_loss, largest_scale, swallowed, train
-from helpers.training.packing import Lesson, make_batch
 from helpers.training.pretrain import new_model
 
 PIECES = 2**14

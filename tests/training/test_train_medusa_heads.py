@@ -8,16 +8,17 @@ import sys
 import pytest
 import torch
 
-from helpers import hashes, models
-from helpers.decoding.medusa import MedusaHeads, load
+from helpers import files, models
 from helpers.errors import CourseError
-from helpers.models import HEADS
+from helpers.models.loading import HEADS
+from helpers.speculation.medusa_files import load
+from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import distil_draft, train_medusa_heads
 from helpers.training.completions import IGNORED, Encoded
 from helpers.training.train_medusa_heads import Run, Settings, accuracy_of, features, loss_of, train
-from tests.decoding.conftest import tiny
+from tests.tiny_models import tiny
 from tests.training.test_distil_draft import saved
 
 
@@ -111,7 +112,7 @@ def test_torchrun_and_sagemaker_s_folders(place, tmp_path):
     given = dict(model_id=place, answers="reference", epochs=1, most=8, eval_samples=4, batch_positions=64)
     environment = os.environ | {"SM_MODEL_DIR": str(tmp_path / "model"), "OMP_NUM_THREADS": "1"}
     given["checkpoint_dir"] = str(tmp_path / "kept")
-    environment["PYTHONPATH"] = str(hashes.ROOT)
+    environment["PYTHONPATH"] = str(files.ROOT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "helpers.training.train_medusa_heads", *(f"--{k}={v}" for k, v in given.items())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)

@@ -47,14 +47,14 @@ import time
 import torch
 
 from helpers import models
-from helpers.decoding import few_rows
-from helpers.decoding.generate import Decoder, eos_tokens
+from helpers.decoding.forward import Decoder, eos_tokens
 from helpers.decoding.kv_cache import KVCache
+from helpers.kernels import packed_linear
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 
 plain, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
-model = few_rows.install(plain)
+model = packed_linear.install(plain)
 prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in load_split("test")]
 
 
@@ -85,7 +85,8 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 
-from helpers import measure, plots
+from helpers.measuring import timing
+from helpers.notebook import plots
 
 asked = min(prompts, key=lambda ids: abs(len(ids) - 120))
 with torch.inference_mode():
@@ -103,7 +104,7 @@ _ = ax.legend()
 
 # %%
 totals = {name: [sum(run[name][1]) for run in runs] for name in ways}
-without = measure.speedup(totals["without"], totals["with a cache"])
+without = timing.speedup(totals["without"], totals["with a cache"])
 results.metric("kv_cache.without_cache", without.ratio, "x", low=without.low, high=without.high, n=without.n)
 print(f"the whole answer, {len(asked)} tokens in and {len(runs[0]['without'][0])} out:")
 print(f"without a cache it takes {without.ratio:.2f} times as long; you said {GUESS_WITHOUT_CACHE:g}")
@@ -118,7 +119,7 @@ print(f"without a cache it takes {without.ratio:.2f} times as long; you said {GU
 # Return the bytes that one token of context takes in the cache.
 
 # %%
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 
 def my_bytes_per_token(layers, kv_heads, head_dim, bytes_per_number):
@@ -203,11 +204,11 @@ together = check("00b.2", my_together)
 # %%
 import torch.nn.functional as F
 
-from helpers.decoding.attention import UNKNOWN
 from helpers.errors import CourseError
+from helpers.kernels.grouped_attention import UNKNOWN
 
 # %%
-# show: helpers.decoding.attention:grouped_attention
+# show: helpers.kernels.grouped_attention:grouped_attention
 
 # %% [markdown]
 # ## Rows that come and go
@@ -237,8 +238,8 @@ print(f"it holds {shared.nbytes / 1e6:.2f} MB")
 # After each operation, the logits have to be those of a model that reads the whole row anew, without any cache.
 
 # %%
-from helpers.decoding.attention import install
 from helpers.decoding.cache_check import equals_recomputation
+from helpers.kernels.grouped_attention import install
 
 SEQUENCES = {"smoke": 40, "cpu": 300}.get(PROFILE, 1000)
 tiny = install(models.shape_only("llama-tiny", torch.float64))
@@ -257,14 +258,14 @@ print(f"equal to recomputation: {held} of {SEQUENCES} random sequences of operat
 # * ours, without a mask.
 
 # %%
-from helpers.decoding.step_time import batch_step_seconds
+from helpers.profiling.step_time import batch_step_seconds
 
 SHAPE, ROWS = sizes.shapes[len(sizes.shapes) // 2], 32
 DTYPES = ("float32", "bfloat16")
 steps_of = {}
 for dtype in DTYPES:
-    theirs = few_rows.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2)
-    ours = install(few_rows.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2))
+    theirs = packed_linear.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2)
+    ours = install(packed_linear.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2))
     arms = {"library's": theirs, "ours": ours}
     steps_of[dtype] = batch_step_seconds(arms, ROWS, rounds=sizes.rounds)
     even = batch_step_seconds(arms, ROWS, rounds=sizes.rounds, uneven=False)
@@ -279,7 +280,7 @@ for dtype in DTYPES:
 labels, values, intervals = [], [], []
 for dtype, suffix in zip(DTYPES, ("", ".bf16")):
     for kind in ("", ", no mask"):
-        gain = measure.speedup(steps_of[dtype]["library's" + kind], steps_of[dtype]["ours" + kind])
+        gain = timing.speedup(steps_of[dtype]["library's" + kind], steps_of[dtype]["ours" + kind])
         key = f"kv_cache.attention_speedup.batch_{ROWS}{suffix}{'.no_mask' if kind else ''}"
         results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
         labels.append(f"{dtype}{kind}")
@@ -290,7 +291,7 @@ _ = plots.bars_with_intervals(labels, values, intervals, title=f"A decode step o
                               value_label="speedup over the library's attention (x)")  # fmt: skip
 
 # %%
-from helpers.estimate import Shape
+from helpers.measuring.cost_model import Shape
 
 results.metric("kv_cache.bytes_per_token", Shape.of(plain).kv_bytes_per_token, "bytes")
 results.write()

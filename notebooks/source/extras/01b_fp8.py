@@ -42,9 +42,10 @@ import copy
 import matplotlib.pyplot as plt
 import torch
 
-from helpers import models, plots
-from helpers.weights import fp8
-from helpers.weights.fp8 import dequantize, quantize
+from helpers import models
+from helpers.notebook import plots
+from helpers.weights.quantization import fp8
+from helpers.weights.quantization.fp8 import dequantize, quantize
 
 model, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
 name, linear = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear))
@@ -75,7 +76,7 @@ _ = ax.set(ylabel="relative error (share of the norm)", yscale="log")
 # `weight` is `(out, in)`. Return what it has to be *divided* by: a float32 tensor `(out, 1)`, or `(1, 1)` if not `per_channel`. Zeros must not lead to a division by zero: nothing smaller than `1e-12` counts as the largest weight.
 
 # %%
-from helpers.exercises import check, hint, solution
+from helpers.notebook.exercises import check, hint, solution
 
 
 def my_scale_of(weight, per_channel=True):
@@ -92,7 +93,7 @@ print(f"one a channel: error {relative_error(scales(weight, True)):.2%}")
 # With integers, the second is usually the better. Floats carry a scale in every number, their exponent, so here it hardly matters, unless channels differ by factors of thousands. Let them:
 
 # %%
-from helpers.weights.fp8 import scale_of
+from helpers.weights.quantization.fp8 import scale_of
 
 skewed = weight.clone()
 skewed[0] *= 1e6
@@ -107,16 +108,16 @@ for words, per_channel in (("one scale", False), ("one a channel", True)):
 # The package's layer keeps one byte a weight. On a device that multiplies eight-bit floats, the inputs are quantized as well, with a scale a row, and the product is made of bytes.
 
 # %%
-# show: helpers.weights.fp8:scale_of
+# show: helpers.weights.quantization.fp8:scale_of
 
 # %%
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.weights.fp8 import E4M3, LARGEST, Stored, has_units
+from helpers.weights.quantization.fp8 import E4M3, LARGEST, Stored, has_units
 
 # %%
-# show: helpers.weights.fp8:Fp8Linear
+# show: helpers.weights.quantization.fp8:Fp8Linear
 
 # %%
 units = fp8.has_units(lesson.device)
@@ -151,7 +152,7 @@ print(f"the same bytes in {same} of {len(ours)} layers")
 # ## What it costs in answers
 
 # %%
-from helpers.quality import logits_of, paired, perplexity, worst_logit_error
+from helpers.measuring.quality import logits_of, paired, perplexity, worst_logit_error
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import prompt_for
@@ -183,12 +184,12 @@ if good:
 # %%
 import numpy as np
 
-from helpers import measure
-from helpers.decoding.step_time import steps_in_turns
+from helpers.measuring import timing
+from helpers.profiling.step_time import steps_in_turns
 
 times = steps_in_turns({"float32": model, "fp8": eight["a scale a channel"]}, (1, 32), rounds=sizes.rounds)
 for rows in (1, 32):
-    gain = measure.speedup(times["float32"][rows], times["fp8"][rows], of=np.median)
+    gain = timing.speedup(times["float32"][rows], times["fp8"][rows], of=np.median)
     key = f"fp8.step_speedup.{'native' if units else 'emulated'}.rows_{rows}"
     results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
     print(f"{'native' if units else 'EMULATED'}, a step for {rows:2} rows: {gain}")

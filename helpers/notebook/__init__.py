@@ -1,0 +1,1 @@
+"""What notebooks' cells call: set-up, results, figures, exercises."""

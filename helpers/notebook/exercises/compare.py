@@ -1,0 +1,117 @@
+"""Where two results differ, in one sentence that points at the fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from helpers.notebook.exercises.wording import as_float, kind_of, unequal, unequal_strings, wrong_kind
+
+Fault = tuple[str, str]  # the way to the part that is wrong, as Python writes it, and what is wrong with it
+
+
+def difference(found: object, wanted: object, tolerance: float = 1e-6) -> str | None:
+    """None when equal within the relative `tolerance` (in a tensor, to its largest value; 0: exactly), else the first
+    that is wrong: the kind of thing, its shape, dtype, length or keys, or a value with its place."""
+    fault = _fault(found, wanted, tolerance)
+    if fault is None:
+        return None
+    way, what = fault
+    return f"at {way}, {what}" if way else what
+
+
+def _fault(found: object, wanted: object, tolerance: float) -> Fault | None:
+    kind = kind_of(wanted)
+    if kind_of(found) != kind:
+        return "", wrong_kind(found, kind)
+    if kind in COMPARE:
+        return COMPARE[kind](found, wanted, tolerance)
+    if all(is_dataclass(one) and not isinstance(one, type) for one in (found, wanted)):
+        one, other = ({f.name: getattr(x, f.name) for f in fields(x)} for x in (found, wanted))
+        return _named(one, other, tolerance, "field", ".{}")
+    return None if found == wanted else ("", unequal(found, wanted))
+
+
+def _numbers(found, wanted, tolerance: float) -> Fault | None:
+    a, b = as_float(found), as_float(wanted)
+    # Nothing absolute beside a number other than 0: the smallest numbers of a format have to be told apart.
+    close = math.isclose(a, b, rel_tol=tolerance, abs_tol=0 if b else tolerance * 1e-6)
+    counts = isinstance(found, Integral) and isinstance(wanted, Integral)
+    same = found == wanted if counts else close or (math.isnan(a) and math.isnan(b))
+    return None if same else ("", unequal(found, wanted))
+
+
+def _strings(found: str, wanted: str, tolerance: float) -> Fault | None:
+    return None if found == wanted else ("", unequal_strings(found, wanted))
+
+
+def _arrays(found, wanted, tolerance: float) -> Fault | None:
+    if found.shape != wanted.shape:
+        return "", f"its shape is {tuple(found.shape)}, it should be {tuple(wanted.shape)}"
+    for name in ("dtype", "device", "layout"):
+        one, other = (getattr(array, name, None) for array in (found, wanted))
+        if one != other:
+            return "", f"its {name} is {one}, it should be {other}"
+    a, b = _numpy(found), _numpy(wanted)
+    if np.issubdtype(b.dtype, np.inexact):
+        # Against the largest: a value that cancels to nearly nothing carries the rounding of the others.
+        largest = np.abs(b[np.isfinite(b)]).max(initial=0)
+        wrong = ~np.isclose(a, b, rtol=0, atol=tolerance * largest, equal_nan=True)
+    else:
+        wrong = a != b
+    if not wrong.any():
+        return None
+    place = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    count = f"; {wrong.sum()} of {wrong.size} values differ" if wrong.size > 1 else ""
+    return str([int(i) for i in place]) if place else "", unequal(a[place].item(), b[place].item()) + count
+
+
+def _numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
+    if isinstance(array, np.ndarray):
+        return array
+    array = array.detach().cpu().to_dense()
+    return (array.double() if array.is_floating_point() else array).numpy()  # numpy has no bfloat16
+
+
+def _sequences(found, wanted, tolerance: float) -> Fault | None:
+    if len(found) != len(wanted):
+        return "", f"its length is {len(found)}, it should be {len(wanted)}"
+    return _parts(found, wanted, tolerance, range(len(wanted)), "[{!r}]")
+
+
+def _dicts(found: dict, wanted: dict, tolerance: float) -> Fault | None:
+    return _named(found, wanted, tolerance, "key", "[{!r}]")
+
+
+def _named(found: dict, wanted: dict, tolerance: float, word: str, way: str) -> Fault | None:
+    missing, extra = ([key for key in a if key not in b] for a, b in ((wanted, found), (found, wanted)))
+    if missing:
+        return "", f"it lacks the {word} {missing[0]!r}"
+    if extra:
+        return "", f"it has the {word} {extra[0]!r}, which should not be there"
+    return _parts(found, wanted, tolerance, wanted, way)
+
+
+def _parts(found, wanted, tolerance: float, keys: Iterable, way: str) -> Fault | None:
+    """The first fault among parts; `way` is how Python writes the way to a key's part."""
+    for key in keys:
+        fault = _fault(found[key], wanted[key], tolerance)
+        if fault:
+            return way.format(key) + fault[0], fault[1]
+    return None
+
+
+COMPARE: dict[str, Callable[..., Fault | None]] = {
+    "a number": _numbers,
+    "a string": _strings,
+    "a tensor": _arrays,
+    "a numpy array": _arrays,
+    "a list": _sequences,
+    "a tuple": _sequences,
+    "a dict": _dicts,
+}

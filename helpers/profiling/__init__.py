@@ -1,0 +1,1 @@
+"""Where a step's time goes, and the engines that ours is compared with."""

@@ -1,0 +1,67 @@
+"""Medusa: heads on the model's last hidden state guess the tokens after the next one (notebook 08).
+
+Cai et al., "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads", 2024. The model's own
+lm_head reads the hidden state at position t and says token t + 1; head i reads the same state and guesses token
+t + 1 + i. Medusa-1 trains the heads on a frozen model. What `save` writes is what vLLM and TGI load, too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.errors import CourseError
+
+
+def residual_block(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """x + SiLU(W x + b) for x (..., n, hidden), W (..., hidden, hidden) and b (..., 1, hidden) or (hidden,)."""
+    return x + F.silu(x @ weight.transpose(-1, -2) + bias)
+
+
+class MedusaHeads(nn.Module):
+    """Residual blocks x + SiLU(W x + b), one stack a head, and an lm_head: the model's own for all, or one each.
+
+    W and b begin as zero: a block is exactly the identity, and each head begins as the model's own lm_head. The first
+    blocks of all heads read the same state, so they are one product; `few_rows` installs into it and a shared lm_head.
+    """
+
+    def __init__(self, lm_head: torch.Tensor, heads: int = 5, layers: int = 1, own_lm_heads: bool = False):
+        """`lm_head` (vocabulary, hidden) is the model's; `own_lm_heads` begins with a copy of it for each head."""
+        super().__init__()
+        if heads < 1 or layers < 1:
+            raise CourseError("Medusa needs at least one head of at least one layer.")
+        (vocabulary, hidden), like = lm_head.shape, dict(dtype=lm_head.dtype, device=lm_head.device)
+        self.count, self.layers, self.own_lm_heads = heads, layers, own_lm_heads
+        self.first = nn.Linear(hidden, heads * hidden, **like)
+        for p in self.first.parameters():
+            nn.init.zeros_(p)
+        self.weight = nn.ParameterList(torch.zeros(heads, hidden, hidden, **like) for _ in range(layers - 1))
+        self.bias = nn.ParameterList(torch.zeros(heads, hidden, **like) for _ in range(layers - 1))
+        if own_lm_heads:
+            self.lm_head = nn.Parameter(lm_head.detach().repeat(heads, 1, 1))  # (heads, vocabulary, hidden)
+        else:
+            self.lm_head = nn.Linear(hidden, vocabulary, bias=False, device="meta")
+            self.lm_head.weight = nn.Parameter(lm_head.detach(), requires_grad=False)
+
+    def blocks(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each layer W (heads, hidden, hidden) and b (heads, hidden): what is trained, as it lies in the file."""
+        hidden = self.first.in_features
+        first = self.first.weight.view(self.count, hidden, hidden), self.first.bias.view(self.count, hidden)
+        return [first, *zip(self.weight, self.bias)]
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are the heads' own."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def states(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states (n, hidden) as each head's own: (heads, n, hidden)."""
+        x = hidden + F.silu(self.first(hidden)).view(len(hidden), self.count, -1).transpose(0, 1)
+        for weight, bias in zip(self.weight, self.bias):
+            x = residual_block(x, weight, bias[:, None])
+        return x
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (heads, n, vocabulary) from the last hidden states (n, hidden), after the model's final norm."""
+        x = self.states(hidden)
+        return torch.bmm(x, self.lm_head.transpose(1, 2)) if self.own_lm_heads else self.lm_head(x)

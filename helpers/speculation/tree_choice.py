@@ -1,0 +1,91 @@
+"""Which tree of guesses: counted from how often each head was right, priced by what a step costs here (notebook 08).
+
+The paper picks nodes by the product of the heads' accuracies, as if heads erred independently (Cai et al. 2024, section
+2.3.2). Counting whole paths needs no such assumption and is as easy: the share of positions at which every guess on the
+way to a node was right. A path is never right more often than its beginning, so the most frequent nodes are a tree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+
+import torch
+
+from helpers.speculation.medusa import Tree
+from helpers.speculation.medusa_heads import MedusaHeads
+
+Ranks = Sequence[Sequence[int]]  # an answer: for each position, the rank that each head gave to what really came
+
+
+@torch.inference_mode()
+def ranks_of(heads: MedusaHeads, hidden: torch.Tensor, tokens: Sequence[int]) -> list[list[int]]:
+    """Ranks, from 0, that the heads give to the tokens of an answer.
+
+    Args:
+        hidden: (n, hidden), the states from which the model said each of `tokens`: n of them, the end included.
+
+    Returns:
+        for each position a rank a head, only as far as the answer goes.
+    """
+    logits, n = heads(hidden).float(), len(tokens)
+    found: list[list[int]] = [[] for _ in range(n)]
+    for i in range(1, min(heads.count, n - 1) + 1):
+        right = torch.tensor(tokens[i:], device=hidden.device)
+        said = logits[i - 1, : n - i]
+        rank = (said > said.gather(1, right[:, None])).sum(-1)
+        for position, value in enumerate(rank.tolist()):
+            found[position].append(value)
+    return found
+
+
+def path_shares(answers: Sequence[Ranks], width: int = 10) -> dict[tuple[int, ...], float]:
+    """For each path of ranks below `width`: the share of positions at which it was what came."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    positions = [ranks for answer in answers for ranks in answer]
+    for ranks in positions:
+        path = tuple(takewhile(lambda rank: rank < width, ranks))
+        counts.update(path[:depth] for depth in range(1, len(path) + 1))
+    return {path: count / len(positions) for path, count in counts.items()}
+
+
+def best_tree(shares: dict[tuple[int, ...], float], size: int) -> Tree:
+    """The tree of `size` nodes that is right most often, counted as `path_shares` does."""
+    return sorted(shares, key=lambda path: (-shares[path], len(path), path))[:size]
+
+
+def accepted_steps(answer: Ranks, tree: Tree) -> list[int]:
+    """The tokens that each step emits when this answer is decoded with this tree, the prefill's first token left out.
+
+    Exact, not an average: after a step the next one starts where it ended.
+    """
+    nodes, at, found = set(tree), 0, []
+    while at < len(answer) - 1:
+        depth = 0
+        while depth < len(answer[at]) and tuple(answer[at][: depth + 1]) in nodes:
+            depth += 1
+        found.append(min(1 + depth, len(answer) - 1 - at))  # nothing comes after the answer's end
+        at += 1 + depth
+    return found
+
+
+def tokens_per_step(answers: Sequence[Ranks], tree: Tree) -> float:
+    """Tokens emitted by decode steps for each run of the model."""
+    taken = [step for answer in answers for step in accepted_steps(answer, tree)]
+    return sum(taken) / max(1, len(taken))
+
+
+def decode_seconds(answers: Sequence[Ranks], tree: Tree, step_seconds: Callable[[int], float],
+                   heads_seconds: float) -> float:  # fmt: skip
+    """What the decode steps of these answers take: `step_seconds(rows)` of the model, and the heads once a step."""
+    count = sum(len(accepted_steps(answer, tree)) for answer in answers)
+    return count * (step_seconds(len(tree) + 1) + (heads_seconds if tree else 0.0))
+
+
+def choose_tree(answers: Sequence[Ranks], step_seconds: Callable[[int], float], heads_seconds: float,
+                sizes: Sequence[int] = tuple(range(65))) -> Tree:  # fmt: skip
+    """The tree with which these answers take the least time; the empty one where guessing does not pay."""
+    shares = path_shares(answers)
+    trees = [best_tree(shares, size) for size in sizes]
+    return min(trees, key=lambda tree: decode_seconds(answers, tree, step_seconds, heads_seconds))

@@ -1,0 +1,1 @@
+"""A few trained numbers beside the frozen ones."""
