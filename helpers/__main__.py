@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from helpers.errors import CourseError
 
@@ -51,8 +50,6 @@ def hygiene(arguments: argparse.Namespace) -> int:
 
     problems = rules.hygiene(notebook_files())
     print("\n".join(problems) or "The notebooks keep the rules of the house.")
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in Path(__file__).parent.rglob("*.py"))
-    print(f"helpers/ has {lines:,} lines; about 6,000 is the ceiling.")
     return 1 if problems else 0
 
 
@@ -71,16 +68,16 @@ def lab(arguments: argparse.Namespace) -> int:
 
 def models(arguments: argparse.Namespace) -> int:
     from helpers import models
-    from helpers.models.loading import MADE_BY
+    from helpers.models.places import MADE_BY
 
-    found = models.shipped()
-    for name, size in found.items():
-        made = models.card(name)
-        minutes = made.get("minutes", made.get("seconds", 0) / 60)
-        told = f", trained for {minutes:.0f} minutes" if minutes else ""
-        print(f"[ok]      {name}: {size / 2**20:.1f} MiB{told}")
+    sizes = models.shipped()
+    for name, size in sizes.items():
+        card = models.card(name)
+        minutes = card.get("minutes", card.get("seconds", 0) / 60)
+        training = f", trained for {minutes:.0f} minutes" if minutes else ""
+        print(f"[ok]      {name}: {size / 2**20:.1f} MiB{training}")
     for name, command in MADE_BY.items():
-        if name not in found:
+        if name not in sizes:
             print(f"[missing] {name}: training it now; it resumes when it is stopped", flush=True)
             for part in command.split(" && "):
                 status = subprocess.call([sys.executable, *part.split()[1:]])

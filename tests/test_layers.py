@@ -10,12 +10,12 @@ FOLDERS = [
     "measuring", "text_to_sql", "models", "weights", "decoding", "speculation", "kernels", "profiling", "training",
     "engine", "parallel", "serving", "cloud", "notebook", "course",
 ]  # fmt: skip
-FIRST, LAST = {"errors", "files"}, {"__init__", "__main__", "recipes"}
+FIRST, LAST = {"errors", "files", "source_code"}, {"__init__", "__main__", "recipes"}
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 
 
 def place(dotted):
-    """Where a module stands: errors and files come before every folder, the package's own two files after them all."""
+    """Where a module stands: those of FIRST come before every folder, the package's own two files after them all."""
     part = dotted.split(".")[1] if "." in dotted else "__init__"
     return -1 if part in FIRST else len(FOLDERS) if part in LAST else FOLDERS.index(part)
 

@@ -9,6 +9,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen2ForCausalLM,
 )
 
@@ -21,15 +23,34 @@ KINDS = {
                 dict(intermediate_size=96, num_key_value_heads=2, sliding_window=8)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config,
               dict(intermediate_size=96, num_key_value_heads=2, tie_word_embeddings=False)),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, dict(intermediate_size=96, num_key_value_heads=2, head_dim=16)),
     "falcon": (FalconForCausalLM, FalconConfig, dict(multi_query=True, new_decoder_architecture=False, alibi=False)),
 }  # fmt: skip
+ROPES = {  # rotary positions of every kind, on a Llama of 32 positions
+    "default": {},
+    "linear": dict(factor=4.0),
+    "llama3": dict(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
+    "yarn": dict(factor=4.0, original_max_position_embeddings=32),
+    "dynamic": dict(factor=4.0),
+    "longrope": dict(factor=4.0, short_factor=[1.0] * 8, long_factor=[3.0] * 8, original_max_position_embeddings=32),
+}
 
 
 def tiny(kind="llama", seed=0):
+    """A model of a kind of KINDS, or a Llama with rotary positions of a kind of ROPES."""
+    cls, config, more = KINDS["llama" if kind in ROPES else kind]
+    if kind in ROPES:
+        original = kind in ("default", "dynamic", "linear")
+        more = more | dict(max_position_embeddings=32 if original else 128,
+                           rope_parameters=dict(rope_type=kind, rope_theta=1e4, **ROPES[kind]))  # fmt: skip
     torch.manual_seed(seed)
-    cls, config, more = KINDS[kind]
-    model = cls(config(**COMMON, **more)).double().eval()
-    for p in model.parameters():  # the default spread makes every model say one token for ever
+    return spread(cls(config(**COMMON, **more)))
+
+
+def spread(model):
+    """The model in float64, its weights so far apart that it does not write one token for ever."""
+    model = model.double().eval()
+    for p in model.parameters():
         if p.ndim == 2:
             p.data.mul_(6)
     return model

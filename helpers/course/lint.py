@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 
 from helpers import files
 from helpers.course import readme
-from helpers.course.notebooks import from_source, notebook_of, source_files
+from helpers.course.notebooks import from_source, front_matter, notebook_of, source_files
 from helpers.errors import CourseError
 
 PARTS = ("card", "predict", "parameters", "build", "library", "measure", "limits", "decide")
@@ -31,20 +31,20 @@ ABSOLUTE = re.compile(r"(?<![\w.:/~])/(?:home|Users|root|tmp|work|mnt|workspace)
 def hygiene(paths: Iterable[Path], root: Path = files.ROOT) -> list[str]:
     """All that is wrong with the notebooks, a sentence each, beginning with the file and the cell."""
     sources = {notebook_of(source).resolve(): source for source in source_files(root)}
-    found = []
+    every: list[str] = []
     for path in map(Path, paths):
         try:
             notebook = nbformat.read(path, as_version=4)
             nbformat.validate(notebook)
         except Exception as error:
-            found.append(f"{path.name}: not a valid notebook ({str(error).splitlines()[0]}).")
+            every.append(f"{path.name}: not a valid notebook ({str(error).splitlines()[0]}).")
             continue
         source = sources.get(path.resolve())
         problems = [*_file(path, notebook), *_parts(notebook), *_parameters(notebook), *_cells(notebook)]
         problems += [*_words(notebook, path.parent), *_minutes(notebook, readme.minutes(path.stem, root))]
         problems += _agreement(notebook, source, root)
-        found += [f"{path.name}: {problem}" for problem in problems]
-    return found
+        every += [f"{path.name}: {problem}" for problem in problems]
+    return every
 
 
 def _file(path: Path, notebook: NotebookNode) -> Iterator[str]:
@@ -113,13 +113,15 @@ def _words(notebook: NotebookNode, folder: Path) -> Iterator[str]:
             yield f"cell {number}: {match!r} is typed into the prose: let a cell print what was measured."
 
 
-def _minutes(notebook: NotebookNode, took: float | None) -> Iterator[str]:
+def _minutes(notebook: NotebookNode, measured: float | None) -> Iterator[str]:
     """The card's minutes are those that the reference machine took under `cpu`, within reason: twice, or a minute."""
-    said = MINUTES.search(notebook.cells[0].source) if notebook.cells else None
-    if said is None:
+    on_card = MINUTES.search(notebook.cells[0].source) if notebook.cells else None
+    if on_card is None:
         yield "the card does not say 'about N for the machine'."
-    elif took is not None and not min(int(said[1]) / 2, int(said[1]) - 1) <= took <= max(2 * int(said[1]), 2):
-        yield f"the card says about {said[1]} minutes for the machine; it took {took:.1f}."
+        return
+    minutes = int(on_card[1])
+    if measured is not None and not min(minutes / 2, minutes - 1) <= measured <= max(2 * minutes, 2):
+        yield f"the card says about {minutes} minutes for the machine; it took {measured:.1f}."
 
 
 def _cells(notebook: NotebookNode) -> Iterator[str]:
@@ -164,6 +166,7 @@ def _agreement(notebook: NotebookNode, source: Path | None, root: Path) -> Itera
         return
     try:
         wanted = from_source(source, root)
+        front_matter(source.stem, root)
     except CourseError as error:
         yield str(error)
         return

@@ -2,12 +2,21 @@
 
 A cell's id is made from its content: a cell that didn't change keeps its id, and so its outputs, when notebooks are
 built again. A source cell whose only line is `# show: helpers.module:function` is filled with that function's source.
+A source begins with a YAML header, which holds what other modules have to know about the notebook:
+
+    # ---
+    # jupyter:
+    #   course:
+    #     minutes: 10
+    #     headline: "{start.decode_vs_hf_generate:.2f} times as fast"
+    # ---
 """
 
 import copy
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jupytext
@@ -21,6 +30,8 @@ from helpers.notebook.source import source_of
 
 SHOW = re.compile(r"# show: (helpers(?:\.\w+)+):(\w+(?:\.\w+)*)")
 
+HEADER = "the header `# jupyter:` with `#   course:` and, under it, `headline` and `minutes`"
+
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -28,6 +39,36 @@ def source_files(root: Path = files.ROOT) -> list[Path]:
     """All notebook sources, the extras last."""
     folder = root / "notebooks" / "source"
     return [*sorted(folder.glob("[0-9]*.py")), *sorted(folder.glob("extras/[0-9]*.py"))]
+
+
+@dataclass(frozen=True)
+class FrontMatter:
+    """What a source's header says: the README's sentence, with the keys of results in braces as in a format string,
+    and the minutes that the notebook may take under the profile `cpu`."""
+
+    headline: str
+    minutes: float
+
+
+def front_matter(name: str, root: Path = files.ROOT) -> FrontMatter:
+    """The header of the notebook's source; CourseError where a part of it is missing."""
+    source = next((path for path in source_files(root) if path.stem == name), None)
+    if source is None:
+        raise CourseError(f"There is no source of {name} in notebooks/source: write {name}.py.")
+    course = _read(source).metadata.get("course")
+    headline, minutes = (course.get("headline"), course.get("minutes")) if isinstance(course, dict) else (None, None)
+    if not isinstance(headline, str) or not headline.strip():
+        raise CourseError(f"{source.name} has no headline for the README: write {HEADER}.")
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0:
+        raise CourseError(f"{source.name} has no budget in minutes: write {HEADER}.")
+    return FrontMatter(headline, minutes)
+
+
+def _read(source: Path) -> NotebookNode:
+    try:
+        return jupytext.read(source, fmt="py:percent")
+    except Exception:  # of several kinds, whatever is wrong with the header
+        raise CourseError(f"The header of {source.name} can't be read as YAML: write {HEADER}.") from None
 
 
 def notebook_of(source: Path) -> Path:
@@ -52,32 +93,32 @@ def build_notebooks(root: Path = files.ROOT) -> list[Path]:
 
 def from_source(source: Path, root: Path = files.ROOT) -> NotebookNode:
     """The notebook that a source file describes, without outputs."""
-    read = jupytext.read(source, fmt="py:percent")
+    written = _read(source)
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
     seen: set[str] = set()
-    for cell in read.cells:
+    for cell in written.cells:
         tags = list(cell.metadata.get("tags", []))
         text = filled(cell.source, root) if cell.cell_type == "code" else cell.source
-        new = getattr(nbformat.v4, f"new_{cell.cell_type}_cell")(text, metadata={"tags": tags} if tags else {})
-        new["id"] = cell_id(cell.cell_type, tags, text, seen)
-        notebook.cells.append(new)
+        built = getattr(nbformat.v4, f"new_{cell.cell_type}_cell")(text, metadata={"tags": tags} if tags else {})
+        built["id"] = cell_id(cell.cell_type, tags, text, seen)
+        notebook.cells.append(built)
     return notebook
 
 
 def cell_id(kind: str, tags: Sequence[str], text: str, seen: set[str]) -> str:
     """An id that says the cell's part and changes only with its content; `seen` keeps equal cells apart."""
     base = f"{tags[0] if tags else kind}-{hashlib.sha256(f'{kind} {tags} {text}'.encode()).hexdigest()[:10]}"
-    found = next(name for n in range(1, 999) if (name := base if n == 1 else f"{base}-{n}") not in seen)
-    seen.add(found)
-    return found
+    unused = next(name for n in range(1, 999) if (name := base if n == 1 else f"{base}-{n}") not in seen)
+    seen.add(unused)
+    return unused
 
 
 def filled(text: str, root: Path = files.ROOT) -> str:
     """The cell's text, or the source of what it asks to show, under a comment that says where it lives."""
-    asked = SHOW.fullmatch(text.strip())
-    if asked is None:
+    show = SHOW.fullmatch(text.strip())
+    if show is None:
         return text
-    module, name = asked.groups()
+    module, name = show.groups()
     return f"# {module.replace('.', '/')}.py\n{source_of(module, name, root)}"
 
 
@@ -138,18 +179,18 @@ def refresh_outputs(
 def take_outputs(notebook: NotebookNode, executed: NotebookNode, profile: str) -> None:
     """Fill the notebook's outputs from a complete run of the same cells, numbering the cells without papermill's."""
     name, run = notebook_name(executed), executed.metadata.get("papermill", {})
-    again = f"run `python -m helpers run --profile {profile}` again"
+    remedy = f"run `python -m helpers run --profile {profile}` again"
     if run.get("exception") or not run.get("end_time"):
-        raise CourseError(f"The executed copy of {name} failed or was cut off: {again}.")
-    ran = {cell.get("id"): cell for cell in executed.cells}
+        raise CourseError(f"The executed copy of {name} failed or was cut off: {remedy}.")
+    executed_cells = {cell.get("id"): cell for cell in executed.cells}
     count = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        if cell.id not in ran:
-            raise CourseError(f"The executed copy of {name} was made from other cells: {again}.")
+        if cell.id not in executed_cells:
+            raise CourseError(f"The executed copy of {name} was made from other cells: {remedy}.")
         count += 1
-        cell.outputs, cell.execution_count = copy.deepcopy(ran[cell.id].outputs), count
+        cell.outputs, cell.execution_count = copy.deepcopy(executed_cells[cell.id].outputs), count
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count

@@ -9,34 +9,13 @@ from pathlib import Path
 import nbformat
 
 from helpers import files
-from helpers.course.notebooks import notebook_files
+from helpers.course.notebooks import front_matter, notebook_files
 from helpers.errors import CourseError
 from helpers.files import build_root, write_whole
 from helpers.notebook.results import load
 
 BEGIN, END = "<!-- notebooks: made by `python -m helpers notebooks` -->", "<!-- end of notebooks -->"
-SAME = "start.identical_to_hf_generate"
-LOOP = "start.decode_vs_hf_generate"
-CACHE = "kv_cache.equals_recomputation"
-HEADLINES = {
-    "00_start_here": f"{{{SAME}.count}} of {{{SAME}.of}} answers identical to `generate`, {{{LOOP}:.2f}} times as fast "
-    f"({{{LOOP}.same_layers:.2f}} with the same linear layers); SQL right for {{start.base_execution_accuracy:.1%}}",
-    "01_half_precision": "a decode step in bfloat16 {precision.decode_speedup.bf16:.2f} times as fast, foretold "
-    "{precision.predicted_decode_speedup.bf16:.2f}; {precision.answers_broken.bf16:.0f} of "
-    "{precision.answers_broken.bf16.n} answers broken, {precision.answers_fixed.bf16:.0f} fixed",
-    "03_lora_qlora": "{lora.tokens_per_answer_ratio:.0%} of the tokens, a request {lora.latency_speedup:.2f} times as "
-    "fast; SQL right for {lora.execution_accuracy:.1%} (base {lora.execution_accuracy.base:.1%})",
-    "07_speculative_decoding": "{speculative.speedup:.2f} times as fast, "
-    "{prompt_lookup.identical_outputs.count} of {prompt_lookup.identical_outputs.of} outputs identical; prompt lookup "
-    "alone {speculative.speedup.prompt_lookup:.2f}, a draft model {speculative.speedup.draft_model:.2f}",
-    "08_medusa": "heads alone {medusa.speedup:.2f} times as fast, with prompt lookup in the same tree "
-    "{medusa.speedup.with_lookup:.2f}, {medusa.identical_outputs.count} of {medusa.identical_outputs.of} outputs "
-    "identical; {medusa.speedup_over_strongest_greedy:.2f} against the fastest plain decoding here",
-    "00b_kv_cache": "a decode step of 32 rows {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated "
-    f"heads; {{{CACHE}.count}} of {{{CACHE}.of}} random sequences of operations equal to recomputation",
-    "01b_fp8": "a quarter of the bytes, {fp8.answers_broken.a_scale_a_channel:.0f} of "
-    "{fp8.answers_broken.a_scale_a_channel.n} answers broken, {fp8.answers_fixed.a_scale_a_channel:.0f} fixed",
-}
+FIELD = re.compile(r"\{([\w.]+)(?::([^}]+))?\}")  # {key:format}; a key has dots, which str.format would follow
 
 
 def reference(name: str, root: Path = files.ROOT, profiles: Sequence[str] = ("full", "cpu")) -> dict | None:
@@ -53,28 +32,33 @@ def table(root: Path = files.ROOT) -> str:
     for path in notebook_files(root):
         notebook = nbformat.read(path, as_version=4)
         question = re.search(r"\*\*(.+?)\*\*", notebook.cells[0].source, re.DOTALL).group(1)
-        took = minutes(path.stem, root)
-        told = f"{max(1, round(took))}" if took else "not run yet"
+        measured = minutes(path.stem, root)
+        duration = f"{max(1, round(measured))}" if measured else "not run yet"
         link = f"[{path.stem.replace('_', ' ')}]({path.relative_to(root).as_posix()})"
-        rows.append(f"| {link} | {question} | {told} | {headline(path.stem, root)} |")
+        rows.append(f"| {link} | {question} | {duration} | {headline(path.stem, root)} |")
     return "\n".join(rows)
 
 
 def minutes(name: str, root: Path = files.ROOT) -> float | None:
     """What the notebook takes under the profile that learners start with, on the reference machine; None if unknown."""
-    found = reference(name, root, ("cpu",))
-    return found["seconds"] / 60 if found else None
+    document = reference(name, root, ("cpu",))
+    return document["seconds"] / 60 if document else None
 
 
 def headline(name: str, root: Path = files.ROOT) -> str:
-    """The sentence that sums a notebook up, with the numbers of the reference machine."""
+    """The sentence that sums a notebook up, with the numbers of the reference machine; empty before it has any."""
     document = reference(name, root)
-    if document is None or name not in HEADLINES:
+    if document is None:
         return ""
     values = {key: row["value"] for key, row in document["metrics"].items()}
     values |= {f"{key}.n": row["n"] for key, row in document["metrics"].items() if "n" in row}
     values |= {f"{key}.{part}": row[part] for key, row in document["invariants"].items() for part in ("count", "of")}
-    return re.sub(r"\{([\w.]+)(?::([^}]+))?\}", lambda m: format(values[m[1]], m[2] or ""), HEADLINES[name])
+    try:
+        return FIELD.sub(lambda m: format(values[m[1]], m[2] or ""), front_matter(name, root).headline)
+    except KeyError as missing:
+        raise CourseError(
+            f"The results of {name} have no {missing.args[0]}: correct the headline of its source."
+        ) from None
 
 
 def refresh(root: Path = files.ROOT) -> bool:
@@ -93,13 +77,13 @@ def refresh(root: Path = files.ROOT) -> bool:
 def keep_reference(machine: str, profile: str, root: Path = files.ROOT) -> list[Path]:
     """Copy a profile's results to data/reference_results/<machine>, as they were measured."""
     kept = []
-    found = sorted((build_root() / "results" / profile).glob("[0-9]*.json*"))
-    if not found:
+    paths = sorted((build_root() / "results" / profile).glob("[0-9]*.json*"))
+    if not paths:
         raise CourseError(
             f"There are no results of {profile} to keep: `python -m helpers run --profile {profile}` first."
         )
-    for path in found:
+    for path in paths:
         if ".predictions" not in path.name:
-            kept.append(write_whole(root / "data" / "reference_results" / machine / profile / path.name,
-                                    path.read_text(encoding="utf-8")))  # fmt: skip
+            copy = root / "data" / "reference_results" / machine / profile / path.name
+            kept.append(write_whole(copy, path.read_text(encoding="utf-8")))
     return kept

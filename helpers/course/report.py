@@ -23,15 +23,15 @@ def write_report(profile: str, out: Path | None = None, root: Path = files.ROOT)
     """Write (or write again) report/index.html under `out`, which is build/ where not given; returns its path."""
     out = Path(out or files.build_root())
     records = _records(out / f"run-{profile}.json")
-    found = _results(profile, out)
+    documents = _results(profile, out)
     for name in records:
         _notebook_page(out, profile, name)
     parts = {
         "profile": escape(profile),
-        "machine": _machine(found),
+        "machine": _machine(documents),
         "notebooks": _notebooks(records, out, profile),
         "failures": _failures(records),
-        "results": "\n".join(_section(name, document, root) for name, document in found.items()),
+        "results": "\n".join(_section(name, document, root) for name, document in documents.items()),
     }
     page = Template(PAGE.read_text(encoding="utf-8")).substitute(parts)
     return files.write_whole(out / "report" / "index.html", page)
@@ -73,14 +73,14 @@ def _records(path: Path) -> dict[str, dict]:
 
 def _results(profile: str, out: Path) -> dict[str, dict]:
     """The results that can be read: a damaged file costs its own section, not the page."""
-    found = {}
+    documents = {}
     for path in sorted((out / "results" / profile).glob("[0-9]*.json")):
         if "." not in path.stem:
             try:
-                found[path.stem] = results.load(profile, path.stem, out / "results")
+                documents[path.stem] = results.load(profile, path.stem, out / "results")
             except CourseError as error:
-                found[path.stem] = {"error": str(error)}
-    return found
+                documents[path.stem] = {"error": str(error)}
+    return documents
 
 
 def _notebook_page(out: Path, profile: str, name: str) -> None:
@@ -93,12 +93,12 @@ def _notebook_page(out: Path, profile: str, name: str) -> None:
             page.unlink(missing_ok=True)
 
 
-def _machine(found: Mapping[str, dict]) -> str:
+def _machine(documents: Mapping[str, dict]) -> str:
     """The machine of the newest results."""
-    documents = [document for document in found.values() if "machine" in document]
-    if not documents:
+    readable = [document for document in documents.values() if "machine" in document]
+    if not readable:
         return "<p>No results yet.</p>"
-    newest = max(documents, key=lambda document: document["finished"])
+    newest = max(readable, key=lambda document: document["finished"])
     machine, versions = newest["machine"], newest["versions"]
     words = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.1f} GiB"
     words += f", {machine['accelerator']}" if machine["accelerator"] else ", no accelerator"

@@ -24,6 +24,7 @@ from helpers.course.kernel import (
     execute,
     sigterm_as_interrupt,
 )
+from helpers.course.notebooks import front_matter
 from helpers.errors import CourseError
 from helpers.files import build_root, write_whole
 from helpers.notebook import provenance, results
@@ -57,24 +58,24 @@ def find_notebooks(root: Path = files.ROOT, only: Sequence[str] | None = None) -
         if not every:
             raise CourseError(f"There are no notebooks in {folder}: build them with `make notebooks`.")
         return every
-    for asked in only:
-        if not any(asked in (notebook.number, notebook.name) for notebook in every):
+    for number_or_name in only:
+        if not any(number_or_name in (notebook.number, notebook.name) for notebook in every):
             known = ", ".join(dict.fromkeys(notebook.number for notebook in every))
-            raise CourseError(f"There is no notebook {asked}; there are {known or 'none yet'}.")
+            raise CourseError(f"There is no notebook {number_or_name}; there are {known or 'none yet'}.")
     return [notebook for notebook in every if notebook.number in only or notebook.name in only]
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:
     """["SEED=3", "MODEL_ID=data/models/base"] as a dictionary, values as Python reads them, else as text."""
-    found = {}
+    parameters: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
             raise CourseError(f"A parameter is written NAME=VALUE, for example SEED=3, not {pair!r}.")
-        found[name] = text
+        parameters[name] = text
         with suppress(ValueError, SyntaxError):
-            found[name] = ast.literal_eval(text)
-    return found
+            parameters[name] = ast.literal_eval(text)
+    return parameters
 
 
 def parameters_of(notebook: Notebook, profile: str, given: Mapping[str, object]) -> dict[str, object]:
@@ -157,7 +158,13 @@ class Run:
         committed = json.loads(notebook.path.read_text(encoding="utf-8"))["metadata"].get("course", {})
         if not noted and committed.get("profile") == self.profile:
             noted = committed["seconds"] / 60
-        return noted or PROFILES[self.profile].budget(notebook.number) or GUESS_MINUTES
+        return noted or self.budget(notebook) or GUESS_MINUTES
+
+    def budget(self, notebook: Notebook) -> float | None:
+        """Minutes that the notebook may take: under `cpu` those of its source's header."""
+        if self.profile == "cpu":
+            return front_matter(notebook.name, self.root).minutes
+        return PROFILES[self.profile].minutes
 
     def finished(self, notebook: Notebook, parameters: Mapping) -> bool:
         """Whether a run of exactly this, on the models as they are, ended well, and its copy is still there."""
@@ -165,8 +172,8 @@ class Run:
         if record.get("status") != "ok" or record.get("key") != self.key(notebook, parameters):
             return False
         with suppress(CourseError):  # a notebook without results has no model either
-            found = results.load(self.profile, notebook.name, self.out / "results")
-            return "model" not in results.stale(found, self.root) and self.copy_of(notebook).exists()
+            document = results.load(self.profile, notebook.name, self.out / "results")
+            return "model" not in results.stale(document, self.root) and self.copy_of(notebook).exists()
         return self.copy_of(notebook).exists()
 
 
@@ -218,7 +225,7 @@ def _run_one(notebook: Notebook, parameters: dict, this: Run) -> bool:
         failure = describe_failure(error, watch)
     minutes = (time.perf_counter() - began) / 60
     cells, seconds = cell_seconds(this.copy_of(notebook)), round(60 * minutes, 1)
-    record = {"key": key, "seconds": seconds, "budget": PROFILES[this.profile].budget(notebook.number), "cells": cells}
+    record = {"key": key, "seconds": seconds, "budget": this.budget(notebook), "cells": cells}
     if failure:
         this.say(f"    FAILED {failure['cell']} ({failure['line']}): {failure['error']}")
         this.state.note(notebook.name, status="failed", failure=failure, **record)

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from helpers.decoding.proposals import Proposal
 
 
-@dataclass
+@dataclass(frozen=True)
 class Step:
-    """One run of the model: what it was given, what came of it, how long it took.
+    """One run of the model: what it read, what came of it, how long it took.
 
-    `rows` is how many tokens it read, `kv_length` what the cache held before; `emitted` are the tokens it made certain
-    (accepted guesses and one of the model's own), with their log-probabilities.
+    `num_tokens` is how many tokens it read, `kv_length` how many the cache held before; `emitted` are the tokens it
+    made certain (accepted guesses and one of the model's own), with their log-probabilities. The seconds include the
+    guesses for the next step.
     """
 
     kind: str  # "prefill" or "decode"
     seconds: float
-    rows: int
+    num_tokens: int
     kv_length: int
     proposal: Proposal
     accepted: tuple[int, ...]  # indices into the proposal

@@ -1,177 +1,221 @@
 """The KV cache: what attention has already computed, kept in tensors allocated once and written in place.
 
 A transformers cache (any Hugging Face decoder takes it) that does not concatenate at each step, as DynamicCache does.
-It can cut back what a proposer guessed wrong, keep one path of a tree, and hold rows of different lengths that join and
-leave (notebooks/extras/kv_cache).
+It speaks by sequence: a step begins with what each of them reads, and ends with what of it is kept. Lengths and places
+stand once, for all layers (notebooks/extras/00b_kv_cache).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from helpers.decoding.feed import Feed
 from helpers.errors import CourseError
 
 
 class CacheFullError(CourseError):
-    """More tokens or rows than the cache was made for."""
-
-
-@lru_cache(maxsize=4)  # all layers of a step ask for the same
-def _places(lengths: tuple[int, ...], new: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where rows of these lengths write `new` tokens: row numbers (rows, 1) and positions (rows, new)."""
-    with torch.inference_mode(False):  # the next step may be one that trains
-        starts = torch.tensor(lengths, device=device)[:, None]
-        return torch.arange(len(lengths), device=device)[:, None], starts + torch.arange(new, device=device)
-
-
-class _Layer(CacheLayerMixin):
-    """Keys and values of one layer: (most_rows, kv_heads, capacity, head_dim); row r holds its first lengths[r]."""
-
-    def __init__(self, capacity: int, most_rows: int):
-        super().__init__()
-        self.capacity, self.most_rows = capacity, most_rows
-        self.lengths: list[int] = []  # of the rows that are here
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        heads = key_states.shape[1]
-        # Zeros: what lies beside a shorter row is masked, but a NaN that memory happens to hold gets through any mask.
-        self.keys = key_states.new_zeros(self.most_rows, heads, self.capacity, key_states.shape[-1])
-        self.values = value_states.new_zeros(self.most_rows, heads, self.capacity, value_states.shape[-1])
-        self.is_initialized = True
-
-    def update(self, key_states, value_states, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (rows, kv_heads, new, head_dim); returns all that is held, up to the longest row's end."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        rows, _, new, _ = key_states.shape
-        lengths = self.lengths or [0] * rows
-        self._check(rows, lengths, new)
-        start, end = lengths[0], max(lengths) + new
-        if min(lengths) == max(lengths):
-            self.keys[:rows, :, start:end] = key_states
-            self.values[:rows, :, start:end] = value_states
-        else:
-            row, at = _places(tuple(lengths), new, key_states.device)
-            self.keys[row, :, at] = key_states.transpose(1, 2)
-            self.values[row, :, at] = value_states.transpose(1, 2)
-        self.lengths = [length + new for length in lengths]
-        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
-
-    def _check(self, rows: int, lengths: list[int], new: int) -> None:
-        if len(lengths) != rows:
-            raise CourseError(f"The cache holds {len(lengths)} rows and {rows} were given: give as many as it holds.")
-        if rows > self.most_rows:
-            raise CacheFullError(f"The cache is made for {self.most_rows} rows and {rows} came: make it larger.")
-        if (end := max(lengths) + new) > self.capacity:
-            raise CacheFullError(f"The cache holds {self.capacity} tokens and {end} were needed: make it larger.")
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return max(self.lengths, default=0)
-
-    def get_max_length(self) -> int:
-        return self.capacity
-
-    def reset(self) -> None:
-        self.lengths, self.is_initialized = [], False
-
-    def keep(self, row: int, end: int, moved: torch.Tensor | None) -> None:
-        """The row's first `end` positions stay; the last of them become what is at the positions `moved`."""
-        if moved is not None:
-            here = slice(end - len(moved), end)
-            self.keys[row, :, here] = self.keys[row, :, moved]
-            self.values[row, :, here] = self.values[row, :, moved]
-        self.lengths[row] = end
-
-    def copy_row(self, row: int, other: _Layer, theirs: int) -> None:
-        """Row `theirs` of another layer, or of this one, becomes row `row`."""
-        if not self.is_initialized:
-            self.lazy_initialization(other.keys, other.values)
-        length = other.lengths[theirs]
-        self.keys[row, :, :length] = other.keys[theirs, :, :length]
-        self.values[row, :, :length] = other.values[theirs, :, :length]
-        self.keys[row, :, length:] = self.values[row, :, length:] = 0  # as for new rows: no NaN of the last user
-        self.lengths[row : row + 1] = [length]
+    """More tokens or sequences than the cache was made for."""
 
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, bytes_per_number: int) -> int:
-    """What one token of context takes in the cache: a key and a value for each head of each layer."""
+    """Bytes that one token of one sequence takes in a KV cache: a key and a value in each layer and KV head."""
     return 2 * layers * kv_heads * head_dim * bytes_per_number
 
 
-class KVCache(Cache):
-    """A cache of `layers` layers, for at most `rows` rows of at most `capacity` tokens each."""
+class _Layer(CacheLayerMixin):
+    """Keys and values of one layer: (max_sequences, kv_heads, capacity, head_dim), a row for each sequence."""
 
-    def __init__(self, layers: int, capacity: int, rows: int = 1):
-        super().__init__(layers=[_Layer(capacity, rows) for _ in range(layers)])
+    is_sliding = False
+
+    def __init__(self, cache: KVCache):
+        super().__init__()
+        self.cache = cache
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        heads, size = key_states.shape[1], (self.cache.max_sequences, self.cache.capacity)
+        # Zeros: what lies beside a shorter sequence is masked, but a NaN that memory happens to hold gets through.
+        self.keys = key_states.new_zeros(size[0], heads, size[1], key_states.shape[-1])
+        self.values = value_states.new_zeros(size[0], heads, size[1], value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states, value_states, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write (batch_size, kv_heads, n, head_dim) where the step has them; returns all that its sequences hold, up to
+        the longest one's end."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        places = self.cache.places
+        if places.index is None:
+            self.keys[places.rows, :, places.new] = key_states
+            self.values[places.rows, :, places.new] = value_states
+        else:
+            (row, at), (here, token) = places.index, places.source
+            self.keys[row, :, at] = key_states[here, :, token]
+            self.values[row, :, at] = value_states[here, :, token]
+        return self.keys[places.rows, :, : places.end], self.values[places.rows, :, : places.end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.get_seq_length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.cache.get_seq_length()
+
+    def get_max_length(self) -> int:
+        return self.cache.capacity
+
+    @torch.inference_mode()  # as what a decoder has written
+    def move(self, row: int, from_row: int, length: int) -> None:
+        """The first `length` tokens of a row become another row's."""
+        self.keys[row, :, :length] = self.keys[from_row, :, :length]
+        self.values[row, :, :length] = self.values[from_row, :, :length]
+
+    @torch.inference_mode()
+    def clear(self, row: int) -> None:
+        """A NaN that one sequence leaves behind would get through the next one's mask."""
+        self.keys[row].zero_()
+        self.values[row].zero_()
+
+    @torch.inference_mode()
+    def gather(self, row: int, end: int, moved: torch.Tensor) -> None:
+        """The last tokens before `end` become what is at the indices `moved`."""
+        here = slice(end - len(moved), end)
+        self.keys[row, :, here] = self.keys[row, :, moved]
+        self.values[row, :, here] = self.values[row, :, moved]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a step's tokens go: rows of the tensors in the order of the feeds; the same columns `new` of all rows, or
+    for each token its (row, column) `index` and where it comes from, its `source` (feed, token); `end` of what is read.
+    """
+
+    rows: slice | torch.Tensor
+    new: slice | None
+    index: tuple[torch.Tensor, torch.Tensor] | None
+    source: tuple[torch.Tensor, torch.Tensor] | None
+    end: int
+
+
+class KVCache(Cache):
+    """Room for `max_sequences` sequences of `capacity` tokens each, in all layers.
+
+    A step: `begin(feeds)`, the model's run, and for each sequence `keep` of what was guessed right; `free` when it is
+    done. A model that is run without `begin` goes on with the sequences 0, 1, ..., one for each row of its input.
+    """
+
+    def __init__(self, layers: int, capacity: int, max_sequences: int = 1):
+        self.capacity, self.max_sequences = capacity, max_sequences
+        self.lengths: dict[Hashable, int] = {}  # tokens held of each sequence, in the order of their rows
+        self.rows: dict[Hashable, int] = {}
+        self.places: _Places | None = None
+        self._start: int | None = None  # of the longest sequence before the step that has begun and not run yet
+        super().__init__(layers=[_Layer(self) for _ in range(layers)])
 
     @classmethod
-    def for_model(cls, model, capacity: int, rows: int = 1) -> KVCache:
-        return cls(model.config.get_text_config().num_hidden_layers, capacity, rows)
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens held of each row."""
-        return list(self.layers[0].lengths)
+    def for_model(cls, model, capacity: int, max_sequences: int = 1) -> KVCache:
+        return cls(model.config.get_text_config().num_hidden_layers, capacity, max_sequences)
 
     @property
     def length(self) -> int:
-        """Tokens held of the longest row."""
-        return self.layers[0].get_seq_length()
+        """Tokens held of the longest sequence."""
+        return max(self.lengths.values(), default=0)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tokens held (not of the capacity)."""
-        held = ((t, sum(layer.lengths)) for layer in self.layers if layer.lengths for t in (layer.keys, layer.values))
-        return sum(tokens * t.shape[1] * t.shape[3] * t.element_size() for t, tokens in held)
+        tensors = (t for layer in self.layers if layer.is_initialized for t in (layer.keys, layer.values))
+        return sum(self.lengths.values()) * sum(t.shape[1] * t.shape[3] * t.element_size() for t in tensors)
 
-    def cut(self, length: int, row: int | None = None) -> None:
-        """Forget all but the first `length` tokens of a row, or of every row."""
-        self.keep(length, [], row)
+    def can_append(self, sequence: Hashable, num_tokens: int) -> bool:
+        """Whether there is room for so many more tokens of a sequence, held already or new."""
+        fits = self.lengths.get(sequence, 0) + num_tokens <= self.capacity
+        return fits and (sequence in self.rows or len(self.rows) < self.max_sequences)
 
-    def keep(self, start: int, kept: list[int], row: int | None = None) -> None:
-        """Keep the first `start` tokens and, of those after them, the ones at the offsets `kept` (a path of a tree), of
-        a row or of every row."""
-        rows = range(len(self.lengths)) if row is None else [row]
-        for here in rows:
-            held = self._held(here)
-            if start < 0 or min(kept, default=0) < 0:
-                raise CourseError("A cache keeps a number of tokens from 0 up, and offsets from 0 up.")
-            if start > held or start + max(kept, default=-1) >= held:
-                raise CourseError(f"The cache holds {held} tokens of row {here}: it can't keep more than that.")
-        stay = next((k for k, offset in enumerate(kept) if offset != k), len(kept))  # these are in their places
-        moved = (
-            torch.tensor([start + k for k in kept[stay:]], device=self.layers[0].keys.device) if kept[stay:] else None
-        )
+    def begin(self, feeds: Sequence[Feed]) -> list[int]:
+        """Give each feed's tokens their places, before the model runs; CacheFullError changes nothing.
+
+        Returns:
+            the tokens held of each sequence before.
+        """
+        new = sum(feed.sequence not in self.rows for feed in feeds)
+        if len(self.rows) + new > self.max_sequences:
+            raise CacheFullError(f"The cache is made for {self.max_sequences} sequences and has {len(self.rows)}, "
+                                 f"{new} more came: free one, or make it larger.")  # fmt: skip
+        starts = [self.lengths.get(feed.sequence, 0) for feed in feeds]
+        ends = [start + len(feed) for start, feed in zip(starts, feeds)]
+        if max(ends) > self.capacity:
+            raise CacheFullError(f"The cache holds {self.capacity} tokens and {max(ends)} were needed: make it larger.")
+        for feed, end in zip(feeds, ends):
+            self.rows.setdefault(feed.sequence, len(self.rows))
+            self.lengths[feed.sequence] = end
+        self.places, self._start = self._places(feeds, starts, max(ends)), max(starts)
+        return starts
+
+    def _places(self, feeds: Sequence[Feed], starts: Sequence[int], end: int) -> _Places:
+        rows, n = [self.rows[feed.sequence] for feed in feeds], max(map(len, feeds))
+        together = rows == list(range(rows[0], rows[0] + len(rows)))  # as they lie: nothing is copied
+        chosen = slice(rows[0], rows[0] + len(rows)) if together else self._tensor(rows)
+        if together and len(set(starts)) == 1 and all(len(feed) == n for feed in feeds):
+            return _Places(chosen, slice(starts[0], starts[0] + n), None, None, end)
+        tokens = [(row, start + k, here, n - len(feed) + k) for here, (row, start, feed)
+                  in enumerate(zip(rows, starts, feeds)) for k in range(len(feed))]  # fmt: skip
+        row, at, here, token = self._tensor(list(zip(*tokens)))
+        return _Places(chosen, None, (row, at), (here, token), end)
+
+    def _tensor(self, values: Sequence) -> torch.Tensor:
+        keys = self.layers[0].keys
+        return torch.tensor(values, device=None if keys is None else keys.device)
+
+    def update(self, key_states, value_states, layer_idx: int, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        if layer_idx == 0:
+            if self._start is None:
+                tokens = [0] * key_states.shape[2]
+                self.begin([Feed(row, tokens) for row in range(key_states.shape[0])])
+            self._start = None
+        return self.layers[layer_idx].update(key_states, value_states)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens held of the longest sequence, before the step that has begun."""
+        return self.length if self._start is None else self._start
+
+    def keep(self, sequence: Hashable, start: int, offsets: Sequence[int]) -> None:
+        """Keep a sequence's first `start` tokens and, of those after them, the ones at `offsets`: a tree's path."""
+        held = self._held(sequence)
+        if start < 0 or min(offsets, default=0) < 0:
+            raise CourseError("A cache keeps a number of tokens from 0 up, and offsets from 0 up.")
+        if start > held or start + max(offsets, default=-1) >= held:
+            raise CourseError(f"The cache holds {held} tokens of that sequence: it can't keep more.")
+        in_place = next((k for k, offset in enumerate(offsets) if offset != k), len(offsets))
+        end = self.lengths[sequence] = start + len(offsets)
+        if in_place < len(offsets):
+            moved = self._tensor([start + offset for offset in offsets[in_place:]])
+            for layer in self.layers:
+                layer.gather(self.rows[sequence], end, moved)
+
+    def crop(self, length: int, sequence: Hashable = 0) -> None:
+        """Forget all but the first `length` tokens of a sequence."""
+        self.keep(sequence, length, ())
+
+    def free(self, sequence: Hashable) -> None:
+        """Forget a sequence; the one in the last row takes its place, so that the rows stay together."""
+        self._held(sequence)
+        row, last = self.rows[sequence], list(self.rows)[-1]
+        if sequence != last:
+            for layer in self.layers:
+                layer.move(row, self.rows[last], self.lengths[last])
         for layer in self.layers:
-            for here in rows:
-                layer.keep(here, start + len(kept), moved)
+            layer.clear(self.rows[last])
+        order = [last if other == sequence else other for other in list(self.rows)[:-1]]
+        self.rows = {other: place for place, other in enumerate(order)}
+        self.lengths = {other: self.lengths[other] for other in order}
 
-    def join(self, other: KVCache) -> None:
-        """The rows of another cache, prefilled on its own, become the last rows here."""
-        here, mine = len(self.lengths), self.layers[0]
-        if here + len(other.lengths) > mine.most_rows:
-            raise CacheFullError(f"The cache holds {mine.most_rows} rows, {here} of them taken: let rows leave first.")
-        if other.length > mine.capacity:
-            raise CacheFullError(f"The cache holds {mine.capacity} tokens and {other.length} were needed.")
-        for layer, theirs in zip(self.layers, other.layers, strict=True):
-            for row in range(len(theirs.lengths)):
-                layer.copy_row(here + row, theirs, row)
+    def reset(self) -> None:
+        self.rows, self.lengths, self.places, self._start = {}, {}, None, None
 
-    def leave(self, row: int) -> None:
-        """A row goes, and the last one takes its place: one row is copied, however many there are."""
-        self._held(row)
-        for layer in self.layers:
-            if row != len(layer.lengths) - 1:
-                layer.copy_row(row, layer, len(layer.lengths) - 1)
-            layer.lengths.pop()
-
-    def _held(self, row: int) -> int:
-        if not 0 <= row < len(self.lengths):
-            raise CourseError(f"The cache holds {len(self.lengths)} rows: there is no row {row}.")
-        return self.lengths[row]
+    def _held(self, sequence: Hashable) -> int:
+        if sequence not in self.lengths:
+            raise CourseError(f"The cache holds no sequence {sequence!r}.")
+        return self.lengths[sequence]

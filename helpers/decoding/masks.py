@@ -1,4 +1,10 @@
-"""Which token sees which: trees of guesses, and sequences of different lengths in one batch."""
+"""Which token sees which, for everything that a step may read: chains and trees, of one sequence or of many, with a
+sliding window or without.
+
+A sequence's tokens lie in the cache in the order in which they were read, so a token of index i there sees those before
+it - except that a guess of a tree does not see guesses that are not its ancestors. A step's tokens are set flush right:
+shorter feeds are filled up on the left.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +14,57 @@ from functools import lru_cache
 import torch
 from torch.nn import functional as F
 
+from helpers.decoding.feed import Feed
+
+SMALL = 160  # tokens: masks of a step's own tokens are kept up to that size
+
 
 def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask as every attention takes it: 0 where a token is seen, the dtype's least number elsewhere."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
-def depths(parents: Sequence[int]) -> list[int]:
-    """How far each guess of a tree lies after the certain token, from 1."""
-    found: list[int] = []
-    for parent in parents:
-        found.append(1 if parent < 0 else found[parent] + 1)
-    return found
+def own_mask(num_certain: int, parents: Sequence[int]) -> torch.Tensor:
+    """(n, n) of a step's own tokens, True where a token sees another: certain ones all before them and themselves,
+    guesses the certain ones, their ancestors and themselves."""
+    n = num_certain + len(parents)
+    seen = torch.ones(n, n, dtype=torch.bool).tril()
+    last = num_certain - 1
+    for i, parent in enumerate(parents, num_certain):
+        seen[i] = seen[num_certain + parent if parent >= 0 else last]
+        seen[i, i] = True
+    return seen
 
 
-@lru_cache(maxsize=4096)  # a tree's shape comes again and again
-def _relatives(parents: tuple[int, ...]) -> torch.Tensor:
-    """(n, n) of a step's own tokens: each sees itself, its ancestors and the certain token, which comes first."""
+def step_mask(feeds: Sequence[Feed], starts: Sequence[int], window: int | None = None) -> torch.Tensor:
+    """(batch_size, 1, n, length) for n the most tokens that a feed has and `length` the most that the cache holds after
+    the step, True where a token sees another. `starts` are the tokens held before, `window` a sliding window's size."""
+    n, length = max(map(len, feeds)), max(start + len(feed) for start, feed in zip(starts, feeds))
+    first = torch.tensor([start + len(feed) - n for start, feed in zip(starts, feeds)])[:, None]
+    index = (first + torch.arange(n)).clamp(min=0)  # of each token in the cache; what fills up sees the first token
+    keys = torch.arange(length)
+    seen = keys <= index[:, :, None]
+    for row, (feed, start) in enumerate(zip(feeds, starts)):
+        if feed.parents:
+            seen[row, n - len(feed) :, start : start + len(feed)] = own_mask(feed.num_certain, feed.parents)
+    if window:
+        position = keys.expand(len(feeds), length).clone()  # of what is held; a tree's differ from its indices
+        for row, (feed, start) in enumerate(zip(feeds, starts)):
+            position[row, start : start + len(feed)] = start + torch.tensor(list(feed.offsets))
+        seen &= position.gather(1, index)[:, :, None] - position[:, None] < window
+    return seen[:, None]
+
+
+def step_bias(feeds: Sequence[Feed], starts: Sequence[int], window: int | None, dtype: torch.dtype,
+              device: torch.device) -> torch.Tensor:  # fmt: skip
+    """`step_mask` as an additive one; that of a lone small feed takes one operation, since its own part is kept."""
+    if len(feeds) == 1 and not window and len(feeds[0]) <= SMALL:
+        own = _own_bias(feeds[0].num_certain, tuple(feeds[0].parents), dtype, device)
+        return F.pad(own, (starts[0], 0))[None, None]
+    return additive(step_mask(feeds, starts, window), dtype).to(device)
+
+
+@lru_cache(maxsize=1024)  # a tree's shape comes again and again
+def _own_bias(num_certain: int, parents: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     with torch.inference_mode(False):  # the next step may be one that trains
-        sees = torch.eye(len(parents) + 1, dtype=torch.bool)
-        for i, parent in enumerate(parents, 1):
-            sees[i] |= sees[parent + 1]
-    return sees
-
-
-def tree_mask(parents: Sequence[int], before: int, window: int | None = None) -> torch.Tensor:
-    """(1, 1, n, before + n) for n = 1 + guesses, True where a token sees another: each sees the past, the certain
-    token, its ancestors and itself; with a sliding `window`, none that lies that far back."""
-    mask = F.pad(_relatives(tuple(parents)), (before, 0), value=True)
-    if window:
-        at = torch.tensor([before, *(before + d for d in depths(parents))])
-        mask &= at[:, None] - torch.cat([torch.arange(before), at]) < window
-    return mask[None, None]
-
-
-@lru_cache(maxsize=4096)
-def _own_bias(parents: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    with torch.inference_mode(False):
-        return additive(_relatives(parents), dtype).to(device)
-
-
-def tree_bias(parents: Sequence[int], before: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """`tree_mask` without a window as an additive one, in a single operation: the tree's own part is kept."""
-    return F.pad(_own_bias(tuple(parents), dtype, device), (before, 0))[None, None]
-
-
-def rows_mask(lengths: Sequence[int], n: int, window: int | None = None) -> torch.Tensor:
-    """(rows, 1, n, longest + n) for rows that hold `lengths` tokens and read n more, True where a token sees another:
-    each sees its own row up to itself, never what a longer row has beside it."""
-    at = torch.tensor(lengths)[:, None, None] + torch.arange(n)[:, None]  # (rows, n, 1): where each new token goes
-    place = torch.arange(max(lengths) + n)
-    mask = place <= at
-    if window:
-        mask &= at - place < window
-    return mask[:, None]
+        return additive(own_mask(num_certain, parents), dtype).to(device)

@@ -1,27 +1,34 @@
-"""Guesses of what comes next: how they are written down, and who makes them (notebooks 07 and 08)."""
+"""Guesses of what comes next: how they are written down, and what a proposer is (notebooks 07 and 08)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from helpers.errors import CourseError
+
+if TYPE_CHECKING:
+    from helpers.decoding.sequence import Sequence
+
+MAX_GUESSES = 128  # for one sequence in one step: the room that a cache keeps for them
 
 
 @dataclass(frozen=True)
 class Proposal:
     """Guessed tokens as a tree: token i follows token parents[i], -1 being the last token that is certain."""
 
-    tokens: Sequence[int] = ()
-    parents: Sequence[int] = ()
-    proposers: Sequence[str] = ()  # who guessed each: "draft", "lookup", "head 1"
+    tokens: SequenceOf[int] = ()
+    parents: SequenceOf[int] = ()
+    proposers: SequenceOf[str] = ()  # who guessed each: "draft", "lookup", "head 1"
     # (guesses, vocabulary): the distributions that a chain's tokens were drawn from, if by chance
     probs: torch.Tensor | None = field(default=None, compare=False)
 
     def __post_init__(self):
+        if len(self.tokens) > MAX_GUESSES:
+            raise CourseError(f"A proposer guessed {len(self.tokens)} tokens; {MAX_GUESSES} are the most.")
         if len(self.parents) != len(self.tokens) or any(not -1 <= p < i for i, p in enumerate(self.parents)):
             raise CourseError("A proposal needs a parent for each token: an earlier token's index, or -1.")
 
@@ -30,14 +37,49 @@ NOTHING = Proposal()
 
 
 class Proposer(Protocol):
-    """Guesses what comes next. `hidden` is the last hidden state (hidden,), None before a model with none to give.
+    """Guesses what comes next, for several sequences at once."""
 
-    An attribute `wants_hidden = False` says that it isn't needed: the model then does without collecting it.
-    """
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+        """A proposal for each sequence; `hidden` (sequences, hidden) are the states that made their last tokens."""
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None) -> Proposal: ...
+    def release(self, sequence: Sequence) -> None:
+        """The sequence is done: forget what was kept for it."""
 
 
-def chain(tokens: Sequence[int], proposer: str, probs: torch.Tensor | None = None) -> Proposal:
+class TokenProposer(Proposer):
+    """A proposer that looks at each sequence's tokens alone."""
+
+    def guess(self, tokens: SequenceOf[int]) -> Proposal:
+        """What may follow these tokens."""
+        raise NotImplementedError
+
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
+        return [self.guess(sequence.known) for sequence in sequences]
+
+
+def chain(tokens: SequenceOf[int], proposer: str, probs: torch.Tensor | None = None) -> Proposal:
     """Guesses one after the other."""
     return Proposal(tokens, range(-1, len(tokens) - 1), [proposer] * len(tokens), probs) if tokens else NOTHING
+
+
+def depths(parents: SequenceOf[int]) -> list[int]:
+    """How far each guess of a tree lies after the certain token, from 1."""
+    by_guess: list[int] = []
+    for parent in parents:
+        by_guess.append(1 if parent < 0 else by_guess[parent] + 1)
+    return by_guess
+
+
+def no_deeper(proposal: Proposal, depth: int) -> Proposal:
+    """The part of a tree that lies at most `depth` tokens after the certain one."""
+    by_guess = depths(proposal.parents)
+    if max(by_guess, default=0) <= depth:
+        return proposal
+    stays = [i for i, d in enumerate(by_guess) if d <= depth]
+    place = {-1: -1} | {old: new for new, old in enumerate(stays)}
+    return Proposal(
+        [proposal.tokens[i] for i in stays],
+        [place[proposal.parents[i]] for i in stays],
+        [proposal.proposers[i] for i in stays] if proposal.proposers else (),
+        None if proposal.probs is None else proposal.probs[stays],
+    )

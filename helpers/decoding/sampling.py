@@ -39,8 +39,8 @@ def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         return torch.zeros_like(logits, dtype=torch.float32).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
     logits = logits.float() / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        kth_best = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < kth_best, -torch.inf)
     probs = logits.softmax(-1)
     if sampling.top_p < 1:
         ranked, order = probs.sort(dim=-1, descending=True)
@@ -57,7 +57,7 @@ def draw(probs: torch.Tensor, generator: torch.Generator) -> int:
     return int(torch.multinomial(probs.cpu(), 1, generator=generator))
 
 
-class Chooser:
+class Sampler:
     """Draws next tokens by one `Sampling`, from a generator of its own."""
 
     def __init__(self, sampling: Sampling):

@@ -8,6 +8,7 @@ import torch
 
 from helpers.decoding.forward import eos_tokens
 from helpers.errors import CourseError
+from helpers.kernels import torch_compile
 
 
 class CompiledGreedy:
@@ -19,17 +20,20 @@ class CompiledGreedy:
 
         self.model, self.capacity = model, capacity
         self.cache = StaticCache(config=model.config, max_cache_len=capacity)
-        self.step = torch.compile(model.forward, dynamic=False)
+        self.step = None
 
     @torch.inference_mode()
-    def __call__(self, ids: Sequence[int], most: int = 256) -> list[int]:
+    def __call__(self, ids: Sequence[int], max_new_tokens: int = 256) -> list[int]:
         if len(ids) + 1 > self.capacity:
             raise CourseError(f"The prompt has {len(ids)} tokens and the cache {self.capacity} places: make it larger.")
+        if self.step is None:
+            torch_compile.prepare()
+            self.step = torch.compile(self.model.forward, dynamic=False)
         self.cache.reset()
-        device, end = self.model.device, eos_tokens(self.model)
+        device, eos = self.model.device, eos_tokens(self.model)
         logits = self.model(torch.tensor([ids], device=device), past_key_values=self.cache, logits_to_keep=1).logits
         written = [int(logits[0, -1].argmax())]
-        while written[-1] not in end and len(written) < min(most, self.capacity - len(ids)):
+        while written[-1] not in eos and len(written) < min(max_new_tokens, self.capacity - len(ids)):
             at = torch.tensor([[len(ids) + len(written) - 1]], device=device)
             feed = torch.tensor([written[-1:]], device=device)
             logits = self.step(input_ids=feed, position_ids=at, past_key_values=self.cache).logits

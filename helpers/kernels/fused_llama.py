@@ -1,4 +1,4 @@
-"""A leaner step for models built like Llama: the same weights and the same function in a third of the operations.
+"""A fused step for models built like Llama: the same weights and the same function in a third of the operations.
 
 On a small model most of a step is not arithmetic but dozens of small operations a layer, each with its own call. Here
 queries, keys and values are one product, gate and up another; a norm is one operation; rotary positions are looked up
@@ -14,61 +14,51 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.decoding.feed import Feed
 from helpers.decoding.kv_cache import KVCache
-from helpers.decoding.masks import tree_bias
+from helpers.decoding.masks import step_bias
 from helpers.errors import CourseError
 
-KNOWN = ("llama", "mistral", "qwen2")
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
+ROPES = ("default", "linear", "llama3", "yarn")  # whose angles don't depend on how long the text is
 
 
 @dataclass(frozen=True)
 class Output:
-    """What `generate` reads of a model's output: logits (1, n, vocabulary), hidden states (1, n, hidden)."""
+    """What a decoder reads of a model's output: logits (batch_size, n, vocabulary)."""
 
     logits: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...]
 
 
-def joined(*linears: nn.Module) -> nn.Linear:
-    """Linear layers with the same input as one: its output is theirs, one after the other."""
+class Beside(nn.Module):
+    """Linear layers of any kind with the same input: their outputs, one after the other."""
+
+    def __init__(self, linears: tuple[nn.Module, ...]):
+        super().__init__()
+        self.linears = nn.ModuleList(linears)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([linear(x) for linear in self.linears], -1)
+
+
+def joined(*linears: nn.Module) -> nn.Module:
+    """Linear layers with the same input as one: its output is theirs, one after the other.
+
+    A layer that knows how to take others in has a method `join(others)`; weights of nn.Linear are put into one.
+    """
+    first, *others = linears
+    if hasattr(first, "join"):
+        return first.join(others)
+    if not others:
+        return first
+    if any(type(linear) is not nn.Linear for linear in linears) or len({linear.bias is None for linear in linears}) > 1:
+        return Beside(linears)
     weight = torch.cat([linear.weight for linear in linears])
-    one = nn.Linear(weight.shape[1], weight.shape[0], bias=linears[0].bias is not None, device="meta")
+    one = nn.Linear(weight.shape[1], weight.shape[0], bias=first.bias is not None, device="meta")
     one.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if one.bias is not None:
         one.bias = nn.Parameter(torch.cat([linear.bias for linear in linears]).detach(), requires_grad=False)
     return one
-
-
-class LeanLayer(nn.Module):
-    """One transformer layer; x is (n, hidden)."""
-
-    def __init__(self, layer: nn.Module, config):
-        super().__init__()
-        a, m = layer.self_attn, layer.mlp
-        self.norms = [(n.weight.detach(), n.variance_epsilon)
-                      for n in (layer.input_layernorm, layer.post_attention_layernorm)]  # fmt: skip
-        self.qkv, self.out = joined(a.q_proj, a.k_proj, a.v_proj), joined(a.o_proj)
-        self.gate_up, self.down = joined(m.gate_proj, m.up_proj), joined(m.down_proj)
-        self.size, self.scale = a.head_dim, a.scaling
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache, mask, causal: bool) -> torch.Tensor:
-        n, turned = len(x), self.heads + self.kv_heads
-        qkv = self.qkv(norm(x, *self.norms[0])).view(n, turned + self.kv_heads, self.size)
-        qk = torch.addcmul(qkv[:, :turned] * cos, qkv[:, :turned].roll(self.size // 2, -1), sin).transpose(0, 1)
-        keys, values = cache.update(qk[None, self.heads :], qkv[:, turned:].transpose(0, 1)[None])
-        group = self.heads // self.kv_heads
-        if causal:
-            query = qk[None, : self.heads]
-            a = F.scaled_dot_product_attention(
-                query, keys, values, is_causal=True, scale=self.scale, enable_gqa=group > 1
-            )
-        else:  # heads that share keys are rows of one head (grouped_attention.py)
-            query = qk[: self.heads].reshape(1, self.kv_heads, group * n, self.size)
-            a = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scale)
-        x = x + self.out(a.reshape(self.heads, n, self.size).transpose(0, 1).reshape(n, -1))
-        gate, up = self.gate_up(norm(x, *self.norms[1])).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -76,24 +66,70 @@ def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     return F.rms_norm(x, weight.shape, weight, epsilon)
 
 
-class Lean(nn.Module):
-    """Takes a model's place in `generate`, for one prompt at a time; its joined weights are copies of the model's."""
+class FusedLayer(nn.Module):
+    """One transformer layer; x is (batch_size, n, hidden)."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        a, m = layer.self_attn, layer.mlp
+        self.norms = [(n.weight.detach(), n.variance_epsilon)
+                      for n in (layer.input_layernorm, layer.post_attention_layernorm)]  # fmt: skip
+        self.size, self.scale = a.head_dim, a.scaling
+        self.heads, self.kv_heads = (
+            p.out_features // a.head_dim for p in (a.q_proj, a.k_proj)
+        )  # its own share of them
+        self.qkv, self.out = joined(a.q_proj, a.k_proj, a.v_proj), a.o_proj
+        self.gate_up, self.down = joined(m.gate_proj, m.up_proj), m.down_proj
+        self.head_norm = None  # Qwen3's, of each query and key
+        if hasattr(a, "q_norm"):
+            weights = a.q_norm.weight.expand(self.heads, -1), a.k_norm.weight.expand(self.kv_heads, -1)
+            self.head_norm = torch.cat(weights).detach(), a.q_norm.variance_epsilon
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: KVCache, place: int,
+                mask: torch.Tensor | None, causal: bool) -> torch.Tensor:  # fmt: skip
+        batch_size, n, _ = x.shape
+        turned, group = self.heads + self.kv_heads, self.heads // self.kv_heads
+        qkv = self.qkv(norm(x, *self.norms[0])).view(batch_size, n, turned + self.kv_heads, self.size)
+        qk = qkv[:, :, :turned]
+        if self.head_norm:
+            weight, epsilon = self.head_norm
+            qk = F.rms_norm(qk, (self.size,), None, epsilon) * weight
+        qk = torch.addcmul(qk * cos, qk.roll(self.size // 2, -1), sin).transpose(1, 2)
+        query = qk[:, : self.heads]
+        keys, values = cache.update(qk[:, self.heads :], qkv[:, :, turned:].transpose(1, 2), place)
+        if causal:
+            a = F.scaled_dot_product_attention(
+                query, keys, values, is_causal=True, scale=self.scale, enable_gqa=group > 1
+            )
+        else:  # heads that share keys are taken for further tokens of one head (grouped_attention.py)
+            query = query.reshape(batch_size, self.kv_heads, group * n, self.size)
+            a = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scale)
+        a = a.reshape(batch_size, self.heads, n, self.size).transpose(1, 2).reshape(batch_size, n, -1)
+        x = x + self.out(a)
+        gate, up = self.gate_up(norm(x, *self.norms[1])).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class FusedLlama(nn.Module):
+    """Takes a model's place in the decoders; its joined weights are copies of the model's."""
 
     def __init__(self, model):
         super().__init__()
-        config = model.config
+        config, inner = model.config, getattr(model, "model", None)
         rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-        windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-        if config.model_type not in KNOWN or rope == "dynamic" or windows or config.hidden_act != "silu":
+        layer_types = set(getattr(config, "layer_types", None) or ())
+        windows = getattr(config, "sliding_window", None) and layer_types != {"full_attention"}
+        if config.model_type not in KINDS or rope not in ROPES or windows or config.hidden_act != "silu":
             raise CourseError(
-                f"A lean step is written for {', '.join(KNOWN)} without windows: leave this one as it is."
+                f"The fused step is written for {', '.join(KINDS)} with {', '.join(ROPES)} rotary positions and "
+                "without windows: leave this model as it is."
             )
         self.config, self.generation_config = config, model.generation_config
         self.dtype, self.device = model.dtype, model.device
-        inner = model.model
-        self.embed, self.layers = inner.embed_tokens, nn.ModuleList(LeanLayer(k, config) for k in inner.layers)
+        self.embed, self.layers = inner.embed_tokens, nn.ModuleList(FusedLayer(layer) for layer in inner.layers)
         self.last_norm = inner.norm.weight.detach(), inner.norm.variance_epsilon
-        self.lm_head = joined(model.get_output_embeddings())
+        self.group = self.layers[0].heads // self.layers[0].kv_heads
+        self.lm_head = model.get_output_embeddings()
         angles = torch.arange(config.max_position_embeddings)[:, None] * inner.rotary_emb.inv_freq.float().cpu()
         cos, sin = angles.cos() * inner.rotary_emb.attention_scaling, angles.sin() * inner.rotary_emb.attention_scaling
         like = dict(device=model.device, dtype=model.dtype)
@@ -104,20 +140,28 @@ class Lean(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def forward(self, input_ids: torch.Tensor, past_key_values: KVCache, position_ids: torch.Tensor | None = None,
-                attention_mask: torch.Tensor | None = None, logits_to_keep: int = 0, **unused) -> Output:  # fmt: skip
-        """As transformers' models, for input_ids (1, n); a mask is additive, (1, 1, n, held)."""
-        if len(input_ids) != 1:
-            raise CourseError("A lean step reads one prompt at a time: batches take the model as it was.")
-        before, n = past_key_values.length, input_ids.shape[1]
+    def forward(self, input_ids: torch.Tensor, past_key_values: KVCache | None = None,
+                position_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None,
+                logits_to_keep: int = 0, **unused) -> Output:  # fmt: skip
+        """As transformers' models, for input_ids (batch_size, n); a mask is additive, (batch_size or 1, 1, n, held)."""
+        batch_size, n = input_ids.shape
+        cache = KVCache.for_model(self, n, batch_size) if past_key_values is None else past_key_values
+        start = cache.get_seq_length()
+        self._check_length(start + n, position_ids)
         if position_ids is None:
-            position_ids = torch.arange(before, before + n, device=self.device)[None]
-        if attention_mask is None and before and n > 1:
-            attention_mask = tree_bias(range(-1, n - 2), before, self.dtype, self.device)
-        group = self.config.num_attention_heads // self.config.num_key_value_heads
-        mask = None if attention_mask is None else attention_mask.repeat(1, 1, group, 1)
-        x, (cos, sin) = self.embed(input_ids[0]), (table[position_ids[0]] for table in (self.cos, self.sin))
-        for layer, cached in zip(self.layers, past_key_values.layers, strict=True):
-            x = layer(x, cos, sin, cached, mask, mask is None and n > 1)
+            position_ids = torch.arange(start, start + n, device=self.device)[None]
+        if attention_mask is None and start and n > 1:
+            attention_mask = step_bias([Feed(0, range(n))], [start], None, self.dtype, self.device)
+        mask = None if attention_mask is None else attention_mask.repeat(1, 1, self.group, 1)
+        x, (cos, sin) = self.embed(input_ids), (table[position_ids] for table in (self.cos, self.sin))
+        for place, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, cache, place, mask, mask is None and n > 1)
         hidden = norm(x, *self.last_norm)
-        return Output(self.lm_head(hidden[-logits_to_keep:] if logits_to_keep else hidden)[None], (hidden[None],))
+        return Output(self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden))
+
+    def _check_length(self, length: int, position_ids: torch.Tensor | None) -> None:
+        if length > len(self.cos) and (position_ids is None or int(position_ids.max()) >= len(self.cos)):
+            raise CourseError(
+                f"This model has {len(self.cos)} positions, and the text is longer: give a shorter prompt or a smaller "
+                "max_new_tokens."
+            )

@@ -1,7 +1,10 @@
 """The equation of the course: what a decode step costs, from what it must read and compute (notebook 00).
 
-    seconds per answer = prefill + tokens / tokens per step x step(rows)
-    step(rows) = overhead x layers + weight bytes / bandwidth + 2 x rows x parameters / rate + KV bytes / bandwidth
+    seconds per answer = prefill + tokens / tokens per step x step(num_tokens)
+    step(num_tokens) = overhead x layers
+                     + weight bytes / bandwidth
+                     + 2 x num_tokens x parameters / rate
+                     + KV bytes / bandwidth
 
 Where a machine reads and computes at once, the middle terms become their maximum: the roofline (Williams, Waterman,
 Patterson 2009). `fit` finds overhead, bandwidth and rate from measured steps, in either form.
@@ -68,12 +71,12 @@ def speedup_of_part(share: float, factor: float) -> float:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured step of `name` in `dtype`: `rows` tokens at once, after `context` tokens."""
+    """One measured step of `name` in `dtype`: it reads `num_tokens` tokens at once, after `context` tokens."""
 
     name: str
     shape: Shape
     dtype: str
-    rows: int
+    num_tokens: int
     context: int
     seconds: float
 
@@ -88,26 +91,28 @@ class StepTime:
     bandwidth: dict[str, float]
     rate: dict[str, float]
 
-    def terms(self, shape: Shape, dtype: str, rows: int = 1, context: int = 0) -> dict[str, float]:
-        """Seconds of each term of the equation."""
+    def terms(self, shape: Shape, dtype: str, num_tokens: int = 1, context: int = 0) -> dict[str, float]:
+        """Seconds of each term of the equation, for a step that reads `num_tokens` tokens after `context` tokens."""
         return {
             "overhead": self.overhead * shape.layers,
             "weights": shape.weight_bytes / self.bandwidth[dtype],
-            "arithmetic": 2 * rows * shape.parameters / self.rate[dtype],
+            "arithmetic": 2 * num_tokens * shape.parameters / self.rate[dtype],
             "KV cache": context * shape.kv_bytes_per_token / self.bandwidth[dtype],
         }
 
-    def __call__(self, shape: Shape, dtype: str, rows: int = 1, context: int = 0) -> float:
+    def __call__(self, shape: Shape, dtype: str, num_tokens: int = 1, context: int = 0) -> float:
         """Seconds of a step."""
-        t = self.terms(shape, dtype, rows, context)
+        t = self.terms(shape, dtype, num_tokens, context)
         both = t["weights"], t["arithmetic"]
         return t["overhead"] + (max(both) if self.form == "max" else sum(both)) + t["KV cache"]
 
-    def answer(self, shape: Shape, dtype: str, prompt: int, tokens: float, tokens_per_step: float = 1.0,
-               rows: int = 1) -> float:  # fmt: skip
-        """Seconds per answer of `tokens` tokens after a prompt of `prompt` tokens."""
+    def answer(
+        self, shape: Shape, dtype: str, prompt: int, tokens: float, tokens_per_step: float = 1.0, num_tokens: int = 1
+    ) -> float:
+        """Seconds per answer of `tokens` tokens after a prompt of `prompt` tokens; a step reads `num_tokens` of them,
+        and writes `tokens_per_step`."""
         steps = max(0.0, tokens - 1) / tokens_per_step  # the first token comes from the prefill
-        return self(shape, dtype, prompt) + steps * self(shape, dtype, rows, round(prompt + tokens / 2))
+        return self(shape, dtype, prompt) + steps * self(shape, dtype, num_tokens, round(prompt + tokens / 2))
 
 
 def fit(points: Sequence[Measured], form: str = "sum", rounds: int = 30) -> StepTime:
@@ -120,12 +125,12 @@ def fit(points: Sequence[Measured], form: str = "sum", rounds: int = 30) -> Step
     dtypes = sorted({p.dtype for p in points})
     if len(points) < 1 + 2 * len(dtypes):
         raise CourseError(
-            f"{len(points)} points don't fix {1 + 2 * len(dtypes)} unknowns: measure more shapes or rows."
+            f"{len(points)} points don't fix {1 + 2 * len(dtypes)} unknowns: measure more shapes, or longer steps."
         )
     for dtype in dtypes:
-        if len({p.rows for p in points if p.dtype == dtype}) < 2:
-            raise CourseError(f"All {dtype} points have as many rows: reading and computing can't be told apart.")
-    computes = [p.rows >= 16 for p in points]
+        if len({p.num_tokens for p in points if p.dtype == dtype}) < 2:
+            raise CourseError(f"All {dtype} steps read equally many tokens: reading and computing can't be told apart.")
+    computes = [p.num_tokens >= 16 for p in points]
     best, least = None, np.inf
     for _ in range(rounds if form == "max" else 1):
         table = np.zeros((len(points), 1 + 2 * len(dtypes)))
@@ -136,14 +141,14 @@ def fit(points: Sequence[Measured], form: str = "sum", rounds: int = 30) -> Step
             if form == "sum" or not computes[i]:
                 table[i, d] += p.shape.weight_bytes
             if form == "sum" or computes[i]:
-                table[i, d + 1] = 2 * p.rows * p.shape.parameters
+                table[i, d + 1] = 2 * p.num_tokens * p.shape.parameters
         costs = _positive_least_squares(table / np.array([[p.seconds] for p in points]), np.ones(len(points)))
         inverse = [1 / c if c > 0 else np.inf for c in costs]  # a cost that can't be seen here
         equation = StepTime(form, float(costs[0]), dict(zip(dtypes, inverse[1::2])), dict(zip(dtypes, inverse[2::2])))
         error = sum(e * e for e in errors(equation, points))
         if error < least:
             best, least = equation, error
-        terms = [equation.terms(p.shape, p.dtype, p.rows, p.context) for p in points]
+        terms = [equation.terms(p.shape, p.dtype, p.num_tokens, p.context) for p in points]
         now = [t["arithmetic"] > t["weights"] for t in terms]
         if now == computes:
             break
@@ -168,11 +173,11 @@ def _positive_least_squares(table: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 def errors(equation: StepTime, points: Sequence[Measured]) -> list[float]:
     """Relative error of each point: the equation's seconds over the measured ones, less 1."""
-    return [equation(p.shape, p.dtype, p.rows, p.context) / p.seconds - 1 for p in points]
+    return [equation(p.shape, p.dtype, p.num_tokens, p.context) / p.seconds - 1 for p in points]
 
 
 def r2(equation: StepTime, points: Sequence[Measured]) -> float:
     """Share of the variance of the step times that the equation explains."""
     measured = np.array([p.seconds for p in points])
-    said = np.array([equation(p.shape, p.dtype, p.rows, p.context) for p in points])
-    return float(1 - ((measured - said) ** 2).sum() / ((measured - measured.mean()) ** 2).sum())
+    predicted = np.array([equation(p.shape, p.dtype, p.num_tokens, p.context) for p in points])
+    return float(1 - ((measured - predicted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum())

@@ -21,7 +21,7 @@ def weight_bytes(model: torch.nn.Module) -> int:
 
 def peak_memory(device: str = "cpu") -> dict[str, float]:
     """The most memory held so far, in GiB: by this process, and by torch on a GPU."""
-    found = {"process": peak_memory_gib()}
+    peak = {"process": peak_memory_gib()}
     if torch.device(device).type == "cuda":
-        found["device"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return found
+        peak["device"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peak

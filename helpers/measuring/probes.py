@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import median
 
 import torch
 
-from helpers.measuring.timing import seconds_of, synchronize
+from helpers.measuring.timing import seconds_of, take_turns
 
 
 def bandwidth(megabytes: int = 512, repeats: int = 15, device: str = "cpu") -> float:
@@ -18,8 +18,9 @@ def bandwidth(megabytes: int = 512, repeats: int = 15, device: str = "cpu") -> f
     return data.nbytes / seconds_of(lambda: data.sum(), repeats=repeats, device=device)
 
 
-def matmul_rate(dtype: torch.dtype = torch.float32, size: int | None = None, repeats: int = 15,
-                device: str = "cpu") -> float:  # fmt: skip
+def matmul_rate(
+    dtype: torch.dtype = torch.float32, size: int | None = None, repeats: int = 15, device: str = "cpu"
+) -> float:
     """Floating-point operations per second of one large matrix product (2 x size^3 of them)."""
     size = size or (1024 if torch.device(device).type == "cpu" else 8192)  # long enough to hide the launch
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -27,25 +28,26 @@ def matmul_rate(dtype: torch.dtype = torch.float32, size: int | None = None, rep
 
 
 @torch.inference_mode()
-def layer_seconds(arms: Mapping[str, Sequence[torch.nn.Module]], rows: Sequence[int],
-                  turns: int = 7) -> dict[str, dict[int, float]]:  # fmt: skip
-    """Seconds of one linear layer of each arm for so many rows of input, the median of `turns`; the arms take turns.
+def layer_seconds(
+    arms: Mapping[str, Sequence[torch.nn.Module]], token_counts: Sequence[int], rounds: int = 7
+) -> dict[str, dict[int, float]]:
+    """Seconds of one linear layer of each arm for so many tokens, the median of `rounds`; the arms take turns.
 
     An arm's layers are alike, and together larger than any cache: called one after the other, each weight comes from
     memory, as it does in a model's step.
     """
-    found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in rows} for name in arms}
-    order = list(arms)
-    for turn in range(turns + 1):
-        for n, name in itertools.product(rows, order):
-            weight = arms[name][0].weight
-            x = torch.randn(n, weight.shape[1], device=weight.device).to(weight.dtype)
-            synchronize(weight.device)
-            began = time.perf_counter()
-            for layer in arms[name]:
-                layer(x)
-            synchronize(weight.device)
-            if turn >= 1:
-                found[name][n].append((time.perf_counter() - began) / len(arms[name]))
-        order.reverse()
-    return {name: {n: median(seconds) for n, seconds in by_rows.items()} for name, by_rows in found.items()}
+
+    def pass_through(layers: Sequence[torch.nn.Module], x: torch.Tensor) -> None:
+        for layer in layers:
+            layer(x)
+
+    def inputs(weight: torch.Tensor, num_tokens: int) -> torch.Tensor:
+        return torch.randn(num_tokens, weight.shape[1], device=weight.device).to(weight.dtype)
+
+    passes = {
+        (name, n): partial(pass_through, arms[name], inputs(arms[name][0].weight, n))
+        for n, name in itertools.product(token_counts, arms)
+    }
+    device = next(iter(arms.values()))[0].weight.device
+    seconds = take_turns(passes, rounds, warmup=1, device=device)
+    return {name: {n: median(seconds[name, n]) / len(arms[name]) for n in token_counts} for name in arms}

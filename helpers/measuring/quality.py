@@ -44,8 +44,8 @@ def perplexity(logits: Logits, pairs: Sequence[tuple[Sequence[int], Sequence[int
     for prompt, answer in pairs:
         if not prompt or not answer:
             raise CourseError("Perplexity needs a prompt and an answer of one token at least.")
-        said = logits([*prompt, *answer])[len(prompt) - 1 : -1].log_softmax(-1)  # each row is about the next token
-        total -= said[range(len(answer)), list(answer)].double().sum().item()
+        log_probs = logits([*prompt, *answer])[len(prompt) - 1 : -1].log_softmax(-1)  # each is about the next token
+        total -= log_probs[range(len(answer)), list(answer)].double().sum().item()
         count += len(answer)
     return exp(total / count)
 

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from helpers.errors import CourseError
+
+Arm = TypeVar("Arm")
 
 
 @dataclass
@@ -40,10 +43,10 @@ class Comparison:
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
-        told = f"{self.ratio:.2f}x ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
+        ratio = f"{self.ratio:.2f}x ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
         if not self.real:
-            return f"no difference shown: {told} holds 1"
-        return f"{told}: {'faster' if self.ratio > 1 else 'slower'}"
+            return f"no difference shown: {ratio} holds 1"
+        return f"{ratio}: {'faster' if self.ratio > 1 else 'slower'}"
 
 
 def synchronize(device: str | torch.device = "cpu") -> None:
@@ -52,8 +55,51 @@ def synchronize(device: str | torch.device = "cpu") -> None:
         torch.cuda.synchronize(device)
 
 
-def interleave(arms: Mapping[str, Callable], items: Sequence, *, rounds: int = 1, warmup: int = 2,
-               device: str = "cpu") -> dict[str, Timed]:  # fmt: skip
+def take_turns(
+    arms: Mapping[Arm, Callable[[], object]],
+    rounds: int,
+    *,
+    warmup: int = 0,
+    device: str | torch.device = "cpu",
+    before: Callable[[Arm], object] = lambda arm: None,
+    after: Callable[[Arm, object], object] = lambda arm, result: None,
+    reverse: bool = True,
+) -> dict[Arm, list[float]]:
+    """Call every arm once a round, in an order that reverses each round; returns each arm's seconds, one a round.
+
+    With `reverse=False` the order stays: where the arms are a model's layers, none should follow itself, or its weights
+    would still be in the processor's cache. `warmup` rounds come first and aren't counted. `before(arm)` and
+    `after(arm, result)` run around every call, those of the warm-up included, off the clock: to empty a processor's
+    cache, to crop a KV cache back, to keep a result. An arm's key may be a tuple: steps of several models and numbers
+    of tokens take turns as
+
+        arms = {(name, n): partial(decoders[name].step, tokens[:n], caches[name]) for name in models for n in counts}
+        seconds = take_turns(arms, rounds, warmup=2, device=device, after=lambda arm, _: caches[arm[0]].crop(context))
+    """
+    if not arms or rounds < 1:
+        raise CourseError("There is nothing to time: give at least one arm and one round.")
+    seconds: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    order = list(arms)
+    for turn in range(-warmup, rounds):
+        for arm in order:
+            before(arm)
+            synchronize(device)
+            began = time.perf_counter()
+            result = arms[arm]()
+            synchronize(device)
+            elapsed = time.perf_counter() - began
+            after(arm, result)
+            del result  # or its memory would be missing at the next call
+            if turn >= 0:
+                seconds[arm].append(elapsed)
+        if reverse:
+            order.reverse()
+    return seconds
+
+
+def interleave(
+    arms: Mapping[str, Callable], items: Sequence, *, rounds: int = 1, warmup: int = 2, device: str = "cpu"
+) -> dict[str, Timed]:
     """Call every arm on every item, in turns whose order reverses each time; the first `warmup` items come twice.
 
     An arm is called with the item. Of several rounds the fastest counts: noise only ever adds.
@@ -63,28 +109,24 @@ def interleave(arms: Mapping[str, Callable], items: Sequence, *, rounds: int = 1
     for item in items[:warmup]:
         for arm in arms.values():
             arm(item)
-    timed = {name: Timed() for name in arms}
-    order = list(arms)
-    for item in items:
-        best: dict[str, float] = {}
-        for turn in range(rounds):
-            for name in order:
-                synchronize(device)
-                began = time.perf_counter()
-                result = arms[name](item)
-                synchronize(device)
-                took = time.perf_counter() - began
-                best[name] = min(took, best.get(name, took))
-                if turn == 0:
-                    timed[name].results.append(result)
-            order.reverse()
-        for name, took in best.items():
-            timed[name].seconds.append(took)
-    return timed
+    turns = {name: iter([item for item in items for _ in range(rounds)]) for name in arms}
+    results: dict[str, list] = {name: [] for name in arms}
+    seconds = take_turns(
+        {name: lambda name=name: arms[name](next(turns[name])) for name in arms},
+        rounds * len(items),
+        device=device,
+        after=lambda name, result: results[name].append(result),
+    )
+
+    def fastest(name: str) -> list[float]:
+        return [min(seconds[name][i : i + rounds]) for i in range(0, len(seconds[name]), rounds)]
+
+    return {name: Timed(fastest(name), results[name][::rounds]) for name in arms}
 
 
-def speedup(base: Sequence[float], fast: Sequence[float], *, of: Callable = np.sum, resamples: int = 2000,
-            seed: int = 0) -> Comparison:  # fmt: skip
+def speedup(
+    base: Sequence[float], fast: Sequence[float], *, of: Callable = np.sum, resamples: int = 2000, seed: int = 0
+) -> Comparison:
     """Total seconds of `base` over those of `fast`, item by item the same work, with a bootstrap over the items.
 
     For rounds of one and the same work, `of=np.median` compares the medians.
@@ -99,15 +141,8 @@ def speedup(base: Sequence[float], fast: Sequence[float], *, of: Callable = np.s
     return Comparison(float(of(a) / of(b)), float(low), float(high), len(a))
 
 
-def seconds_of(call: Callable[[], object], *, repeats: int = 20, warmup: int = 3, device: str = "cpu") -> float:
+def seconds_of(
+    call: Callable[[], object], *, repeats: int = 20, warmup: int = 3, device: str | torch.device = "cpu"
+) -> float:
     """The median seconds of one call."""
-    for _ in range(warmup):
-        call()
-    found = []
-    for _ in range(repeats):
-        synchronize(device)
-        began = time.perf_counter()
-        call()
-        synchronize(device)
-        found.append(time.perf_counter() - began)
-    return median(found)
+    return median(take_turns({"": call}, repeats, warmup=warmup, device=device)[""])

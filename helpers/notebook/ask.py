@@ -13,7 +13,7 @@ from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import extract_sql, prompt_for
 from helpers.text_to_sql.sandbox import ExecutionError, run_sql
 
-MOST_ROWS = 8  # of a result that is printed
+MAX_ROWS = 8  # of a result that is printed
 
 
 def make_ask(model, tokenizer, max_new_tokens: int = 256) -> Callable[[str, str], Completion]:
@@ -41,8 +41,8 @@ def show_rows(schema: str, sql: str | None) -> str:
             rows = run_sql(sql, database)
     except ExecutionError as error:
         return f"The SQL does not run: {error}"
-    return f"On invented rows it returns {len(rows)} row{'s' * (len(rows) != 1)}:\n{as_text(rows[:MOST_ROWS])}" + (
-        "\n..." if len(rows) > MOST_ROWS else ""
+    return f"On invented rows it returns {len(rows)} row{'s' * (len(rows) != 1)}:\n{as_text(rows[:MAX_ROWS])}" + (
+        "\n..." if len(rows) > MAX_ROWS else ""
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from helpers.errors import CourseError
 from helpers.measuring.machine import describe_machine, is_calm, version_of
 from helpers.notebook.plots import use_style
-from helpers.notebook.profiles import SIZES, Sizes
+from helpers.notebook.profiles import PROFILES, Profile
 from helpers.notebook.results import Results
 
 
@@ -28,21 +28,24 @@ class Lesson:
     device: str
     model_id: str
     seed: int
-    sizes: Sizes
+    sizes: Profile
     results: Results
 
 
 def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0) -> Lesson:
     """Set up a notebook called NN_name and say what is real on this machine; a CourseError says what to do first."""
-    if profile not in SIZES:
-        raise CourseError(f"There is no profile {profile!r}; there are {', '.join(SIZES)}.")
+    if profile not in PROFILES:
+        raise CourseError(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
     if profile == "gpu" and not torch.cuda.is_available():
         raise CourseError('The profile "gpu" needs a CUDA device that torch can use: take PROFILE = "cpu".')
-    from helpers.models.loading import parts_of
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:  # what numpy's generator takes
+        raise CourseError(f"SEED is {seed!r}: give a whole number from 0 to {2**32 - 1}.")
+    from helpers.models import check_is_model, parts_of
 
-    for name_ in ("torchao", "torch.utils._pytree", "bitsandbytes"):  # they tell of what the course does not use
-        logging.getLogger(name_).setLevel(logging.ERROR)
-    parts = parts_of(model_id)  # fails early, before anything is measured
+    for logger in ("torchao", "torch.utils._pytree", "bitsandbytes"):  # they tell of what the course does not use
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    check_is_model(model_id)  # fails early, before anything is measured
+    parts = parts_of(model_id)
     machine = describe_machine()
     if "OMP_NUM_THREADS" not in os.environ:  # two threads on one physical core slow each other down
         torch.set_num_threads(min(machine.cores, machine.physical_cores))
@@ -53,15 +56,15 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
     warnings.filterwarnings("ignore", category=FutureWarning)
     use_style()
     device = "cuda" if profile == "gpu" else "cpu"
-    sizes = SIZES[profile]
+    sizes = PROFILES[profile]
     results = Results(name, profile, models=parts)
     versions = ", ".join(f"{p} {version_of(p)}" for p in ("torch", "transformers"))
     calm = is_calm()
     print(f"{name}, profile {profile}: {sizes.answers} prompts for answers, {sizes.timed} for times, seed {seed}")
     bf16 = "native" if machine.bf16_is_native else "not native"
     gpu, threads = machine.accelerator or "no GPU", torch.get_num_threads()
-    told = f"{threads} thread{'s' * (threads != 1)}"
-    print(f"machine: {machine.cpu}, {told}, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
+    plural = "s" * (threads != 1)
+    print(f"machine: {machine.cpu}, {threads} thread{plural}, {machine.memory_gib:.0f} GiB; {gpu}; bfloat16 {bf16}")
     print(f"versions: Python {'.'.join(map(str, sys.version_info[:3]))}, {versions}")
     print(f"everything below is measured here, unless it says emulated or predicted; {calm.verdict}")
     return Lesson(name, profile, device, str(model_id), seed, sizes, results)

@@ -69,31 +69,32 @@ def step_time_vs_bytes(
     return ax
 
 
-def time_vs_rows(
+def step_time_vs_tokens(
     groups: Mapping[str, Sequence[tuple[int, float]]],
     balance: Mapping[str, float] | None = None,
     *,
     title: str,
-    time_label: str = "time of a step (that with 1 row = 1)",
+    time_label: str = "time of a step (that with 1 token = 1)",
     ax: Axes | None = None,
 ) -> Axes:
-    """Relative step times over the rows of a step, on logarithmic axes, a line for each group; `balance` marks rows."""
+    """Relative step times over the tokens that a step reads, on logarithmic axes, a line for each group; `balance`
+    marks numbers of tokens."""
     ax = _axes(ax, title, time_label)
     for place, (name, points) in enumerate(groups.items()):
         look = {"color": COLORS[place // 2 % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
         ax.plot(*zip(*points, strict=True), linestyle="-" if place % 2 == 0 else "--", label=name, **look)
-    rows = sorted({row for points in groups.values() for row, _ in points})
-    ax.plot(rows, rows, color="#555555", linestyle=":", marker="", label="if rows cost in full")
-    for name, row in (balance or {}).items():
-        ax.axvline(row, color="#555555", linewidth=0.8)
+    token_counts = sorted({count for points in groups.values() for count, _ in points})
+    ax.plot(token_counts, token_counts, color="#555555", linestyle=":", marker="", label="if tokens cost in full")
+    for name, count in (balance or {}).items():
+        ax.axvline(count, color="#555555", linewidth=0.8)
         ax.annotate(
-            name, (row, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=8
+            name, (count, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=8
         )
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
-    ax.set_xticks(rows, [str(row) for row in rows])
+    ax.set_xticks(token_counts, list(map(str, token_counts)))
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.set(xlabel="rows in a step (tokens)", ylabel=time_label)
+    ax.set(xlabel="tokens that a step reads", ylabel=time_label)
     ax.legend(fontsize=8)
     return ax
 
@@ -120,11 +121,11 @@ def pareto(
 
 def efficient(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """The names of the (cost, gain) points that no other beats, by rising cost."""
-    found: list[str] = []
+    frontier: list[str] = []
     for name, (_, gain) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
-        if not found or gain > points[found[-1]][1]:
-            found.append(name)
-    return found
+        if not frontier or gain > points[frontier[-1]][1]:
+            frontier.append(name)
+    return frontier
 
 
 def timeline_of_steps(

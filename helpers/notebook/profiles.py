@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many prompts a profile takes: for answers and identity, for times, and of freshly generated questions."""
-
-    answers: int
-    timed: int
-    generated: int
-    rounds: int  # of each timing that is repeated
-    shapes: tuple[str, ...]  # random shapes whose steps are timed
-
-
-SIZES = {
-    "smoke": Sizes(8, 4, 8, 3, ("llama-50m", "llama-150m")),
-    "cpu": Sizes(100, 40, 100, 10, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
-    "full": Sizes(450, 150, 1000, 20, ("llama-50m", "llama-150m", "llama-300m", "llama-500m")),
-    "gpu": Sizes(450, 100, 1000, 20, ("llama-300m", "llama-1b", "llama-7b", "mistral-7b")),
-}
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Profile:
-    """`cell_timeout` in seconds for one cell; `minutes` is the budget of a notebook, None where there is no bound."""
+    """How many prompts are taken: for answers and identity, for times, and of freshly generated questions; how often a
+    timing is repeated; the random shapes whose steps are timed. One cell may take `cell_timeout` seconds, a notebook
+    `minutes` (None: no bound, or under `cpu` what its own source's header says)."""
 
-    cell_timeout: int
-    minutes: float | None
-    longer: Mapping[str, float] = field(default_factory=dict)
+    answers: int
+    timed: int
+    generated: int
+    rounds: int
+    shapes: tuple[str, ...]
+    cell_timeout: int = 3600
+    minutes: float | None = None
     offline: bool = True
 
-    def budget(self, number: str) -> float | None:
-        """Minutes that the notebook may take."""
-        return self.longer.get(number, self.minutes)
 
-
+SMALL = ("llama-50m", "llama-150m")
+LARGE = (*SMALL, "llama-300m", "llama-500m")
+OF_A_GPU = ("llama-300m", "llama-1b", "llama-7b", "mistral-7b")
 PROFILES = {
-    "smoke": Profile(cell_timeout=600, minutes=1.5),
-    "cpu": Profile(3600, 5, {"00": 10, "03": 10, "07": 10, "12": 10, "08": 15}),
-    "full": Profile(12 * 3600, None),
-    "gpu": Profile(3600, None, offline=False),
+    "smoke": Profile(answers=8, timed=4, generated=8, rounds=3, shapes=SMALL, cell_timeout=600, minutes=1.5),
+    "cpu": Profile(answers=100, timed=40, generated=100, rounds=10, shapes=LARGE),
+    "full": Profile(answers=450, timed=150, generated=1000, rounds=20, shapes=LARGE, cell_timeout=12 * 3600),
+    "gpu": Profile(answers=450, timed=100, generated=1000, rounds=20, shapes=OF_A_GPU, offline=False),
 }

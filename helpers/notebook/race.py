@@ -38,13 +38,13 @@ class Block:
 
 def blocks(completion: Completion, tokenizer) -> list[Block]:
     """The recorded steps as blocks, one after the other, with their true times."""
-    found, now = [], 0.0
+    drawn, now = [], 0.0
     for step in completion.steps:
         kept, wrong = judged(step)
         kept = tuple((tokenizer.decode([t]), mark_of(who) if who else OWN) for t, who in kept)
-        found.append(Block(now, now + step.seconds, kept, tuple(tokenizer.decode([t]) for t in wrong)))
+        drawn.append(Block(now, now + step.seconds, kept, tuple(tokenizer.decode([t]) for t in wrong)))
         now += step.seconds
-    return found
+    return drawn
 
 
 def mark_of(proposer: str) -> str:
@@ -78,10 +78,10 @@ class Race:
             for block in lane:
                 if block.start <= until:
                     self._draw(ax, block, place, face, shown=block.end <= until, until=until)
-            told = f"{name}, {len(lane)} runs of the model"
+            caption = f"{name}, {len(lane)} runs of the model"
             if lane[-1].end <= until:
-                told += f", {1e3 * lane[-1].end:.0f} ms: {self.results[name]}"
-            ax.text(0, place - 0.44, told, fontsize=10, va="bottom")
+                caption += f", {1e3 * lane[-1].end:.0f} ms: {self.results[name]}"
+            ax.text(0, place - 0.44, caption, fontsize=10, va="bottom")
         ax.set(title=self.title + replay, xlabel="time since the request (ms)",
                xlim=(0, 1e3 * self.seconds * 1.01), ylim=(len(self.lanes) - 0.4, -0.62), yticks=[])  # fmt: skip
         ax.spines["left"].set_visible(False)
@@ -127,16 +127,16 @@ def _picture(fig: Figure) -> Image.Image:
     return Image.open(out).convert("RGB")
 
 
-def shortened(text: str, most: int) -> str:
-    """At most so many letters of it."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shortened(text: str, max_length: int) -> str:
+    """The text, or its beginning and an ellipsis: at most `max_length` characters."""
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def _legend(marks: set[str]) -> str:
     """What the marks say, for those that occur."""
     names = {"L": "L: copied from the prompt", "B": "B: bigram table", "D": "D: draft model"}
     heads = sorted(mark for mark in marks if mark.isdigit())
-    told = [names[mark] for mark in names if mark in marks]
+    entries = [names[mark] for mark in names if mark in marks]
     if heads:
-        told.insert(0, f"{heads[0]} to {heads[-1]}: guessed by that head")
-    return "   ".join([*told, "no mark: the model's own", "small and struck through: wrong guesses"])
+        entries.insert(0, f"{heads[0]} to {heads[-1]}: guessed by that head")
+    return "   ".join([*entries, "no mark: the model's own", "small and struck through: wrong guesses"])

@@ -31,7 +31,7 @@ VERSIONS_OF = ("torch", "transformers", "numpy", "bitsandbytes", "torchao", "pef
 
 @dataclass
 class Results:
-    """What one run of a notebook found. `name` is NN_name, `folder` holds a folder for each profile."""
+    """What one run of a notebook measured. `name` is NN_name, `folder` holds a folder for each profile."""
 
     name: str
     profile: str
@@ -99,11 +99,11 @@ class Results:
             "metrics": self.metrics, "invariants": self.invariants,
         }  # fmt: skip
         validate(document)
-        rows = self._path.with_suffix(".prompts.jsonl")
+        prompts_path = self._path.with_suffix(".prompts.jsonl")
         if self.prompts:
-            write_whole(rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.prompts))
+            write_whole(prompts_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.prompts))
         else:
-            rows.unlink(missing_ok=True)  # rows of an earlier run would not belong to these metrics
+            prompts_path.unlink(missing_ok=True)  # rows of an earlier run would not belong to these metrics
         return write_whole(self._path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
@@ -169,8 +169,9 @@ def _machine() -> dict:
 
 
 def _versions() -> dict[str, str]:
-    found = {package: _version(package) for package in VERSIONS_OF}
-    return {"python": platform.python_version()} | {package: version for package, version in found.items() if version}
+    versions = {package: _version(package) for package in VERSIONS_OF}
+    installed = {package: version for package, version in versions.items() if version}
+    return {"python": platform.python_version()} | installed
 
 
 def _version(package: str) -> str | None:

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+from torch import nn
+
 from helpers.decoding.generate import steps
+from helpers.decoding.proposals import Proposal, Proposer
+from helpers.decoding.sequence import Sequence
 from helpers.speculation.medusa import Medusa, Tree
 from helpers.speculation.medusa_heads import MedusaHeads
 
 
-class Clocked:
-    """Asks a proposer with a stopwatch: what guessing costs inside the loop, where it reads what was accepted and the
-    target's weights push its own out of the caches.
+class Clocked(Proposer):
+    """Asks a proposer for one sequence at a time, and keeps the seconds: what guessing costs inside the loop, where it
+    reads what was accepted and the target's weights push its own out of the processor's caches.
 
     A draft's step measured by itself is too good (notebook 07 prints both).
     """
 
-    def __init__(self, proposer):
-        self.proposer, self.wants_hidden = proposer, getattr(proposer, "wants_hidden", True)
-        self.known: list[int] = []
-        self.first: list[tuple[int, float]] = []  # (guesses, seconds) of the first call for an answer, the prompt read
+    def __init__(self, proposer: Proposer):
+        self.proposer = proposer
+        self.asked: set[int] = set()
+        self.first: list[tuple[int, float]] = []  # (guesses, seconds) of a sequence's first call, the prompt read
         self.later: list[tuple[int, float]] = []
 
-    def propose(self, tokens, hidden=None):
-        same_answer = bool(self.known) and list(tokens[: len(self.known)]) == self.known
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+        [sequence] = sequences
         began = time.perf_counter()
-        proposal = self.proposer.propose(tokens, hidden)
-        (self.later if same_answer else self.first).append((len(proposal.tokens), time.perf_counter() - began))
-        self.known = list(tokens)
-        return proposal
+        proposals = self.proposer.propose(sequences, hidden)
+        times = self.later if sequence.id in self.asked else self.first
+        times.append((len(proposals[0].tokens), time.perf_counter() - began))
+        self.asked.add(sequence.id)
+        return proposals
+
+    def release(self, sequence: Sequence) -> None:
+        self.proposer.release(sequence)
 
     @property
     def guess_seconds(self) -> float:
@@ -45,20 +56,27 @@ class Clocked:
 
 
 class Stopwatch:
-    """Stands in for something that is called, and adds up what its calls take."""
+    """Adds up what a module's calls take."""
 
-    def __init__(self, timed):
-        self.timed, self.seconds = timed, 0.0
+    def __init__(self):
+        self.seconds, self.began = 0.0, 0.0
 
-    def __call__(self, *given, **named):
-        began = time.perf_counter()
+    @contextmanager
+    def on(self, module: nn.Module) -> Iterator[Stopwatch]:
+        """The watch runs while the module does."""
+
+        def start(*_):
+            self.began = time.perf_counter()
+
+        def stop(*_):
+            self.seconds += time.perf_counter() - self.began
+
+        hooks = module.register_forward_pre_hook(start), module.register_forward_hook(stop)
         try:
-            return self.timed(*given, **named)
+            yield self
         finally:
-            self.seconds += time.perf_counter() - began
-
-    def __getattr__(self, name: str):
-        return getattr(self.timed, name)
+            for hook in hooks:
+                hook.remove()
 
 
 @dataclass(frozen=True)
@@ -70,17 +88,15 @@ class StepBreakdown:
     rest: float
 
 
-def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: Sequence[Sequence[int]]) -> StepBreakdown:
+def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: SequenceOf[SequenceOf[int]]) -> StepBreakdown:
     """The parts of decode steps over some prompts (token ids), on a CPU, whose clock waits for nobody."""
-    total, count, parts = 0.0, 0, {"model": 0.0, "heads": 0.0}
+    total, count, forward, guessing = 0.0, 0, Stopwatch(), Stopwatch()
     for prompt in prompts:
-        timed = {"model": Stopwatch(model), "heads": Stopwatch(heads)}
-        recorded = steps(timed["model"], prompt, proposer=Medusa(timed["heads"], tree))
+        recorded = steps(model, prompt, proposer=Medusa(heads, tree))
         next(recorded)  # the prefill
-        before = {name: watch.seconds for name, watch in timed.items()}
-        decode = list(recorded)
+        with forward.on(model), guessing.on(heads):
+            decode = list(recorded)
         total, count = total + sum(step.seconds for step in decode), count + len(decode)
-        for name, watch in timed.items():
-            parts[name] += watch.seconds - before[name]
     each = max(1, count)
-    return StepBreakdown(parts["model"] / each, parts["heads"] / each, (total - parts["model"] - parts["heads"]) / each)
+    rest = total - forward.seconds - guessing.seconds
+    return StepBreakdown(forward.seconds / each, guessing.seconds / each, rest / each)

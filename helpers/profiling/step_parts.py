@@ -1,6 +1,6 @@
 """What a step is made of, each part measured by itself: one linear layer, and a model with next to no weights.
 
-From these a step's time can be foretold before it is measured, in every dtype and for any number of rows (notebook 01).
+From these a step's time can be foretold before it is measured, in every dtype and for any number of tokens (notebook 01).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from helpers.profiling.step_time import steps_in_turns
 
 @dataclass(frozen=True)
 class StepParts:
-    """Seconds by rows: of everything that is not a matrix product (`overhead`, all layers together), and of one linear
+    """Seconds by the number of tokens that a step reads: of everything that is not a matrix product (`overhead`, all layers together), and of one linear
     layer of `layer_weights` weights, of the model's `weights`."""
 
     overhead: dict[int, float]
@@ -28,28 +28,28 @@ class StepParts:
     weights: int
     bytes_per_weight: int
 
-    def seconds(self, rows: int) -> float:
+    def seconds(self, num_tokens: int) -> float:
         """The step as foretold: all weights at the speed of the one layer, and the overhead."""
-        return self.overhead[rows] + self.weights / self.layer_weights * self.layer[rows]
+        return self.overhead[num_tokens] + self.weights / self.layer_weights * self.layer[num_tokens]
 
-    def bytes_per_second(self, rows: int = 1) -> float:
-        """How fast the layer's weights are read, for so many rows."""
-        return self.layer_weights * self.bytes_per_weight / self.layer[rows]
+    def bytes_per_second(self, num_tokens: int = 1) -> float:
+        """How fast the layer's weights are read, for so many tokens."""
+        return self.layer_weights * self.bytes_per_weight / self.layer[num_tokens]
 
-    def operations_per_second(self, rows: int) -> float:
+    def operations_per_second(self, num_tokens: int) -> float:
         """How fast the layer computes."""
-        return 2 * rows * self.layer_weights / self.layer[rows]
+        return 2 * num_tokens * self.layer_weights / self.layer[num_tokens]
 
 
-def step_parts(arms: Mapping[str, nn.Module], rows: Sequence[int], *, prompt: int | None = None, context: int = 128,
+def step_parts(arms: Mapping[str, nn.Module], num_tokens: Sequence[int], *, prompt: int | None = None, context: int = 128,
                rounds: int = 15) -> dict[str, StepParts]:  # fmt: skip
-    """The parts of steps that read `rows` tokens after `context` tokens, and of the prefill of a prompt of `prompt`
+    """The parts of steps that read each of `num_tokens` tokens after `context` tokens, and of the prefill of a prompt of `prompt`
     tokens, for several models that take turns."""
-    counts = [*rows, *([prompt] if prompt else [])]
+    counts = [*num_tokens, *([prompt] if prompt else [])]
     alike = {name: alike_layers(model) for name, model in arms.items()}
     thin = {name: narrow(model) for name, model in arms.items()}
     layer = layer_seconds(alike, counts)
-    overhead = steps_in_turns(thin, rows, context=context, rounds=rounds)
+    overhead = steps_in_turns(thin, num_tokens, context=context, rounds=rounds)
     if prompt:
         for name, times in steps_in_turns(thin, [prompt], context=0, rounds=rounds).items():
             overhead[name] |= times

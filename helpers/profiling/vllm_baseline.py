@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from helpers import files
 from helpers.decoding.generate import steps
 from helpers.errors import CourseError
 from helpers.files import build_root, write_whole
+from helpers.kernels import torch_compile
 from helpers.speculation.medusa import CHAIN, Medusa
 from helpers.speculation.medusa_heads import MedusaHeads
 
@@ -30,6 +32,14 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+def cache_root() -> dict[str, str]:
+    """What moves vLLM's cache, where it also compiles, out of a home whose path torch.compile can't take."""
+    own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if torch_compile.is_one_word(os.environ.get("VLLM_CACHE_ROOT") or own):
+        return {}
+    return {"VLLM_CACHE_ROOT": os.path.join(tempfile.gettempdir(), f"vllm_{os.getuid()}")}
 
 
 def installed() -> bool:
@@ -47,13 +57,15 @@ def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Pat
     """
     if not installed():
         raise CourseError("vLLM is not installed here: README.md says where it can be had. The rest runs without it.")
+    if compiled and (reason := torch_compile.why_not()):
+        raise CourseError(f"vLLM can't compile here, {reason}: or take compiled=False.")
     folder = build_root() / "in_vllm"
     request = dict(model=str(model), prompts=[list(p) for p in prompts], dtype=dtype, max_tokens=max_tokens,
                    heads=heads and str(heads), guesses=guesses, compiled=compiled)  # fmt: skip
     write_whole(folder / "request.json", json.dumps(request))
     (folder / "answer.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "helpers.profiling.vllm_baseline", str(folder)]
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(files.ROOT)}
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(files.ROOT)} | cache_root()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / "answer.json").exists():
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -82,6 +94,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where request.json is and answer.json goes")
     folder = parser.parse_args().folder
     request = json.loads((folder / "request.json").read_text())
+    if request["compiled"]:
+        torch_compile.prepare()
     from vllm import LLM, SamplingParams
 
     speculative = None

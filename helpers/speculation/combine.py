@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as SequenceOf
 
 import torch
 
 from helpers.decoding.proposals import NOTHING, Proposal, Proposer
+from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 
 
-def merged(proposals: Sequence[Proposal]) -> Proposal:
+def merged(proposals: SequenceOf[Proposal]) -> Proposal:
     """One tree with every path of all `proposals`; a node that several guessed is there once, for the first of them."""
     tokens: list[int] = []
     parents: list[int] = []
@@ -31,54 +32,59 @@ def merged(proposals: Sequence[Proposal]) -> Proposal:
     return Proposal(tokens, parents, proposers)
 
 
-def want_hidden(proposers: Sequence[Proposer]) -> bool:
-    """Whether any of them does."""
-    return any(getattr(proposer, "wants_hidden", True) for proposer in proposers)
-
-
-class Together:
+class Together(Proposer):
     """Asks all proposers and puts their guesses into one tree."""
 
     def __init__(self, *proposers: Proposer):
-        self.proposers, self.wants_hidden = proposers, want_hidden(proposers)
+        self.proposers = proposers
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
-        return merged([proposer.propose(tokens, hidden) for proposer in self.proposers])
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+        proposals = [proposer.propose(sequences, hidden) for proposer in self.proposers]
+        return [merged(of_one_sequence) for of_one_sequence in zip(*proposals, strict=True)]
+
+    def release(self, sequence: Sequence) -> None:
+        for proposer in self.proposers:
+            proposer.release(sequence)
 
 
-class FirstOf:
+class FirstOf(Together):
     """Asks one proposer after the other until one has a guess: the cheap ones first."""
 
-    def __init__(self, *proposers: Proposer):
-        self.proposers, self.wants_hidden = proposers, want_hidden(proposers)
-
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+        proposals = [NOTHING] * len(sequences)
         for proposer in self.proposers:
-            proposal = proposer.propose(tokens, hidden)
-            if proposal.tokens:
-                return proposal
-        return NOTHING
+            open_ones = [i for i, proposal in enumerate(proposals) if not proposal.tokens]
+            if not open_ones:
+                break
+            answers = proposer.propose([sequences[i] for i in open_ones], hidden[open_ones])
+            for i, answer in zip(open_ones, answers, strict=True):
+                proposals[i] = answer
+        return proposals
 
 
-class Relay:
+class Relay(Together):
     """Builds one chain of at most `count` guesses, each by the first proposer that knows how to go on: where a copied
     name ends a phrase may follow, and after it the next name."""
 
     def __init__(self, *proposers: Proposer, count: int = 4):
+        super().__init__(*proposers)
         if count < 1:
             raise CourseError("A relay guesses at least one token: give count >= 1.")
-        self.proposers, self.count, self.wants_hidden = proposers, count, want_hidden(proposers)
+        self.first, self.count = FirstOf(*proposers), count
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+        return [self._chain(sequence, hidden[i : i + 1]) for i, sequence in enumerate(sequences)]
+
+    def _chain(self, sequence: Sequence, hidden: torch.Tensor) -> Proposal:
         guesses: list[int] = []
         guessers: list[str] = []
         while len(guesses) < self.count:
-            found = FirstOf(*self.proposers).propose([*tokens, *guesses], hidden)
-            if not found.tokens:
+            [proposal] = self.first.propose([sequence.ahead(guesses)], hidden)
+            if not proposal.tokens:
                 break
-            first_path = chain_from(found)[: self.count - len(guesses)]
-            guesses += [found.tokens[i] for i in first_path]
-            guessers += [found.proposers[i] for i in first_path]
+            first_path = chain_from(proposal)[: self.count - len(guesses)]
+            guesses += [proposal.tokens[i] for i in first_path]
+            guessers += [proposal.proposers[i] for i in first_path]
         return Proposal(guesses, range(-1, len(guesses) - 1), guessers) if guesses else NOTHING
 
 

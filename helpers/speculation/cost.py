@@ -1,4 +1,4 @@
-"""When does speculation pay? Acceptance against what a step for several rows costs more (notebook 07).
+"""When does speculation pay? Acceptance against what a step that reads several tokens costs more (notebook 07).
 
 Leviathan et al. 2023, section 3: with a chance `acceptance` for each guess, the same for all, a chain of k guesses
 emits (1 - acceptance^(k + 1)) / (1 - acceptance) tokens a step.
@@ -21,7 +21,7 @@ def expected_tokens(acceptance: float, k: int) -> float:
 
 
 def predicted_speedup(acceptance: float, k: int, step_seconds: Callable[[int], float], draft_seconds: float) -> float:
-    """How many times as fast as plain decoding: `step_seconds(rows)` of the target, `draft_seconds` for each guess."""
+    """How many times as fast as plain decoding: `step_seconds(num_tokens)` of the target, `draft_seconds` for each guess."""
     per_step = step_seconds(k + 1) + k * draft_seconds
     return expected_tokens(acceptance, k) * step_seconds(1) / per_step
 
@@ -60,23 +60,23 @@ def accepted_per_step(completions: Sequence) -> float:
 
 
 def interpolated(times: Mapping[int, float]) -> Callable[[int], float]:
-    """Seconds for any number of rows, from those measured: straight lines between them."""
-    rows = sorted(times)
-    return lambda n: float(np.interp(n, rows, [times[r] for r in rows]))
+    """Seconds for any number of tokens, from those measured: straight lines between them."""
+    measured = sorted(times)
+    return lambda num_tokens: float(np.interp(num_tokens, measured, [times[n] for n in measured]))
 
 
 def replayed_seconds(completions: Iterable, step_seconds: Callable[[int], float],
                      guess_seconds: Mapping[str, float] | None = None, first_seconds: Mapping[str, float] | None = None,
                      ask_seconds: float = 0.0) -> float:  # fmt: skip
-    """What recorded answers take by the cost model: each step by its rows, each guess by who made it.
+    """What recorded answers take by the cost model: each step by its tokens, each guess by who made it.
 
-    The prefill is a step of as many rows as the prompt has tokens. `guess_seconds` has the seconds of a guess by its
+    The prefill is a step that reads the prompt. `guess_seconds` has the seconds of a guess by its
     proposer's name ("draft": a step of the draft), `first_seconds` what comes once for an answer (a draft reads the
-    prompt, too); `ask_seconds` is added for each time that somebody was asked.
+    prompt, too); `ask_seconds` is added for each time that a proposer was asked.
     """
     total = 0.0
     for c in completions:
-        total += sum(step_seconds(step.rows) for step in c.steps) + ask_seconds * (len(c.steps) - 1)
+        total += sum(step_seconds(step.num_tokens) for step in c.steps) + ask_seconds * (len(c.steps) - 1)
         guessers = [who for step in c.steps for who in step.proposal.proposers]
         total += sum((guess_seconds or {}).get(who, 0.0) for who in guessers)
         total += sum((first_seconds or {}).get(who, 0.0) for who in set(guessers))

@@ -8,53 +8,74 @@ every token has the target's own distribution p, however bad the draft's q.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 
 import torch
 
-from helpers.decoding.forward import Decoder, eos_tokens
+from helpers.decoding.feed import Feed
+from helpers.decoding.forward import eos_tokens
 from helpers.decoding.kv_cache import KVCache
-from helpers.decoding.proposals import Proposal, chain
+from helpers.decoding.proposals import Proposal, Proposer, chain
+from helpers.decoding.reading import read
 from helpers.decoding.sampling import GREEDY, Sampling, draw, probabilities
+from helpers.decoding.sequence import Sequence
+from helpers.decoding.support import Limits, support_of
 from helpers.errors import CourseError
 
 
-def agreed(guesses: Sequence[int], own: Sequence[int]) -> int:
+def agreed(guesses: list[int], own: list[int]) -> int:
     """How many guesses stand before the first that is not the model's own choice."""
     return next((n for n, guess in enumerate(guesses) if guess != own[n]), len(guesses))
 
 
 @torch.inference_mode()
 def plain_speculative(
-    model, tokens: Sequence[int], guess: Callable[[list[int]], list[int]], most: int = 256
+    model, tokens: list[int], guess: Callable[[list[int]], list[int]], max_new_tokens: int = 256
 ) -> list[int]:
     """All there is to greedy speculative decoding, with nothing clever: `guess(known)` says what may come next."""
-    cache, known, guesses = KVCache.for_model(model, 2 * (len(tokens) + most)), list(tokens), []
-    while len(known) < len(tokens) + most:
+    cache, known, guesses = KVCache.for_model(model, 2 * (len(tokens) + max_new_tokens)), list(tokens), []
+    while len(known) < len(tokens) + max_new_tokens:
         feed = [*known[cache.length :], *guesses]  # what is certain and not read yet, and the guesses
         logits = model(input_ids=torch.tensor([feed], device=model.device), past_key_values=cache).logits[0]
         own = logits[-len(guesses) - 1 :].argmax(-1).tolist()  # the model's choice before and after each guess
         kept = agreed(guesses, own)
-        cache.cut(len(known) + kept)  # wrong guesses are forgotten
+        cache.crop(len(known) + kept)  # wrong guesses are forgotten
         for token in own[: kept + 1]:  # the guesses that were right, and one of the model's own
             known.append(token)
-            if token in eos_tokens(model) or len(known) == len(tokens) + most:
+            if token in eos_tokens(model) or len(known) == len(tokens) + max_new_tokens:
                 return known[len(tokens) :]
         guesses = guess(known)
     return known[len(tokens) :]
 
 
-class DraftModel:
-    """Proposes what a smaller model of the same vocabulary would say, `count` tokens ahead.
+class _Draft:
+    """What the draft has of one sequence: the tokens that its own cache holds."""
 
-    It has a cache of its own, cut back to what became certain. Greedy by default; with the target's `sampling` its
-    guesses are drawn, and carry the distributions that they were drawn from. `least` stops a draft early, after a guess
-    that the draft itself gives less probability.
+    def __init__(self, model, capacity: int):
+        self.cache, self.read = KVCache.for_model(model, capacity), []
+
+    def crop_to(self, tokens: list[int]) -> list[int]:
+        """Forget what the sequence did not become; returns the tokens to read, the last one at least."""
+        pairs = enumerate(zip(self.read, tokens[:-1]))
+        same = next((n for n, (mine, known) in pairs if mine != known), min(len(self.read), len(tokens) - 1))
+        if same < len(self.read):
+            self.cache.crop(same)
+        self.read = tokens[:same]
+        return tokens[same:]
+
+
+class DraftModel(Proposer):
+    """Proposes what a smaller model of the same vocabulary would write, `count` tokens ahead.
+
+    It keeps a cache for each sequence, cropped to what became certain. Greedy by default; with the target's `sampling`
+    its guesses are drawn, and carry the distributions that they were drawn from. `min_probability` ends a draft early,
+    after a guess that the draft itself gives less.
     """
 
-    wants_hidden = False
-
-    def __init__(self, draft, target=None, *, count: int = 4, sampling: Sampling = GREEDY, least: float = 0.0):
+    def __init__(
+        self, draft, target=None, *, count: int = 4, sampling: Sampling = GREEDY, min_probability: float = 0.0
+    ):
         if count < 1:
             raise CourseError("A draft model guesses at least one token: give count >= 1.")
         if target is not None and draft.config.vocab_size != target.config.vocab_size:
@@ -62,39 +83,39 @@ class DraftModel:
                 f"The draft knows {draft.config.vocab_size} tokens and the target {target.config.vocab_size}: "
                 "both must have the same tokenizer."
             )
-        self.decoder, self.count, self.sampling, self.least = Decoder(draft), count, sampling, least
+        support_of(draft)  # refuses a model that keeps nothing in the cache; a guess need not be exact beyond that
+        self.model, self.window = draft, Limits.of(draft.config.get_text_config()).window
+        self.count, self.sampling, self.min_probability = count, sampling, min_probability
         self.generator = torch.Generator().manual_seed(sampling.seed + 1)  # not the target's own draws
-        self.cache, self.read = None, []
+        self.drafts: dict[int, _Draft] = {}
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
-        logits = self._catch_up(list(tokens))
-        guesses, drawn_from = [], []
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
+        return [self.guess(sequence) for sequence in sequences]
+
+    def guess(self, sequence: Sequence) -> Proposal:
+        """A chain of guesses after what is known of the sequence."""
+        draft = self.drafts.get(sequence.id)
+        if draft is None or len(sequence.known) + self.count > draft.cache.capacity:
+            longest = max(sequence.max_length, len(sequence.known)) + self.count
+            draft = self.drafts[sequence.id] = _Draft(self.model, longest)
+        logits = self._read(draft, draft.crop_to(sequence.known))
+        guesses, distributions = [], []
         while True:
             if self.sampling.temperature == 0:
                 guesses.append(int(logits.argmax()))
             else:
-                drawn_from.append(probabilities(logits, self.sampling))
-                guesses.append(draw(drawn_from[-1], self.generator))
-            sure = not self.least or logits.float().softmax(-1)[guesses[-1]] >= self.least
+                distributions.append(probabilities(logits, self.sampling))
+                guesses.append(draw(distributions[-1], self.generator))
+            sure = not self.min_probability or logits.float().softmax(-1)[guesses[-1]] >= self.min_probability
             if len(guesses) == self.count or not sure:
-                break
-            logits = self._step(guesses[-1:])
-        return chain(guesses, "draft", torch.stack(drawn_from) if drawn_from else None)
+                return chain(guesses, "draft", torch.stack(distributions) if distributions else None)
+            logits = self._read(draft, guesses[-1:])
 
-    def _catch_up(self, tokens: list[int]) -> torch.Tensor:
-        """Read what is certain and not in the cache yet, forget guesses that came to nothing; the last logits."""
-        same = 0
-        while same < min(len(self.read), len(tokens) - 1) and self.read[same] == tokens[same]:
-            same += 1
-        needed = len(tokens) + self.count
-        if self.cache is None or needed > self.cache.layers[0].capacity:
-            self.cache, same = KVCache.for_model(self.decoder.model, max(512, 2 * needed)), 0
-        if self.read and self.cache.lengths:
-            self.cache.cut(same)
-        self.read = self.read[:same]
-        return self._step(tokens[same:])
+    def release(self, sequence: Sequence) -> None:
+        self.drafts.pop(sequence.id, None)
 
-    def _step(self, tokens: list[int]) -> torch.Tensor:
-        logits, _ = self.decoder.step(tokens, self.cache, last_only=True)
-        self.read += tokens
-        return logits[-1]
+    def _read(self, draft: _Draft, tokens: list[int]) -> torch.Tensor:
+        feeds = [Feed(0, tokens)]
+        [reading] = read(self.model, self.window, feeds, draft.cache.begin(feeds), draft.cache)
+        draft.read = draft.read + tokens
+        return reading.logits[-1]

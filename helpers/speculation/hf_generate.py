@@ -20,11 +20,11 @@ def medusa(model, input_ids: torch.Tensor, generation_config=None, stopping_crit
         raise CourseError("custom_generate=medusa takes one prompt at a time, and proposer=Medusa(heads, tree).")
     if generation_config.do_sample or len(logits_processor or ()):
         raise CourseError("custom_generate=medusa decodes greedily: leave out sampling and logits processors.")
-    tokens, most = input_ids[0].tolist(), generation_config.max_length - input_ids.shape[1]
-    end = generation_config.eos_token_id
-    end = None if end is None else [end] if isinstance(end, int) else list(end)
+    tokens, room = input_ids[0].tolist(), generation_config.max_length - input_ids.shape[1]
+    eos = generation_config.eos_token_id
+    eos = None if eos is None else [eos] if isinstance(eos, int) else list(eos)
     written = (
-        t for s in steps(model, list(tokens), max_new_tokens=most, eos=end, proposer=proposer) for t in s.emitted
+        t for s in steps(model, list(tokens), max_new_tokens=room, eos=eos, proposer=proposer) for t in s.emitted
     )
     for token in written:  # one by one: a criterion may be met in the middle of a step
         tokens.append(token)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as SequenceOf
 
 import torch
 
-from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposals import Proposal, Proposer
+from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.speculation.medusa_heads import MedusaHeads
 
-Tree = Sequence[tuple[int, ...]]  # a node is the path to it: at each depth the rank of the head's guess, from 0
+Tree = SequenceOf[tuple[int, ...]]  # a node is the path to it: at each depth the rank of the head's guess, from 0
 
 CHAIN: Tree = tuple((0,) * depth for depth in range(1, 6))  # each of five heads' best guess
 
 
-class Medusa:
+class Medusa(Proposer):
     """Proposes a tree of what the heads guess: node (0, 2) follows the first head's best guess with the second head's
     third best."""
 
@@ -29,10 +30,12 @@ class Medusa:
             raise CourseError(f"The tree is {deepest} deep, and there are {heads.count} heads: take a flatter tree.")
         self.heads = heads
         self.width = 1 + max((rank for path in nodes for rank in path), default=0)
-        self.at = [(len(path) - 1, path[-1]) for path in nodes]  # which head, which of its guesses
+        # Which of all heads' best guesses a node is, when they stand in one row: head after head, `width` of each.
+        self.picks = torch.tensor([(len(path) - 1) * self.width + path[-1] for path in nodes], dtype=torch.long)
         self.parents = [place[path[:-1]] for path in nodes]
         self.names = [f"head {len(path)}" for path in nodes]
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor) -> Proposal:
-        ranked = self.heads(hidden[None])[:, 0].topk(self.width, dim=-1).indices.tolist()
-        return Proposal([ranked[head][rank] for head, rank in self.at], self.parents, self.names)
+    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+        best = self.heads(hidden).topk(self.width, dim=-1).indices  # (heads, sequences, width)
+        guesses = best.transpose(0, 1).flatten(1)[:, self.picks.to(best.device)].tolist()
+        return [Proposal(tokens, self.parents, self.names) for tokens in guesses]

@@ -11,9 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-import torch
-
-from helpers.decoding.proposals import NOTHING, Proposal, chain
+from helpers.decoding.proposals import NOTHING, Proposal, TokenProposer, chain
 from helpers.errors import CourseError
 
 
@@ -26,41 +24,37 @@ def continuation(tokens: Sequence[int], n: int, count: int) -> Sequence[int]:
     return []
 
 
-class PromptLookup:
+class PromptLookup(TokenProposer):
     """Looks for the longest run of at most `longest` last tokens that stood before, and guesses what came after it."""
-
-    wants_hidden = False
 
     def __init__(self, count: int = 5, longest: int = 3, shortest: int = 1):
         if count < 1 or not 1 <= shortest <= longest:
             raise CourseError("Prompt lookup needs count >= 1 and 1 <= shortest <= longest.")
         self.count, self.longest, self.shortest = count, longest, shortest
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+    def guess(self, tokens: Sequence[int]) -> Proposal:
         tokens = list(tokens)
         for n in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
-            found = continuation(tokens, n, self.count)
-            if found:
-                return chain(found, "lookup")
+            guesses = continuation(tokens, n, self.count)
+            if guesses:
+                return chain(guesses, "lookup")
         return NOTHING
 
 
-class BigramTable:
+class BigramTable(TokenProposer):
     """Guesses that after each token comes the one that came most often after it in `answers` (token ids)."""
-
-    wants_hidden = False
 
     def __init__(self, answers: Iterable[Sequence[int]], count: int = 3):
         if count < 1:
             raise CourseError("A bigram table guesses at least one token: give count >= 1.")
-        seen: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        followers: defaultdict[int, Counter[int]] = defaultdict(Counter)
         for answer in answers:
             for token, after in pairwise(answer):
-                seen[token][after] += 1
-        self.after = {token: counts.most_common(1)[0][0] for token, counts in seen.items()}
+                followers[token][after] += 1
+        self.after = {token: counts.most_common(1)[0][0] for token, counts in followers.items()}
         self.count = count
 
-    def propose(self, tokens: Sequence[int], hidden: torch.Tensor | None = None) -> Proposal:
+    def guess(self, tokens: Sequence[int]) -> Proposal:
         guesses, here = [], tokens[-1]
         while len(guesses) < self.count and here in self.after:
             here = self.after[here]

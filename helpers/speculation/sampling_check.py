@@ -1,7 +1,7 @@
 """Does speculative sampling draw what the target alone would draw? Counted over all pairs of a small vocabulary.
 
 The target and the draft are tables of random distributions, rather unlike each other, so that every rule is used often:
-guesses kept, guesses rejected, and the target's own word after a chain. A wrong rule shows in the counts.
+guesses accepted, guesses rejected, and the target's own token after a chain. A wrong rule shows in the counts.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def pair_counts(draws: int, seed: int = 0, left: Callable = residual) -> np.ndar
     for x in torch.multinomial(q1, draws, replacement=True, generator=generator).tolist():
         y = draw(q2[x], generator)
         guesses = chain([x, y], "draft", torch.stack([q1, q2[x]]))
-        _, tokens, _ = sampled_path(guesses, torch.stack([p1, p2[x], p2[y]]), generator, left)
-        if len(tokens) == 1:  # the first guess was rejected: the next step would begin after it
-            tokens.append(draw(p2[tokens[0]], generator))
+        accepted, bonus = sampled_path(guesses, torch.stack([p1, p2[x], p2[y]]), generator, left)
+        tokens = [*([x, y][i] for i in accepted), bonus]
+        if not accepted:  # the first guess was rejected: the next step would begin after the bonus token
+            tokens.append(draw(p2[bonus], generator))
         counts[tokens[0], tokens[1]] += 1
     return counts
 

@@ -24,20 +24,20 @@ def ranks_of(heads: MedusaHeads, hidden: torch.Tensor, tokens: Sequence[int]) ->
     """Ranks, from 0, that the heads give to the tokens of an answer.
 
     Args:
-        hidden: (n, hidden), the states from which the model said each of `tokens`: n of them, the end included.
+        hidden: (n, hidden), the states from which the model made each of `tokens`: n of them, the end included.
 
     Returns:
         for each position a rank a head, only as far as the answer goes.
     """
     logits, n = heads(hidden).float(), len(tokens)
-    found: list[list[int]] = [[] for _ in range(n)]
+    ranks: list[list[int]] = [[] for _ in range(n)]
     for i in range(1, min(heads.count, n - 1) + 1):
         right = torch.tensor(tokens[i:], device=hidden.device)
-        said = logits[i - 1, : n - i]
-        rank = (said > said.gather(1, right[:, None])).sum(-1)
+        guessed = logits[i - 1, : n - i]
+        rank = (guessed > guessed.gather(1, right[:, None])).sum(-1)
         for position, value in enumerate(rank.tolist()):
-            found[position].append(value)
-    return found
+            ranks[position].append(value)
+    return ranks
 
 
 def path_shares(answers: Sequence[Ranks], width: int = 10) -> dict[tuple[int, ...], float]:
@@ -60,25 +60,25 @@ def accepted_steps(answer: Ranks, tree: Tree) -> list[int]:
 
     Exact, not an average: after a step the next one starts where it ended.
     """
-    nodes, at, found = set(tree), 0, []
+    nodes, at, emitted = set(tree), 0, []
     while at < len(answer) - 1:
         depth = 0
         while depth < len(answer[at]) and tuple(answer[at][: depth + 1]) in nodes:
             depth += 1
-        found.append(min(1 + depth, len(answer) - 1 - at))  # nothing comes after the answer's end
+        emitted.append(min(1 + depth, len(answer) - 1 - at))  # nothing comes after the answer's end
         at += 1 + depth
-    return found
+    return emitted
 
 
 def tokens_per_step(answers: Sequence[Ranks], tree: Tree) -> float:
     """Tokens emitted by decode steps for each run of the model."""
-    taken = [step for answer in answers for step in accepted_steps(answer, tree)]
-    return sum(taken) / max(1, len(taken))
+    emitted = [count for answer in answers for count in accepted_steps(answer, tree)]
+    return sum(emitted) / max(1, len(emitted))
 
 
 def decode_seconds(answers: Sequence[Ranks], tree: Tree, step_seconds: Callable[[int], float],
                    heads_seconds: float) -> float:  # fmt: skip
-    """What the decode steps of these answers take: `step_seconds(rows)` of the model, and the heads once a step."""
+    """What the decode steps of these answers take: `step_seconds(num_tokens)` of the model, the heads once a step."""
     count = sum(len(accepted_steps(answer, tree)) for answer in answers)
     return count * (step_seconds(len(tree) + 1) + (heads_seconds if tree else 0.0))
 

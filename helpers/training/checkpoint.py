@@ -13,6 +13,7 @@ FILE = "checkpoint.pt"
 
 def write(folder: Path, state: dict) -> None:
     """Replace the folder's checkpoint; a kill in between leaves the old one."""
+    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "checkpoint.partial"
     torch.save(state, partial)
     partial.replace(folder / FILE)

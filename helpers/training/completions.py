@@ -1,9 +1,4 @@
-"""Examples for fine-tuning: a prompt, whose tokens are read, and a completion, whose tokens are learned (notebook 03).
-
-Short examples share a row, each with positions of its own from 0 on: where positions start again, transformers lets
-nothing look back. Padding then costs a few percent instead of most of the work (Krell et al. 2021, "Efficient Sequence
-Packing without Cross-contamination").
-"""
+"""Examples for fine-tuning: a prompt is read, and the tokens of a completion are learned (notebook 03)."""
 
 from __future__ import annotations
 
@@ -48,9 +43,13 @@ def encode(example: Example, tokenizer, answer: Callable[[Example], str] = bare_
     return Encoded(*with_labels(prompt, completion, tokenizer.eos_token_id))
 
 
-def with_labels(prompt: list[int], completion: list[int], eos: int) -> tuple[list[int], list[int]]:
-    """(token ids, labels) of a training example that ends with `eos`: a label is the token itself where it is learned,
-    and `IGNORED` for the prompt."""
+def with_labels(
+    prompt: list[int],
+    completion: list[int],
+    eos: int,
+) -> tuple[list[int], list[int]]:
+    """(token ids, labels) of a training example that ends with `eos`: a label is the
+    token itself where it is learned, and `IGNORED` for the prompt."""
     learned = [*completion, eos]
     return prompt + learned, [IGNORED] * len(prompt) + learned
 
@@ -64,10 +63,10 @@ def examples_from(place: str, split: str) -> list[Example]:
     if path.suffix != ".jsonl":
         return load_split(split, place)
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [
-            Example(str(r.get("id", i)), r["context"], r["question"], r["answer"], "", restated=r.get("restated", ""))
-            for i, r in enumerate(rows)
+            Example(str(x.get("id", i)), x["context"], x["question"], x["answer"], "", restated=x.get("restated", ""))
+            for i, x in enumerate(lines)
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"

@@ -7,125 +7,107 @@ not matter, only whether the target agrees. Seeded; the answers are kept, and a 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import random
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers import files, models
+from helpers import models
 from helpers.errors import CourseError
 from helpers.files import write_whole
-from helpers.measuring.machine import describe_machine
 from helpers.text_to_sql.dataset import training_examples
-from helpers.text_to_sql.evaluate import answer_in_batches
-from helpers.text_to_sql.generator import Example
-from helpers.text_to_sql.prompts import prompt_for
-from helpers.training import checkpoint
-from helpers.training.completions import IGNORED, Encoded, with_labels
+from helpers.training import checkpoint, script
+from helpers.training.completions import IGNORED, Encoded
 from helpers.training.muon import muon_and_adam
 from helpers.training.packing import collate, pack
+from helpers.training.processes import average_gradients, rank, world_size
+from helpers.training.self_distillation import answered
 
 
 @dataclass
-class Settings:
-    """What a run depends on."""
+class Arguments(script.Arguments):
+    """What a run depends on; `model_id` is the target."""
 
-    model_id: str = "fine-tuned"  # the target
+    output_dir: str = script.model_dir("distil_draft")
     start_from: str = "draft"  # a draft that knows the language: helpers.training.pretrain --model draft makes one
-    more: int = 0  # generated questions beside the training split's own
+    more_examples: int = 0  # generated questions beside the training split's own
     epochs: int = 3
-    rows: int = 8
-    length: int = 512
+    batch_size: int = 8  # packed sequences in a step, of all processes together
+    max_seq_length: int = 512
     muon_lr: float = 0.01
     adam_lr: float = 0.001
-    warmup: int = 20
-    seed: int = 0
-
-
-def answered(model, tokenizer, examples: Sequence[Example], kept: Path, made_by: str) -> list[Encoded]:
-    """The target's own answers, token ids and labels; read from `kept` where the same target (its hash, `made_by`) has
-    answered the same prompts already."""
-    prompts = [prompt_for(tokenizer, e) for e in examples]
-    before = json.loads(kept.read_text()) if kept.exists() else {}
-    known: list[str] = before["answers"] if before.get("made_by") == made_by else []
-    known = known[: len(prompts)] if before.get("prompts") == prompts[: len(known)] else []
-    while len(known) < len(prompts):
-        block = prompts[len(known) : len(known) + 1000]
-        order = sorted(range(len(block)), key=lambda i: len(block[i]))  # prompts of one length need no padding
-        said = answer_in_batches(model, tokenizer, [block[i] for i in order], max_new_tokens=100)
-        known += [said[order.index(i)] for i in range(len(block))]
-        write_whole(kept, json.dumps({"made_by": made_by, "prompts": prompts[: len(known)], "answers": known}))
-        print(f"{len(known)} of {len(prompts)} questions answered", flush=True)
-    rows = []
-    for prompt, answer in zip(prompts, known):
-        ids, said = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, answer))
-        rows.append(Encoded(*with_labels(ids, said, tokenizer.eos_token_id)))
-    return rows
+    warmup_steps: int = 20
+    save_steps: int = 100
 
 
 def loss_of(draft, target, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean Kullback-Leibler divergence from the target's next-token distributions to the draft's, over the answers."""
-    where = batch["labels"].roll(-1, dims=1) != IGNORED  # the position before each answer token foretells it
+    """Mean Kullback-Leibler divergence from the target's next-token distributions
+    to the draft's, over the answers."""
+    # The position before each answer token foretells it.
+    where = batch["labels"].roll(-1, dims=1) != IGNORED
     where[:, -1] = False
     inputs = {k: batch[k] for k in ("input_ids", "position_ids")}
 
-    def said(model) -> torch.Tensor:
-        return model(**inputs, use_cache=False).logits[where].float().log_softmax(-1)
+    def log_probabilities(model) -> torch.Tensor:
+        logits = model(**inputs, use_cache=False).logits
+        return logits[where].float().log_softmax(-1)
 
     with torch.no_grad():
-        wanted = said(target)
-    return F.kl_div(said(draft), wanted, log_target=True, reduction="batchmean")
+        wanted = log_probabilities(target)
+    guessed = log_probabilities(draft)
+    return F.kl_div(guessed, wanted, log_target=True, reduction="batchmean")
 
 
 class Run:
-    """One distillation in `folder`: the models, the answers, and how far it has come."""
+    """One distillation: the models, the answers, and how far it has come."""
 
-    def __init__(self, settings: Settings, folder: Path, device: str):
-        self.settings, self.folder, self.device = settings, folder, device
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(settings.seed)
-        half = device == "cuda" or describe_machine().bf16_is_native
-        self.dtype = torch.bfloat16 if half else torch.float32
-        self.target, self.tokenizer = models.load(settings.model_id, self.dtype, device)
-        self.draft, _ = models.load(settings.start_from, "float32", device)
+    def __init__(self, a: Arguments):
+        self.a, self.device = a, script.device()
+        torch.manual_seed(a.seed)
+        self.dtype = a.compute_dtype(self.device)
+        self.target, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
+        self.draft, _ = models.load(a.start_from, "float32", self.device)
         if self.draft.config.vocab_size != self.target.config.vocab_size:
             raise CourseError("Draft and target must have the same tokenizer: take a draft that was made for it.")
-        self.optimizers = muon_and_adam(self.draft, settings.muon_lr, settings.adam_lr, self.dtype)
-        self.peaks = [settings.muon_lr, settings.adam_lr]
-        self.identity = asdict(settings) | {
-            "model_id": models.hash_of(settings.model_id), "start_from": models.hash_of(settings.start_from)
-        }  # fmt: skip
+        self.optimizers = muon_and_adam(self.draft, a.muon_lr, a.adam_lr, self.dtype)
+        self.peaks = [a.muon_lr, a.adam_lr]
+        hashes = {"model_id": models.hash_of(a.model_id), "start_from": models.hash_of(a.start_from)}
+        self.identity = a.without_places() | hashes
+        del self.identity["save_steps"]
         self.step, self.seconds, self.losses = 0, 0.0, []
-        self.load()
+        self._load()
 
     def batches(self, encoded: Sequence[Encoded]) -> list[list[list[Encoded]]]:
-        """All batches of all epochs, in the order of the seed."""
-        rng, found = random.Random(self.settings.seed), []
-        for _ in range(self.settings.epochs):
+        """The packed sequences of each step of all epochs, in the order of the seed."""
+        a, rng, batches = self.a, random.Random(self.a.seed), []
+        for _ in range(a.epochs):
             mixed = rng.sample(list(encoded), len(encoded))
             blocks = [mixed[i : i + 2000] for i in range(0, len(mixed), 2000)]  # packing sorts by length: not over all
-            rows = [row for block in blocks for row in pack(block, self.settings.length)]
-            rng.shuffle(rows)
-            found += [rows[i : i + self.settings.rows] for i in range(0, len(rows), self.settings.rows)]
-        return found
+            packed = [sequence for block in blocks for sequence in pack(block, a.max_seq_length)]
+            rng.shuffle(packed)
+            batches += [packed[i : i + a.batch_size] for i in range(0, len(packed), a.batch_size)]
+        return batches
 
     def save(self) -> None:
-        state = {"draft": self.draft.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-                 "step": self.step, "seconds": self.seconds, "losses": self.losses,
-                 "identity": self.identity}  # fmt: skip
-        checkpoint.write(self.folder, state)
+        state = {
+            "draft": self.draft.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "identity": self.identity,
+        }
+        checkpoint.write(self.a.checkpoints, state)
 
-    def load(self) -> None:
-        state = checkpoint.read_own(self.folder, self.identity, self.device)
+    def _load(self) -> None:
+        state = checkpoint.read_own(self.a.checkpoints, self.identity, self.device)
         if state is None:
             return
         self.draft.load_state_dict(state["draft"])
@@ -134,77 +116,79 @@ class Run:
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
         print(f"resuming at step {self.step}", flush=True)
 
-    def export(self, place: Path) -> None:
+    def export(self, place: str | Path) -> None:
         """The draft in bfloat16, its tokenizer, and card.json: how it was made and for which target."""
         draft = copy.deepcopy(self.draft).to(torch.bfloat16)  # RoPE's frequencies are not saved
         draft.save_pretrained(place)
-        models.tokenizer_of(self.settings.model_id).save_pretrained(place)
-        card = {"parameters": sum(p.numel() for p in draft.parameters()), "minutes": round(self.seconds / 60, 1),
-                "target": self.settings.model_id, "target_hash": self.identity["model_id"],
-                "machine": asdict(describe_machine()), "torch": torch.__version__, "settings": asdict(self.settings),
-                "divergence": self.recent(), "before": models.card(self.settings.start_from)}  # fmt: skip
-        (place / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        models.tokenizer_of(self.a.model_id).save_pretrained(place)
+        card = {
+            "parameters": sum(p.numel() for p in draft.parameters()),
+            "minutes": round(self.seconds / 60, 1),
+            "target": self.a.model_id,
+            "target_hash": self.identity["model_id"],
+            "divergence": self.divergence(),
+            "before": models.card(self.a.start_from),
+        }
+        script.write_card(place, self.a, card)
 
-    def recent(self) -> float:
-        """The divergence of the last steps, in nats."""
+    def divergence(self) -> float:
+        """The mean divergence of the last 20 steps, in nats."""
         return sum(self.losses[-20:]) / max(1, len(self.losses[-20:]))
 
 
-def train(run: Run, save_every: int = 100) -> Run:
-    """Answer the questions, then run to the last step."""
-    s = run.settings
-    encoded = answered(
-        run.target,
-        run.tokenizer,
-        training_examples(s.more, s.seed),
-        run.folder / "answers.json",
-        run.identity["model_id"],
-    )
-    batches = run.batches(encoded)
+def distil(run: Run) -> Run:
+    """Let the target answer the questions, then train the draft to the last step."""
+    a = run.a
+    questions = training_examples(a.more_examples, a.seed)
+    cache = a.checkpoints / "answers.json"
+    batches = run.batches(answered(run.target, run.tokenizer, questions, cache, run.identity["model_id"]))
     run.draft.train()
     for step in range(run.step, len(batches)):
         began = time.perf_counter()
-        share = min(1.0, (step + 1) / s.warmup) * (1 - step / len(batches))
+        share = min(1.0, (step + 1) / a.warmup_steps) * (1 - step / len(batches))
         for optimizer, peak in zip(run.optimizers, run.peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
-        batch = {k: v.to(run.device) for k, v in collate(batches[step], run.tokenizer.pad_token_id).items()}
-        with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
-            loss = loss_of(run.draft, run.target, batch)
-        loss.backward()
+        run.losses.append(round(_backward(run, batches[step]), 4))
         nn.utils.clip_grad_norm_(run.draft.parameters(), 1.0)
         for optimizer in run.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         run.step, run.seconds = step + 1, run.seconds + time.perf_counter() - began
-        run.losses.append(round(loss.item(), 4))
-        if run.step % 20 == 0 or run.step == len(batches):
-            print(
-                f"step {run.step}/{len(batches)}  divergence {run.recent():.4f}  {run.seconds / 60:.1f} min", flush=True
-            )
-        if run.step % save_every == 0 or run.step == len(batches):
+        last = run.step == len(batches)
+        if rank() == 0 and (run.step % 20 == 0 or last):
+            progress = f"step {run.step}/{len(batches)}  divergence {run.divergence():.4f}"
+            print(f"{progress}  {run.seconds / 60:.1f} min", flush=True)
+        if rank() == 0 and (run.step % a.save_steps == 0 or last):
             run.save()
     run.draft.eval()
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in asdict(Settings()).items():
-        parser.add_argument(f"--{name}", type=type(value), default=value)
-    parser.add_argument("--output_dir", type=Path, default=files.ROOT / "build" / "distil_draft")
-    parser.add_argument("--export", type=Path, help="where else the draft goes, data/models/draft say")
-    arguments = vars(parser.parse_args())
-    folder, export = arguments.pop("output_dir"), arguments.pop("export")
-    try:
-        run = train(Run(Settings(**arguments), folder, "cuda" if torch.cuda.is_available() else "cpu"))
-    except CourseError as error:
-        sys.exit(str(error))
-    for place in filter(None, (folder / "draft", export)):
-        run.export(place)
-    report = {"seconds": run.seconds, "steps": run.step, "divergence": run.recent()}
-    write_whole(folder / "report.json", json.dumps(report) + "\n")
+def _backward(run: Run, packed: Sequence[Sequence[Encoded]]) -> float:
+    """The loss of this process's share of the sequences; gradients are those of all processes' answer tokens."""
+    loss, num_labels = torch.zeros(()), 0
+    packed = packed[rank() :: world_size()]
+    if packed:
+        batch = {k: v.to(run.device) for k, v in collate(packed, run.tokenizer.pad_token_id).items()}
+        num_labels = int((batch["labels"] != IGNORED).sum())
+        with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
+            loss = loss_of(run.draft, run.target, batch)
+        loss.backward()
+    average_gradients(run.draft.parameters(), torch.tensor([num_labels], device=run.device))
+    return loss.item()
+
+
+def train(a: Arguments) -> Run:
+    """Distil, and leave the draft, its card and a report."""
+    run = distil(Run(a))
+    if rank() == 0:
+        for place in filter(None, (Path(a.output_dir) / "draft", a.export)):
+            run.export(place)
+        report = {"seconds": run.seconds, "steps": run.step, "divergence": run.divergence()}
+        write_whole(Path(a.output_dir) / "report.json", json.dumps(report) + "\n")
+    return run
 
 
 if __name__ == "__main__":
-    main()
+    script.run(train, Arguments, __doc__.splitlines()[0])

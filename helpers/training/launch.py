@@ -20,25 +20,55 @@ from unittest import mock
 from helpers import files, models
 from helpers.errors import CourseError
 from helpers.files import build_root
+from helpers.source_code import hash_of_files, reached_files
+from helpers.text_to_sql.names import DATA
+
+# What only shows the course: no script's work depends on it, though the package itself imports some of it.
+SHOWN = ("__init__.py", "notebook", "course")
 
 
-def artifact(module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = ()) -> Path:
-    """The folder of what `module` makes with these arguments: another one when the script, the model or they change."""
-    code = (files.ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    given = sorted(arguments.items())
+def artifact(
+    module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = (), root: Path = files.ROOT
+) -> Path:
+    """The folder of what `module` makes with these arguments.
+
+    It is another one when the script, a module that it imports (directly or not), the model, the data or the arguments
+    change. `root` is the checkout.
+    """
+    start = root / f"{module.replace('.', '/')}.py"
+    code = reached_files([start], root, follows=lambda path: path.relative_to(root / "helpers").parts[0] not in SHOWN)
+    made_of = {
+        "code": hash_of_files(code, root),
+        "model": models.hash_of(model_id),
+        "data": _hash_of_data(arguments),
+        "arguments": sorted(arguments.items()),
+        "launcher": list(launcher),
+    }
     if "start_from" in arguments:
-        given.append(("start_from_hash", models.hash_of(arguments["start_from"])))
-    told = json.dumps([code, models.hash_of(model_id), given, list(launcher)], default=str)
-    return build_root() / "artifacts" / f"{module.split('.')[-1]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        made_of["start_from"] = models.hash_of(arguments["start_from"])
+    digest = hashlib.sha256(json.dumps(made_of, default=str).encode()).hexdigest()
+    return build_root() / "artifacts" / f"{module.split('.')[-1]}-{digest[:12]}"
 
 
-def launch(module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = (),
-           inside: bool = False) -> Path:  # fmt: skip
+def _hash_of_data(arguments: dict[str, object]) -> str:
+    """A hash of the course's data and of the files at the paths of data sets."""
+    digest = hashlib.sha256()
+    paths = [Path(str(value)) for name, value in arguments.items() if name.endswith("_dataset_path")]
+    for path in (DATA, *paths):
+        inside = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+        for file in inside:
+            digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def launch(
+    module: str, model_id: str, arguments: dict[str, object], launcher: Sequence[str] = (), inside: bool = False
+) -> Path:
     """Run `python -m module --model_id ... --output_dir FOLDER` unless FOLDER/report.json is there; returns FOLDER.
 
     What the script prints appears as it comes. `launcher` stands before the module: ("-m", "torch.distributed.run",
     "--nproc-per-node=2"), say. A run that was killed resumes, if the script can. `inside` runs it in this process: that
-    saves the 15 seconds in which the libraries load, but its memory is not its own.
+    saves the 15 seconds in which the libraries load, but its memory is not its own. CourseError where it fails.
     """
     folder = artifact(module, model_id, arguments, launcher)
     if (folder / "report.json").exists():
@@ -46,10 +76,21 @@ def launch(module: str, model_id: str, arguments: dict[str, object], launcher: S
         return folder
     options = [f"--{name}={value}" for name, value in {**arguments, "model_id": model_id, "output_dir": folder}.items()]
     if inside:
+        _run_inside(module, options)
+    else:
+        _run_process(module, [sys.executable, *launcher, "-m", module, *options])
+    return folder
+
+
+def _run_inside(module: str, options: list[str]) -> None:
+    try:
         with mock.patch.object(sys, "argv", [module, *options]):
             runpy.run_module(module, run_name="__main__")
-        return folder
-    command = [sys.executable, *launcher, "-m", module, *options]
+    except SystemExit as end:
+        raise CourseError(f"{module} stopped: {end}") from None
+
+
+def _run_process(module: str, command: list[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(files.ROOT), "TOKENIZERS_PARALLELISM": "false"}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
@@ -61,11 +102,9 @@ def launch(module: str, model_id: str, arguments: dict[str, object], launcher: S
                 process.terminate()
             process.wait()
         errors.seek(0)
-        trouble = errors.read()
+        lines = [line for line in errors.read().strip().splitlines() if line.strip("= ")] or ["it said nothing"]
+    if process.returncode < 0:
+        raise CourseError(f"{module} was killed by signal {-process.returncode}: too little memory, perhaps.")
     if process.returncode:
-        if process.returncode < 0:
-            raise CourseError(f"{module} was killed by signal {-process.returncode}: too little memory, perhaps.")
-        lines = [line for line in trouble.strip().splitlines() if line.strip("= ")] or ["it said nothing"]
         last = next((line for line in reversed(lines) if "Error" in line), lines[-1])
         raise CourseError(f"{module} stopped with code {process.returncode}: {last}")
-    return folder

@@ -23,6 +23,6 @@ def training_bytes(method: str, linear: int, other: int, adapter: int = 0) -> di
     if method not in FROZEN:
         raise CourseError(f"There is no method {method!r}; there are full, lora and qlora.")
     of_linear, of_other = FROZEN[method]
-    found = {kind: size * adapter for kind, size in TRAINED.items()}
-    found["weights"] += of_linear * linear + of_other * other
-    return found
+    sizes = {kind: size * adapter for kind, size in TRAINED.items()}
+    sizes["weights"] += of_linear * linear + of_other * other
+    return sizes

@@ -24,14 +24,16 @@ from helpers.weights.precision.emulation import emulated
 
 @dataclass
 class LossScaler:
-    """Dynamic loss scaling: halve the scale when a gradient overflows, double it after `patience` steps without."""
+    """Dynamic loss scaling: halve the scale when a gradient overflows, and double it
+    after `patience` steps without."""
 
     scale: float = 2.0**16
     patience: int = 2000
     good_steps: int = 0
 
     def update(self, finite: bool) -> None:
-        """Tell it of each step whether all gradients were finite (those of other steps are thrown away)."""
+        """Tell it of each step whether all gradients were finite (those of other steps
+        are thrown away)."""
         self.good_steps = self.good_steps + 1 if finite else 0
         if not finite:
             self.scale /= 2
@@ -40,7 +42,8 @@ class LossScaler:
 
 
 def largest_scale(largest_gradient: float, largest_number: float) -> float:
-    """The largest power of two by which gradients can be multiplied, if a format's numbers end at `largest_number`."""
+    """The largest power of two by which gradients can be multiplied, if a format's
+    numbers end at `largest_number`."""
     if largest_gradient <= 0:
         raise CourseError("All gradients are 0: no scale is too large for them.")
     return 2.0 ** math.floor(math.log2(largest_number / largest_gradient))
@@ -84,7 +87,7 @@ def train(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr, (0.9, 0.95), weight_decay=0.0)
-    found = []
+    steps = []
     for batch in batches:
         scale = scaler.scale if scaler else 1.0
         with emulated(model, emulate) if emulate else nullcontext():
@@ -103,17 +106,17 @@ def train(
         optimizer.zero_grad()
         if scaler:
             scaler.update(finite)
-        found.append(TrainStep(loss.item(), scale, not finite, zeros))
-    return found
+        steps.append(TrainStep(loss.item(), scale, not finite, zeros))
+    return steps
 
 
 def swallowed(before: Iterable[torch.Tensor], after: Iterable[torch.Tensor], dtype: torch.dtype) -> float:
-    """The share of the changes from `before` to `after` (float32 weights) that weights kept in `dtype` would not have
-    taken: too small beside the weight, rounded away."""
+    """The share of the changes from `before` to `after` (float32 weights) that are lost if the weights are kept in
+    `dtype`: too small beside the weight, rounded away."""
     lost = changed = 0
     for old, new in zip(before, after, strict=True):
-        kept = old.to(dtype)
-        taken = (kept.float() + (new - old)).to(dtype)
-        lost += ((taken == kept) & (new != old)).sum().item()
+        low = old.to(dtype)
+        updated = (low.float() + (new - old)).to(dtype)
+        lost += ((updated == low) & (new != old)).sum().item()
         changed += (new != old).sum().item()
     return lost / changed if changed else 0.0

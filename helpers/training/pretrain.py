@@ -307,7 +307,7 @@ def train(run: Run, compiled: bool = True) -> None:
         run.answers += batch.answers
         answer_loss = losses[weights == 1].mean().item()  # of what weighs in full, see Lesson
         if not math.isfinite(answer_loss):
-            raise SystemExit(f"the loss is {answer_loss} at step {run.step}: give a lower --muon-lr and another --out.")
+            raise SystemExit(f"the loss is {answer_loss} at step {run.step}: give a lower --muon_lr and another --out.")
         run.smooth = answer_loss if run.smooth is None else 0.95 * run.smooth + 0.05 * answer_loss
         log.add_scalar("loss/answers", answer_loss, run.step)
         if run.step % 10 == 0:
@@ -333,10 +333,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in asdict(Settings()).items():
         choices = SHAPES if name == "model" else None
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, choices=choices)
+        parser.add_argument(f"--{name}", type=type(value), default=value, choices=choices)
     parser.add_argument("--out", type=Path, help="checkpoints and logs; default build/pretrain/<model>")
     parser.add_argument("--export", type=Path, help="where the model goes; default data/models/<model>")
-    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--no_compile", action="store_true")
     arguments = vars(parser.parse_args())
     out, export, no_compile = (arguments.pop(k) for k in ("out", "export", "no_compile"))
     settings = Settings(**arguments)

@@ -1,3 +1,14 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 10
+#     headline: >-
+#       {start.identical_to_hf_generate.count} of {start.identical_to_hf_generate.of} answers identical to
+#       `generate`, {start.decode_vs_hf_generate:.2f} times as fast
+#       ({start.decode_vs_hf_generate.same_layers:.2f} with the same linear layers); SQL right for
+#       {start.base_execution_accuracy:.1%}
+# ---
+
 # %% [markdown] tags=["card"]
 # # 00 · Start here
 #
@@ -335,7 +346,7 @@ fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
 for ax, rows in zip(axes, (1, 32)):
     groups = {}
     for dtype in shipped:
-        here = [p for p in points if p.dtype == dtype and p.rows == rows]
+        here = [p for p in points if p.dtype == dtype and p.num_tokens == rows]
         groups[dtype] = [(p.shape.weight_bytes / 1e6, p.seconds * 1e3) for p in here]
         told = [equation(p.shape, dtype, rows, CONTEXT) * 1e3 for p in here]
         groups[f"the equation, {dtype}"] = [(p.shape.weight_bytes / 1e6, ms) for p, ms in zip(here, told)]
@@ -352,7 +363,7 @@ for name in ("shipped", sizes.shapes[0], sizes.shapes[-1]):
         times = {rows: median(seconds) for rows, seconds in rounds_of[name, dtype].items()}
         groups[f"{name}, {dtype}"] = [(rows, seconds / times[1]) for rows, seconds in times.items()]
 marks = {name: balance(*case) for name, case in list(cases.items())[:2]}
-plots.time_vs_rows(groups, marks, title="What more rows in a step cost")
+plots.step_time_vs_tokens(groups, marks, title="What more rows in a step cost")
 plt.gcf().set_size_inches(8, 4.2)
 
 # %% [markdown]
@@ -370,9 +381,11 @@ for dtype, network in shipped.items():
     gap = timing.speedup(taken["cold"], taken["warm"], of=np.median)
     terms = equation.terms(Shape.of(network), dtype, 1, CONTEXT)
     step_now = median(taken["warm"])
-    said = equation(Shape.of(network), dtype, 1, CONTEXT)
-    print(f"{dtype}: a step takes {step_now * 1e3:.2f} ms; the equation says {said * 1e3:.2f} ms,"
+    predicted = equation(Shape.of(network), dtype, 1, CONTEXT)
+    print(f"{dtype}: a step takes {step_now * 1e3:.2f} ms; the equation says {predicted * 1e3:.2f} ms,"
           f" {terms['overhead'] * 1e3:.2f} ms of them overhead")  # fmt: skip
+    if terms["overhead"] > step_now:
+        print("   that overhead alone is more than the step took: here the equation predicts too much of it")
     cached = gap.real and gap.ratio > 1.1
     print(f"   with an empty cache {gap.ratio:.2f} times as long ({gap.low:.2f} to {gap.high:.2f}):",
           "part of what it reads was in the cache" if cached else "the cache makes little difference")  # fmt: skip

@@ -1,3 +1,13 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 5
+#     headline: >-
+#       a decode step in bfloat16 {precision.decode_speedup.bf16:.2f} times as fast, foretold
+#       {precision.predicted_decode_speedup.bf16:.2f}; {precision.answers_broken.bf16:.0f} of
+#       {precision.answers_broken.bf16.n} answers broken, {precision.answers_fixed.bf16:.0f} fixed
+# ---
+
 # %% [markdown] tags=["card"]
 # # 01 · Half precision
 #
@@ -258,7 +268,7 @@ from helpers.weights.precision.ranges import magnitudes, vanishing
 gradients = list(seen.gradients.values())
 fig, ax = plt.subplots(figsize=(8, 3.6))
 for label, scale, marker in (("one batch", 1, "o"), (f"a piece, one of {PIECES}", 1 / PIECES, "s")):
-    powers, shares = magnitudes([g * scale for g in gradients], least=-48, most=0)
+    powers, shares = magnitudes([g * scale for g in gradients], lowest=-48, highest=0)
     ax.plot(powers, [100 * s for s in shares], marker=marker, markevery=3, label=label)
 ax.axvspan(-48, math.log2(FORMATS["float16"].smallest) - 1, color="#dddddd", zorder=0, label="0 in float16")
 ax.set(title="Gradients by size, and what float16 makes 0", xlabel="size (power of two)", ylabel="gradients (%)")

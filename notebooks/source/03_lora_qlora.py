@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 10
+#     headline: >-
+#       {lora.tokens_per_answer_ratio:.0%} of the tokens, a request {lora.latency_speedup:.2f} times as
+#       fast; SQL right for {lora.execution_accuracy:.1%} (base {lora.execution_accuracy.base:.1%})
+# ---
+
 # %% [markdown] tags=["card"]
 # # 03 · LoRA and QLoRA
 #

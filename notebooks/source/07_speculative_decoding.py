@@ -1,3 +1,13 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 10
+#     headline: >-
+#       {speculative.speedup:.2f} times as fast, {prompt_lookup.identical_outputs.count} of
+#       {prompt_lookup.identical_outputs.of} outputs identical; prompt lookup alone
+#       {speculative.speedup.prompt_lookup:.2f}, a draft model {speculative.speedup.draft_model:.2f}
+# ---
+
 # %% [markdown] tags=["card"]
 # # 07 · Speculative decoding
 #
@@ -63,7 +73,7 @@ for dtype in DTYPES:
         f"{dtype:9} ms a step:", ", ".join(f"{n} row{'s' * (n > 1)} {1e3 * s:.1f}" for n, s in step_of[dtype].items())
     )
 lines = {dtype: [(n, s / step_of[dtype][1]) for n, s in step_of[dtype].items()] for dtype in DTYPES}
-_ = plots.time_vs_rows(lines, title="What it costs to check several tokens in one step")
+_ = plots.step_time_vs_tokens(lines, title="What it costs to check several tokens in one step")
 
 # %% [markdown]
 # Far below the dotted line, where each token would cost a step of its own. That gap is what speculation lives on.
@@ -166,7 +176,7 @@ from helpers.training.launch import launch
 # %%
 draft_place = DRAFT
 if DRAFT == "own":
-    options = dict(more=MORE_QUESTIONS, seed=SEED, epochs=3 if PROFILE == "full" else 1, start_from="draft")
+    options = dict(more_examples=MORE_QUESTIONS, seed=SEED, epochs=3 if PROFILE == "full" else 1, start_from="draft")
     draft_place = launch("helpers.training.distil_draft", MODEL_ID, options) / "draft"
 models.check_made_for(draft_place, MODEL_ID)
 drafts = {d: packed_linear.install(models.load(draft_place, dtype=d, device=lesson.device)[0]) for d in DTYPES}

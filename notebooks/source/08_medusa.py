@@ -1,3 +1,14 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 15
+#     headline: >-
+#       heads alone {medusa.speedup:.2f} times as fast, with prompt lookup in the same tree
+#       {medusa.speedup.with_lookup:.2f}, {medusa.identical_outputs.count} of {medusa.identical_outputs.of}
+#       outputs identical; {medusa.speedup_over_strongest_greedy:.2f} against the fastest plain decoding
+#       here
+# ---
+
 # %% [markdown] tags=["card"]
 # # 08 · Medusa
 #
@@ -90,7 +101,7 @@ from helpers.training.launch import launch
 # %%
 SCRIPT = "helpers.training.train_medusa_heads"
 AT_ONCE = dict(inside=PROFILE == "smoke")
-quick = dict(most=40, eval_samples=8, epochs=1) if PROFILE == "smoke" else dict(eval_samples=150, epochs=4)
+quick = dict(max_examples=40, eval_samples=8, epochs=1) if PROFILE == "smoke" else dict(eval_samples=150, epochs=4)
 own = launch(SCRIPT, MODEL_ID, quick | dict(seed=SEED), **AT_ONCE)
 
 # %%
@@ -739,9 +750,9 @@ results.metric("medusa.accepted_per_step.handwritten", accepted_per_step(found),
 print(f"questions by people: {accepted_per_step(found):.2f} tokens a step")
 if MODEL_ID == "fine-tuned":
     few_questions = (
-        dict(most=40, eval_samples=8, epochs=1)
+        dict(max_examples=40, eval_samples=8, epochs=1)
         if PROFILE == "smoke"
-        else dict(most={"full": 2100}.get(PROFILE, 600), eval_samples=50)
+        else dict(max_examples={"full": 2100}.get(PROFILE, 600), eval_samples=50)
     )
     prose_heads = launch(SCRIPT, "base", few_questions | dict(seed=SEED), **AT_ONCE) / "heads"
     talker, _ = models.load("base", dtype=best_dtype, device=lesson.device)

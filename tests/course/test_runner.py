@@ -16,7 +16,6 @@ from helpers.course import report
 from helpers.course.kernel import Watch, cell_seconds, describe_failure
 from helpers.course.runner import Notebook, Run, State, find_notebooks, parse_parameters, run
 from helpers.errors import CourseError
-from helpers.notebook.profiles import PROFILES
 
 PARAMETERS = 'PROFILE: str = "cpu"  # how much\nN: int = 3  # how many'
 
@@ -57,11 +56,11 @@ def course(tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(course, tmp_path, asked, words):
-    said = []
+    printed = []
     with pytest.raises(CourseError, match=words) as refused:
-        run(root=course, output_root=tmp_path / "build", say=said.append, **asked)
+        run(root=course, output_root=tmp_path / "build", say=printed.append, **asked)
     assert "\n" not in str(refused.value)
-    assert not said and not (tmp_path / "build").exists()
+    assert not printed and not (tmp_path / "build").exists()
 
 
 def test_no_notebooks_says_what_to_do(tmp_path):
@@ -77,8 +76,8 @@ def test_order_is_the_course_then_the_extras(course):
 
 
 def test_parameters_of_the_command_line():
-    found = parse_parameters(["N=3", "MODEL_ID=data/models/base", "RATE=1e-3", "ON=True", "EMPTY=", "EQ=a=b"])
-    assert found == {"N": 3, "MODEL_ID": "data/models/base", "RATE": 1e-3, "ON": True, "EMPTY": "", "EQ": "a=b"}
+    parameters = parse_parameters(["N=3", "MODEL_ID=data/models/base", "RATE=1e-3", "ON=True", "EMPTY=", "EQ=a=b"])
+    assert parameters == {"N": 3, "MODEL_ID": "data/models/base", "RATE": 1e-3, "ON": True, "EMPTY": "", "EQ": "a=b"}
     with pytest.raises(CourseError, match="SEED=3"):
         parse_parameters(["SEED"])
 
@@ -86,7 +85,10 @@ def test_parameters_of_the_command_line():
 def test_estimates_come_from_the_last_run_then_the_committed_notebook_then_the_budget(course, tmp_path):
     this = Run("cpu", course, tmp_path, State(tmp_path / "run-cpu.json"), print)
     first, second = find_notebooks(course)
-    assert (this.minutes(first), this.minutes(second)) == (10, 5)
+    for notebook, minutes in ((first, 12), (second, 5)):
+        header = f"# ---\n# jupyter:\n#   course:\n#     minutes: {minutes}\n#     headline: so fast\n# ---\n"
+        files.write_whole(course / "notebooks" / "source" / f"{notebook.name}.py", header)
+    assert (this.minutes(first), this.minutes(second)) == (12, 5)
     notebook = nbformat.read(first.path, as_version=4)
     notebook.metadata["course"] = {"profile": "cpu", "seconds": 120}
     nbformat.write(notebook, first.path)
@@ -94,8 +96,14 @@ def test_estimates_come_from_the_last_run_then_the_committed_notebook_then_the_b
     this.state.note("00_first", status="ok", minutes=3.5)
     this.state.note("00_first", status="running")
     assert State(tmp_path / "run-cpu.json").notebooks["00_first"]["minutes"] == 3.5
-    assert this.minutes(first) == 3.5
-    assert PROFILES["cpu"].budget("08") == 15 and PROFILES["full"].budget("08") is None
+    assert this.minutes(first) == 3.5 and this.budget(first) == 12
+
+
+@pytest.mark.parametrize(("profile", "minutes"), [("smoke", 1.5), ("full", 10.0)])
+def test_other_profiles_have_one_budget_for_all_or_none(course, tmp_path, profile, minutes):
+    this = Run(profile, course, tmp_path, State(tmp_path / "run.json"), print)
+    assert {this.minutes(notebook) for notebook in find_notebooks(course)} == {minutes}
+    assert this.budget(find_notebooks(course)[0]) == (minutes if profile == "smoke" else None)
 
 
 def test_damaged_state_is_no_state(tmp_path):
@@ -112,30 +120,30 @@ def test_a_dead_kernel_and_a_timeout_are_said_in_words():
 
 @pytest.mark.papermill
 def test_a_failure_is_named_the_rest_runs_and_resume_skips_what_is_done(course, tmp_path, monkeypatch):
-    out, said = tmp_path / "build", []
+    out, printed = tmp_path / "build", []
     monkeypatch.chdir(tmp_path)  # from any folder
     reports = []
     write = report.write_report
     monkeypatch.setattr(report, "write_report", lambda *a: reports.append(write(*a).read_text()))
 
-    assert run("smoke", root=course, output_root=out, say=said.append) == 1
+    assert run("smoke", root=course, output_root=out, say=printed.append) == 1
     state = json.loads((out / "run-smoke.json").read_text())["notebooks"]
     failure = state["00_first"]["failure"]
     assert failure["cell"] == "in cell 4 (In [4])" and failure["line"] == "# the cell at fault"
     assert failure["error"] == "too many"
-    assert any("FAILED in cell 4" in line for line in said)
+    assert any("FAILED in cell 4" in line for line in printed)
     assert state["01_second"]["status"] == "ok" and state["01_second"]["cells"]
     executed = nbformat.read(out / "notebooks" / "smoke" / "01_second.ipynb", as_version=4)
-    printed = "".join(output.text for cell in executed.cells for output in cell.get("outputs", []))
-    assert printed.strip().split(" ", 3) == ["smoke", "3", "1", sys.executable]  # a path may hold spaces
+    shown = "".join(output.text for cell in executed.cells for output in cell.get("outputs", []))
+    assert shown.strip().split(" ", 3) == ["smoke", "3", "1", sys.executable]  # a path may hold spaces
     assert len(reports) == 2 and "00_first" in reports[0] and "01_second" not in reports[0]  # there after the first
     assert "too many" in reports[1] and (out / "report" / "smoke-01_second.html").exists()
 
     copy = out / "notebooks" / "smoke" / "01_second.ipynb"
-    before, said[:] = copy.stat().st_mtime_ns, []
-    assert run("smoke", ["01"], True, None, out, course, said.append) == 0
-    assert copy.stat().st_mtime_ns == before and "Already done: 01_second." in said
-    assert run("smoke", None, True, {"N": 4}, out, course, said.append) == 0  # another parameter: both run anew
+    before, printed[:] = copy.stat().st_mtime_ns, []
+    assert run("smoke", ["01"], True, None, out, course, printed.append) == 0
+    assert copy.stat().st_mtime_ns == before and "Already done: 01_second." in printed
+    assert run("smoke", None, True, {"N": 4}, out, course, printed.append) == 0  # another parameter: both run anew
     assert copy.stat().st_mtime_ns != before
     assert cell_seconds(copy) and "failure" not in State(out / "run-smoke.json").notebooks["00_first"]
     assert os.environ.get("COURSE_BUILD") is None
@@ -154,8 +162,8 @@ def test_a_polite_kill_keeps_what_finished_and_ends_the_kernel(course, tmp_path)
     _until(pid_file.exists, 60)
     time.sleep(0.5)
     runner.send_signal(signal.SIGTERM)
-    said, _ = runner.communicate(timeout=30)
-    assert runner.returncode == 130 and "--resume goes on from here" in said
+    printed, _ = runner.communicate(timeout=30)
+    assert runner.returncode == 130 and "--resume goes on from here" in printed
     state = json.loads((tmp_path / "build" / "run-smoke.json").read_text())["notebooks"]
     assert (state["01_second"]["status"], state["02_long"]["status"]) == ("ok", "interrupted")
     _until(lambda: not _alive(int(pid_file.read_text())), 15)

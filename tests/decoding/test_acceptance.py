@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.decoding.acceptance import kept_path, longest_path, residual, sampled_path, typical_path
+from helpers.decoding.acceptance import accept, longest_path, residual, sampled_path, typical_path
 from helpers.decoding.generate import steps
 from helpers.decoding.proposals import Proposal, chain
-from helpers.decoding.sampling import Chooser, Sampling
+from helpers.decoding.sampling import Sampler, Sampling
 from helpers.errors import CourseError
 from helpers.speculation.ngram import PromptLookup
 from helpers.speculation.sampling_check import goodness_of_fit, pair_counts, tables, unnormalised
@@ -38,27 +38,25 @@ def test_a_draft_that_is_the_target_is_always_right():
     p = torch.tensor([0.1, 0.2, 0.3, 0.4])
     generator = torch.Generator().manual_seed(0)
     for token in range(4):
-        path, tokens, rows = sampled_path(chain([token], "draft", p[None]), torch.stack([p, p]), generator)
-        assert path == [0] and tokens[0] == token and rows == [0, 1]
+        accepted, _ = sampled_path(chain([token], "draft", p[None]), torch.stack([p, p]), generator)
+        assert accepted == [0]
 
 
 def test_greedy_verification_is_the_longest_path_whatever_the_guesses_came_from():
     logits = torch.eye(4)[[1, 2, 3]]
     drawn = chain([1, 2], "draft", torch.full((2, 4), 0.25))
-    assert kept_path(drawn, logits, Chooser(Sampling())) == longest_path(drawn, [1, 2, 3].__getitem__)
-    assert kept_path(drawn, logits, Chooser(Sampling()))[1] == [1, 2, 3]
+    assert accept(drawn, logits, Sampler(Sampling())) == longest_path(drawn, [1, 2, 3].__getitem__)
+    assert accept(drawn, logits, Sampler(Sampling())) == ([0, 1], 3)
 
 
 def test_typical_acceptance_keeps_the_longest_likely_path():
     proposal = Proposal([1, 2, 3, 4], [-1, -1, 1, 2], ["a"] * 4)
     probs = torch.tensor([[0.1, 0.2, 0.7, 0.0, 0.0], [0.2] * 5, [0.0, 0.0, 0.0, 1.0, 0.0], [0.3, 0.3, 0.3, 0.05, 0.05],
                           [1.0, 0.0, 0.0, 0.0, 0.0]])  # fmt: skip
-    choose = Chooser(Sampling(temperature=1.0, typical=0.3))
-    path, tokens, rows = typical_path(proposal, probs, choose)
-    assert path == [1, 2] and tokens[:2] == [2, 3] and rows == [0, 2, 3]  # 4 has .05: less than is asked even there
-    path, tokens, _ = typical_path(proposal, probs, Chooser(Sampling(temperature=1.0, typical=0.01)))
-    assert path == [1, 2, 3] and tokens == [2, 3, 4, 0]
-    assert typical_path(Proposal(), probs, choose)[0] == []
+    sampler = Sampler(Sampling(temperature=1.0, typical=0.3))
+    assert typical_path(proposal, probs, sampler)[0] == [1, 2]  # 4 has .05: less than is asked even there
+    assert typical_path(proposal, probs, Sampler(Sampling(temperature=1.0, typical=0.01))) == ([1, 2, 3], 0)
+    assert typical_path(Proposal(), probs, sampler)[0] == []
 
 
 def test_typical_acceptance_changes_nothing_that_is_greedy(model):

@@ -5,15 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.decoding import forward, masks
+from helpers.decoding import masks, reading
 from helpers.decoding import generate as module
 from helpers.decoding.acceptance import longest_path
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import generate, plain_greedy, steps, stream
 from helpers.decoding.kv_cache import KVCache
-from helpers.decoding.masks import tree_mask
-from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposals import Proposal, TokenProposer
 from helpers.decoding.sampling import Sampling
+from helpers.decoding.support import support_of
 from helpers.errors import CourseError
 from helpers.kernels import grouped_attention
 from tests.tiny_models import KINDS, VOCABULARY, greedy, tiny
@@ -29,13 +29,13 @@ class Letters:
         return "".join(chr(64 + i) for i in ids)
 
 
-class Guesser:
+class Guesser(TokenProposer):
     """Guesses a tree around the truth: a wrong branch first, then the right one."""
 
     def __init__(self, truth, start):
         self.truth, self.start = truth, start
 
-    def propose(self, tokens, hidden):
+    def guess(self, tokens):
         at = len(tokens) - self.start
         right = self.truth[at : at + 3]
         wrong = [(t + 1) % VOCABULARY for t in right]
@@ -77,8 +77,8 @@ def test_any_guess_leaves_the_tokens_as_they_are(model, data):
     prompt = data.draw(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6))
     truth = greedy(model, prompt, 12)
 
-    class Anything:
-        def propose(self, tokens, hidden):
+    class Anything(TokenProposer):
+        def guess(self, tokens):
             n = data.draw(st.integers(0, 5))
             guess = st.sampled_from(truth) | st.integers(0, VOCABULARY - 1)
             return Proposal([data.draw(guess) for _ in range(n)], [data.draw(st.integers(-1, i - 1)) for i in range(n)])
@@ -91,11 +91,12 @@ def test_a_mask_that_lets_branches_see_each_other_is_caught(model, monkeypatch):
     prompt = [7, 8, 9]
     truth = greedy(model, prompt, 30)
 
-    def chain(parents, before, dtype, device):  # the mistake: plain causal order instead of ancestors
-        n = len(parents) + 1
+    def chain(feeds, starts, window, dtype, device):  # the mistake: plain causal order instead of ancestors
+        n, before = len(feeds[0]), starts[0]
         return masks.additive(torch.ones(n, before + n, dtype=torch.bool).tril(before), dtype)[None, None]
 
-    monkeypatch.setattr(forward, "tree_bias", chain)
+    support_of(model)
+    monkeypatch.setattr(reading, "step_bias", chain)
     done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert len(done) > 12 or [t for s in done for t in s.emitted] != truth
 
@@ -103,8 +104,9 @@ def test_a_mask_that_lets_branches_see_each_other_is_caught(model, monkeypatch):
 def test_a_window_that_guesses_ignore_is_caught(monkeypatch):
     model, prompt = tiny("mistral"), [7, 8, 9]
     truth = greedy(model, prompt, 40)
-    real = tree_mask
-    monkeypatch.setattr(forward, "tree_mask", lambda parents, before, window=None: real(parents, before))
+    support_of(model)
+    real = masks.step_mask
+    monkeypatch.setattr(masks, "step_mask", lambda feeds, starts, window=None: real(feeds, starts))
     done = list(steps(model, prompt, max_new_tokens=40, proposer=Guesser(truth + [0] * 4, len(prompt))))
     assert [t for s in done for t in s.emitted] != truth
 
@@ -126,9 +128,9 @@ def test_a_proposer_sees_the_hidden_state_of_the_last_certain_token_but_one(mode
     prompt, seen = [5, 9, 2, 44], []
 
     class Watch(Guesser):
-        def propose(self, tokens, hidden):
-            seen.append((list(tokens), hidden))
-            return super().propose(tokens, hidden)
+        def propose(self, sequences, hidden):
+            seen.append((list(sequences[0].known), hidden[0]))
+            return super().propose(sequences, hidden)
 
     truth = greedy(model, prompt, 12)
     list(steps(model, prompt, max_new_tokens=12, proposer=Watch(truth + [0] * 4, len(prompt))))
@@ -164,8 +166,8 @@ def test_a_stop_string_within_a_step_cuts_what_the_step_is_credited_with(model):
 
 
 def test_a_proposer_that_guesses_too_much_is_refused(model):
-    class Flood:
-        def propose(self, tokens, hidden):
+    class Flood(TokenProposer):
+        def guess(self, tokens):
             return Proposal([1] * 200, [-1] * 200, ["test"] * 200)
 
     with pytest.raises(CourseError, match="128 are the most"):
@@ -183,8 +185,8 @@ def test_a_cache_that_keeps_the_wrong_branch_is_caught(model, monkeypatch):
     truth = greedy(model, prompt, 30)
     real = KVCache.keep
 
-    def first_ones(self, start, kept, row=None):
-        real(self, start, list(range(len(kept))), row)
+    def first_ones(self, sequence, start, offsets):
+        real(self, sequence, start, list(range(len(offsets))))
 
     monkeypatch.setattr(KVCache, "keep", first_ones)
     done = list(steps(model, prompt, max_new_tokens=30, proposer=Guesser(truth + [0] * 4, len(prompt))))
@@ -193,9 +195,9 @@ def test_a_cache_that_keeps_the_wrong_branch_is_caught(model, monkeypatch):
 
 def test_the_longest_path_follows_the_model():
     logits = torch.zeros(4, 10)
-    logits[0, 5] = logits[2, 6] = 1.0  # says 5; after guess 1 (which is 5) says 6
+    logits[0, 5] = logits[2, 6] = 1.0  # its own token is 5; after guess 1 (which is 5) it is 6
     proposal = Proposal([4, 5, 6], [-1, -1, 0])
-    assert longest_path(proposal, lambda row: int(logits[row].argmax())) == ([1], [5, 6], [0, 2])
+    assert longest_path(proposal, lambda row: int(logits[row].argmax())) == ([1], 6)
 
 
 def test_it_ends_with_eos_or_at_the_limit(model):

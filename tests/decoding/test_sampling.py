@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from helpers.decoding.sampling import Chooser, Sampling, probabilities
+from helpers.decoding.sampling import Sampler, Sampling, probabilities
 from helpers.errors import CourseError
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0])
 
 
 def test_greedy_is_the_best_token():
-    assert probabilities(LOGITS, Sampling()).tolist() == [1, 0, 0, 0] and Chooser(Sampling())(LOGITS) == 0
+    assert probabilities(LOGITS, Sampling()).tolist() == [1, 0, 0, 0] and Sampler(Sampling())(LOGITS) == 0
 
 
 def test_temperature_top_k_and_top_p():
@@ -32,8 +32,8 @@ def test_transformers_own_filters_agree():
 
 
 def test_draws_follow_the_probabilities():
-    choose = Chooser(Sampling(1.0, top_k=3, seed=5))
-    counts = torch.bincount(torch.tensor([choose(LOGITS) for _ in range(4000)]), minlength=4)
+    sampler = Sampler(Sampling(1.0, top_k=3, seed=5))
+    counts = torch.bincount(torch.tensor([sampler(LOGITS) for _ in range(4000)]), minlength=4)
     wanted = probabilities(LOGITS, Sampling(1.0, top_k=3)) * 4000
     chi = ((counts[:3] - wanted[:3]) ** 2 / wanted[:3]).sum()
     assert counts[3] == 0 and chi < 13.8  # p = .001 with two degrees of freedom

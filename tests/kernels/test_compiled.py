@@ -3,10 +3,12 @@
 import pytest
 
 from helpers.errors import CourseError
+from helpers.kernels import torch_compile
 from helpers.kernels.compiled import CompiledGreedy
 from tests.tiny_models import greedy, tiny
 
 
+@pytest.mark.skipif(torch_compile.why_not() is not None, reason=str(torch_compile.why_not()))
 def test_the_same_tokens_and_nothing_left_over_from_the_last_prompt():
     model = tiny()
     fast = CompiledGreedy(model, capacity=40)
@@ -15,3 +17,9 @@ def test_the_same_tokens_and_nothing_left_over_from_the_last_prompt():
     assert len(fast([3] * 38, 12)) == 2  # no more places
     with pytest.raises(CourseError, match="make it larger"):
         fast([3] * 41)
+
+
+def test_without_a_compiler_it_says_so_at_the_first_call(model, monkeypatch):
+    monkeypatch.setattr(torch_compile, "why_not", lambda: "there is no C++ compiler: install one")
+    with pytest.raises(CourseError, match="can't work here: there is no"):
+        CompiledGreedy(model)([1])

@@ -1,4 +1,4 @@
-"""Own attention equals the library's, on every kind of heads; its masks hide what they should."""
+"""Own attention equals the library's, on every kind of heads."""
 
 import pytest
 import torch
@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from helpers.decoding import masks
 from helpers.decoding.generate import steps
-from helpers.decoding.masks import depths, rows_mask, tree_bias, tree_mask
+from helpers.decoding.support import support_of
 from helpers.errors import CourseError
 from helpers.kernels import grouped_attention as module
 from helpers.kernels.grouped_attention import grouped_attention, install
@@ -26,19 +25,21 @@ def by_the_book(query, key, value, seen):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 3), st.sampled_from([(4, 4), (4, 2), (6, 2), (4, 1)]), st.integers(1, 5), st.integers(0, 6),
        st.booleans(), st.integers(0, 99))  # fmt: skip
-def test_it_is_attention_by_the_book(rows, heads, n, before, given_mask, seed):
+def test_it_is_attention_by_the_book(batch_size, heads, n, before, given_mask, seed):
     torch.manual_seed(seed)
-    query = torch.randn(rows, heads[0], n, 8, dtype=torch.float64)
-    key, value = (torch.randn(rows, heads[1], before + n, size, dtype=torch.float64) for size in (8, 6))
+    query = torch.randn(batch_size, heads[0], n, 8, dtype=torch.float64)
+    key, value = (torch.randn(batch_size, heads[1], before + n, size, dtype=torch.float64) for size in (8, 6))
     causal = torch.ones(n, before + n, dtype=torch.bool).tril(before)
     if given_mask:
-        mask = causal & (torch.rand(rows, 1, n, before + n) < 0.7) | torch.eye(before + n, dtype=torch.bool)[before:]
+        mask = (
+            causal & (torch.rand(batch_size, 1, n, before + n) < 0.7) | torch.eye(before + n, dtype=torch.bool)[before:]
+        )
     elif n == 1 or before == 0:  # where transformers gives no mask
         mask = None
     else:
         mask = causal[None, None]
-    found, weights = grouped_attention(torch.nn.Module(), query, key, value, mask)
-    torch.testing.assert_close(found, by_the_book(query, key, value, causal if mask is None else mask))
+    output, weights = grouped_attention(torch.nn.Module(), query, key, value, mask)
+    torch.testing.assert_close(output, by_the_book(query, key, value, causal if mask is None else mask))
     assert weights is None
 
 
@@ -63,6 +64,7 @@ def test_heads_put_together_in_the_wrong_order_are_caught(monkeypatch):
     prompt, model = [5, 9, 2, 44], install(tiny())
     truth = greedy(tiny(), prompt, 20)
     real = F.scaled_dot_product_attention
+    support_of(model)
 
     def dealt(query, key, value, **more):
         if query.shape[2] == 2:
@@ -71,19 +73,3 @@ def test_heads_put_together_in_the_wrong_order_are_caught(monkeypatch):
 
     monkeypatch.setattr(module.F, "scaled_dot_product_attention", dealt)
     assert [t for step in steps(model, prompt, max_new_tokens=20) for t in step.emitted] != truth
-
-
-def test_the_tree_s_mask_and_depths():
-    assert depths([-1, 0, -1, 2]) == [1, 2, 1, 2]
-    assert tree_mask([-1, 0, -1], 2)[0, 0].int().tolist() == [
-        [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]
-    ]  # fmt: skip
-    bias = tree_bias([-1, 0, -1], 2, torch.bfloat16, torch.device("cpu"))
-    assert torch.equal(bias, masks.additive(tree_mask([-1, 0, -1], 2), torch.bfloat16))
-
-
-def test_the_mask_of_rows_of_different_lengths():
-    assert rows_mask([1, 3], 2)[:, 0].int().tolist() == [
-        [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]], [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    ]  # fmt: skip
-    assert rows_mask([3], 1, window=2)[0, 0].int().tolist() == [[0, 0, 1, 1]]

@@ -1,4 +1,4 @@
-"""Every form is the same product; the choice is measured once and kept."""
+"""Every variant is the same product; the choice is measured once and kept."""
 
 import copy
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers.decoding.generate import steps
 from helpers.kernels import packed_linear
-from helpers.kernels.packed_linear import FORMS, ROWS, FewRowsLinear, fastest, install, measure_forms
+from helpers.kernels.packed_linear import NUM_TOKENS, VARIANTS, PackedLinear, fastest, install, measure_variants
 from tests.tiny_models import greedy, tiny
 
 
@@ -18,28 +18,28 @@ def build(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rows", [1, 2, 7, 32, 64, 150])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 32, 64, 150])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_form_is_the_same_product(form, rows, bias, dtype):
+def test_every_variant_is_the_same_product(variant, num_tokens, bias, dtype):
     torch.manual_seed(0)
     linear = nn.Linear(48, 80, bias=bias).to(dtype)
-    x = torch.randn(1, rows, 48, dtype=dtype)
+    x = torch.randn(1, num_tokens, 48, dtype=dtype)
     with torch.no_grad():
-        wanted, found = linear(x), FewRowsLinear(linear, [form] * len(ROWS))(x)
-    assert found.shape == wanted.shape and found.dtype == dtype
-    torch.testing.assert_close(found, wanted, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=1e-2)
+        wanted, y = linear(x), PackedLinear(linear, [variant] * len(NUM_TOKENS))(x)
+    assert y.shape == wanted.shape and y.dtype == dtype
+    torch.testing.assert_close(y, wanted, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=1e-2)
 
 
-def test_no_rows_give_no_rows():
-    assert FewRowsLinear(nn.Linear(8, 4), ["packed"] * len(ROWS))(torch.zeros(2, 0, 8)).shape == (2, 0, 4)
+def test_no_tokens_give_no_outputs():
+    assert PackedLinear(nn.Linear(8, 4), ["packed"] * len(NUM_TOKENS))(torch.zeros(2, 0, 8)).shape == (2, 0, 4)
 
 
 @torch.inference_mode()
 def test_a_packed_layer_can_be_copied_and_cast():
     linear, x = nn.Linear(48, 80), torch.randn(3, 48)
-    layer = FewRowsLinear(linear, ["packed"] * len(ROWS))
+    layer = PackedLinear(linear, ["packed"] * len(NUM_TOKENS))
     wanted = layer(x)
     torch.testing.assert_close(copy.deepcopy(layer)(x), wanted)
     half = copy.deepcopy(layer).to(torch.bfloat16)
@@ -51,9 +51,9 @@ def test_a_packed_layer_can_be_copied_and_cast():
     assert not copy.deepcopy(layer).float()(x).sub(linear.bias).any()
 
 
-def test_a_wrong_form_changes_the_tokens_of_a_model(monkeypatch):
+def test_a_wrong_variant_changes_the_tokens_of_a_model(monkeypatch):
     monkeypatch.setattr(packed_linear, "fastest", lambda times: "padded")
-    monkeypatch.setitem(FORMS, "padded", lambda x, w, b: packed_linear.plain(x.roll(1, -1), w, b))  # the mistake
+    monkeypatch.setitem(VARIANTS, "padded", lambda x, w, b: packed_linear.plain(x.roll(1, -1), w, b))  # the mistake
     model, prompt = tiny().float(), [5, 9, 2, 44]
     truth = greedy(model, prompt, 30)
     assert [t for s in steps(install(model), prompt, max_new_tokens=30) for t in s.emitted] != truth
@@ -66,7 +66,7 @@ def test_the_default_stays_where_the_difference_is_noise():
 def test_a_busy_machine_s_choice_is_not_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(packed_linear, "is_calm", lambda: SimpleNamespace(calm=False))
     install(tiny().float())
-    assert not (tmp_path / "few_rows.json").exists()
+    assert not (tmp_path / "packed_linear.json").exists()
 
 
 def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch):
@@ -77,41 +77,41 @@ def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch
     install(model)
     assert {p.data_ptr() for p in model.parameters()} == before  # shared, not copied
     assert [t for s in steps(model, prompt, max_new_tokens=30) for t in s.emitted] == truth
-    assert packed_linear.forms_of(model)
+    assert packed_linear.variants_of(model)
 
     def again(*_):
         raise AssertionError("measured twice")
 
-    monkeypatch.setattr(packed_linear, "measure_forms", again)
+    monkeypatch.setattr(packed_linear, "measure_variants", again)
     install(tiny().float())
 
 
 def test_what_an_older_version_kept_is_measured_anew(monkeypatch, tmp_path):
     monkeypatch.setattr(packed_linear, "is_calm", lambda: SimpleNamespace(calm=True))
     install(tiny().float())
-    kept = tmp_path / "few_rows.json"
+    kept = tmp_path / "packed_linear.json"
     kept.write_text(kept.read_text().replace("plain", "sorcery").replace("swapped", "sorcery"))
-    assert packed_linear.forms_of(install(tiny().float())).values()
+    assert packed_linear.variants_of(install(tiny().float())).values()
 
 
-def test_every_form_is_timed_for_every_shape():
+def test_every_variant_is_timed_for_every_shape():
     with torch.no_grad():
-        measured = measure_forms([nn.Linear(16, 16), nn.Linear(16, 8)], (1, 3), turns=1)
+        measured = measure_variants([nn.Linear(16, 16), nn.Linear(16, 8)], (1, 3), turns=1)
     assert set(measured) == {1, 3}
     times = measured[3]
     assert set(times) == {(16, 16), (8, 16)}
-    assert all(set(found) == set(FORMS) and min(found.values()) > 0 for found in times.values())
+    assert all(set(of_shape) == set(VARIANTS) and min(of_shape.values()) > 0 for of_shape in times.values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.inference_mode()
-def test_a_form_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
+def test_a_variant_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
     def missing(x, weight, bias):
         raise RuntimeError("could not create a primitive descriptor")
 
-    monkeypatch.setitem(packed_linear.FORMS, "missing", missing)
+    monkeypatch.setitem(packed_linear.VARIANTS, "missing", missing)
     linear = nn.Linear(16, 8, dtype=dtype)
-    assert "missing" not in packed_linear.usable_forms(linear) and "plain" in packed_linear.usable_forms(linear)
-    assert set(packed_linear.measure_forms([linear], (1,), turns=1)[1][8, 16]) == set(
-        packed_linear.usable_forms(linear)
+    assert "missing" not in packed_linear.usable_variants(linear) and "plain" in packed_linear.usable_variants(linear)
+    assert set(packed_linear.measure_variants([linear], (1,), turns=1)[1][8, 16]) == set(
+        packed_linear.usable_variants(linear)
     )

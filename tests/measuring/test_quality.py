@@ -76,8 +76,8 @@ def test_the_worst_logit_error_is_anywhere_and_nan_is_not_hidden():
 
 
 def test_paired_counts_both_ways():
-    found = paired([True, True, False, False, True], [True, False, True, False, False])
-    assert (found.fixed, found.broken, found.n) == (1, 2, 5) and str(found) == "1 fixed, 2 broken, of 5"
+    change = paired([True, True, False, False, True], [True, False, True, False, False])
+    assert (change.fixed, change.broken, change.n) == (1, 2, 5) and str(change) == "1 fixed, 2 broken, of 5"
     with pytest.raises(CourseError, match="same questions"):
         paired([True], [True, False])
 

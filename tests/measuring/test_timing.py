@@ -1,17 +1,81 @@
 """Measurements that don't fool: turns, intervals, and no verdict where there is none."""
 
-import time
-from types import SimpleNamespace
+import weakref
 
 import numpy as np
 import pytest
-import torch
 
 from helpers.errors import CourseError
-from helpers.measuring import memory, probes
-from helpers.measuring.latency import latency
-from helpers.measuring.memory import weight_bytes
-from helpers.measuring.timing import interleave, seconds_of, speedup
+from helpers.measuring import timing
+from helpers.measuring.timing import interleave, seconds_of, speedup, take_turns
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until `clock(3.0)` lets three seconds pass."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def test_the_order_reverses_each_round_and_the_warm_up_does_not_count(clock):
+    calls = []
+    durations = iter([100, 200, 300, 400, 1, 2, 3, 4])
+
+    def arm(name):
+        calls.append(name)
+        clock(next(durations))
+
+    seconds = take_turns({name: lambda name=name: arm(name) for name in "ab"}, 2, warmup=2)
+    assert "".join(calls) == "abbaabba"
+    assert seconds == {"a": [1, 4], "b": [2, 3]}
+
+
+def test_the_order_can_stay():
+    calls = []
+    take_turns({name: lambda name=name: calls.append(name) for name in "abc"}, 2, warmup=1, reverse=False)
+    assert "".join(calls) == "abcabcabc"
+
+
+def test_what_runs_before_and_after_is_off_the_clock_and_after_gets_the_result(clock):
+    events = []
+
+    def step(name):
+        events.append(f"step {name}")
+        clock(1)
+        return name.upper()
+
+    seconds = take_turns(
+        {name: lambda name=name: step(name) for name in "ab"},
+        1,
+        warmup=1,
+        before=lambda name: (events.append(f"before {name}"), clock(10)),
+        after=lambda name, result: (events.append(f"after {name} {result}"), clock(100)),
+    )
+    once = ["before a,step a,after a A", "before b,step b,after b B"]
+    assert ",".join(events) == ",".join([*once, *reversed(once)])
+    assert seconds == {"a": [1], "b": [1]}
+
+
+def test_a_result_is_gone_before_the_next_call():
+    """Two results at once would be twice the memory of one."""
+    references = []
+
+    def call():
+        assert all(reference() is None for reference in references)
+        result = np.ones(3)
+        references.append(weakref.ref(result))
+        return result
+
+    take_turns({"it": call}, 3)
+    assert len(references) == 3
+
+
+def test_device_work_is_awaited_at_both_ends(monkeypatch):
+    events = []
+    monkeypatch.setattr(timing, "synchronize", lambda device: events.append(f"wait for {device}"))
+    take_turns({"it": lambda: events.append("call")}, 1, device="cuda:0", before=lambda arm: events.append("before"))
+    assert events == ["before", "wait for cuda:0", "call", "wait for cuda:0"]
 
 
 def test_arms_take_turns_in_reversing_order():
@@ -22,10 +86,10 @@ def test_arms_take_turns_in_reversing_order():
     assert timed["a"].results == ["a1", "a2"] and len(timed["b"].seconds) == 2
 
 
-def test_the_fastest_round_counts():
-    naps = iter([0.0, 0.03, 0.001])
-    timed = interleave({"a": lambda item: time.sleep(next(naps))}, [1], rounds=2, warmup=1)
-    assert 0.001 <= timed["a"].seconds[0] < 0.02
+def test_the_fastest_round_of_each_item_counts(clock):
+    durations = iter([0.5, 3, 1, 7, 9])
+    timed = interleave({"a": lambda item: clock(next(durations))}, [1, 2], rounds=2, warmup=1)
+    assert timed["a"].seconds == [1, 7]
 
 
 def test_a_real_difference_is_called_real_and_a_false_one_is_not():
@@ -43,15 +107,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     covered, widths = 0, []
     for i in range(100):
         work = rng.uniform(1, 3, 40)
-        found = speedup(1.5 * work * rng.normal(1, 0.1, 40), work * rng.normal(1, 0.1, 40), resamples=400, seed=i)
-        covered += found.low <= 1.5 <= found.high
-        widths.append(found.high - found.low)
+        comparison = speedup(1.5 * work * rng.normal(1, 0.1, 40), work * rng.normal(1, 0.1, 40), resamples=400, seed=i)
+        covered += comparison.low <= 1.5 <= comparison.high
+        widths.append(comparison.high - comparison.low)
     assert covered >= 85 and np.median(widths) < 0.2
 
 
 def test_medians_of_rounds_ignore_a_hiccup():
-    found = speedup([2.0, 2.1, 2.0, 2.0, 50.0], [1.0, 1.0, 1.0, 1.05, 1.0], of=np.median)
-    assert found.ratio == pytest.approx(2.0)
+    comparison = speedup([2.0, 2.1, 2.0, 2.0, 50.0], [1.0, 1.0, 1.0, 1.05, 1.0], of=np.median)
+    assert comparison.ratio == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("sides", [([1.0], [1.0]), ([1.0, 2.0], [1.0])])
@@ -60,37 +124,11 @@ def test_too_little_or_unlike_is_refused(sides):
         speedup(*sides)
     with pytest.raises(CourseError, match="one item"):
         interleave({"a": print}, [])
+    for arms, rounds in (({}, 1), ({"a": print}, 0)):
+        with pytest.raises(CourseError, match="one arm and one round"):
+            take_turns(arms, rounds)
 
 
-def test_the_machine_s_limits_are_positive_and_of_their_order():
-    assert 1e8 < probes.bandwidth(megabytes=16, repeats=3) < 1e13
-    assert 1e8 < probes.matmul_rate(size=128, repeats=3) < 1e15
-    assert seconds_of(lambda: time.sleep(0.002), repeats=3, warmup=0) >= 0.002
-
-
-def test_shared_weights_count_once():
-    model = torch.nn.ModuleList([torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(4, 4, bias=False)])
-    assert weight_bytes(model) == 128
-    model[1].weight = model[0].weight
-    assert weight_bytes(model.half()) == 32
-
-
-def completion(*steps):
-    made = [SimpleNamespace(seconds=s, emitted=(0,) * n) for s, n in steps]
-    ids = [0] * sum(n for _, n in steps)
-    total = sum(s for s, _ in steps)
-    return SimpleNamespace(steps=made, token_ids=ids, seconds=total, seconds_to_first_token=steps[0][0])
-
-
-def test_latency_is_what_a_user_of_the_stream_feels():
-    found = latency([completion((0.1, 1), (0.02, 1), (0.03, 1)), completion((0.2, 1), (0.04, 2))])
-    assert found.ttft_ms == pytest.approx(150) and found.n == 2
-    assert found.itl_mean_ms == pytest.approx((20 + 30 + 40 + 0) / 4)
-    assert found.itl_p50_ms == pytest.approx(25) and found.itl_p99_ms <= 40
-    assert found.tokens_per_second == pytest.approx(6 / 0.39)
-    with pytest.raises(CourseError, match="second token"):
-        latency([completion((0.1, 1))])
-
-
-def test_memory_is_reported():
-    assert 0.05 < memory.peak_memory()["process"] < 100
+def test_seconds_of_is_a_median(clock):
+    durations = iter([50, 1, 2, 90])
+    assert seconds_of(lambda: clock(next(durations)), repeats=3, warmup=1) == 2

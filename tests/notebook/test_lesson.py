@@ -5,8 +5,8 @@ import torch
 
 import helpers
 from helpers.errors import CourseError
-from helpers.models import loading
-from helpers.notebook.profiles import PROFILES, SIZES
+from helpers.models import places
+from helpers.notebook.profiles import PROFILES
 
 
 def test_unknown_profile_model_and_gpu_are_refused(monkeypatch):
@@ -14,22 +14,28 @@ def test_unknown_profile_model_and_gpu_are_refused(monkeypatch):
         helpers.start("00_start_here", profile="fast")
     with pytest.raises(CourseError, match="There is no model bass"):
         helpers.start("00_start_here", model_id="bass")
+    with pytest.raises(CourseError, match="There is no folder /nowhere"):
+        helpers.start("00_start_here", model_id="/nowhere")
+    with pytest.raises(CourseError, match="medusa are heads"):
+        helpers.start("00_start_here", model_id="medusa")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CourseError, match='take PROFILE = "cpu"'):
         helpers.start("00_start_here", profile="gpu")
 
 
-def test_every_profile_of_the_runner_has_sizes():
-    assert list(SIZES) == list(PROFILES)
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "3"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(CourseError, match=f"SEED is {seed!r}: give a whole number from 0 to 4294967295"):
+        helpers.start("00_start_here", profile="smoke", seed=seed)
 
 
 def test_it_says_what_is_measured_and_seeds(tmp_path, monkeypatch, capsys):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").touch()
-    monkeypatch.setattr(loading, "FOLDER", tmp_path)
+    monkeypatch.setattr(places, "FOLDER", tmp_path)
     lesson = helpers.start("00_start_here", profile="smoke", seed=3)
     first = torch.rand(1)
     shown = capsys.readouterr().out
     assert "profile smoke: 8 prompts" in shown and "machine:" in shown and "measured here" in shown
     helpers.start("00_start_here", profile="smoke", seed=3)
-    assert torch.equal(first, torch.rand(1)) and lesson.sizes == SIZES["smoke"]
+    assert torch.equal(first, torch.rand(1)) and lesson.sizes == PROFILES["smoke"]

@@ -9,7 +9,7 @@ from helpers.notebook.plots import (
     efficient,
     pareto,
     step_time_vs_bytes,
-    time_vs_rows,
+    step_time_vs_tokens,
     timeline_of_steps,
     use_style,
 )
@@ -45,9 +45,9 @@ def test_points_and_lanes():
     assert [text.get_text() for text in ax.texts] == ["1", "1", "3"]
 
 
-def test_rows_stand_beside_their_full_cost():
-    ax = time_vs_rows({"a": [(1, 1.0), (8, 2.0)], "b": [(1, 1.0), (8, 9.0)]}, {"balance": 5.0}, title="Rows")
-    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["a", "b", "if rows cost in full"]
+def test_tokens_stand_beside_their_full_cost():
+    ax = step_time_vs_tokens({"a": [(1, 1.0), (8, 2.0)], "b": [(1, 1.0), (8, 9.0)]}, {"balance": 5.0}, title="Tokens")
+    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["a", "b", "if tokens cost in full"]
     assert list(ax.get_xticks()) == [1, 8] and ax.texts[0].get_text() == "balance"
 
 

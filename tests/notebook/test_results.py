@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from helpers import files
 from helpers.errors import CourseError
-from helpers.notebook import provenance, results
-from helpers.notebook.results import Results, load, load_all, load_prompts, stale, validate
+from helpers.notebook import results
+from helpers.notebook.results import Results, load, load_all, load_prompts, validate
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "memory_gib": 8.0, "accelerator": None}
 
@@ -159,48 +159,6 @@ def test_missing_and_damaged_results_say_what_to_do(tmp_path):
     files.write_whole(tmp_path / "cpu" / "08_medusa.json", '{"notebook": ')
     with pytest.raises(CourseError, match="damaged"):
         load("cpu", "08_medusa", tmp_path)
-
-
-def _course(root):
-    """A small course: the notebook reaches a and b (through a), not c."""
-    files = {
-        "notebooks/source/00_x.py": "# %%\nfrom helpers.deep import a\n# show: helpers.shown:f\n# %pip list\n",
-        "helpers/__init__.py": "",
-        "helpers/deep/__init__.py": "",
-        "helpers/deep/a.py": "from .b import thing\n",
-        "helpers/deep/b.py": "thing = 1\n",
-        "helpers/shown.py": "def f(): pass\n",
-        "helpers/unseen.py": "",
-        "data/model/weights": "1",
-    }
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("changed", "old"),
-    [
-        ("helpers/deep/b.py", ["code"]),
-        ("helpers/shown.py", ["code"]),
-        ("helpers/deep/__init__.py", ["code"]),
-        ("notebooks/source/00_x.py", ["code"]),
-        ("helpers/unseen.py", []),
-        ("data/model/weights", ["model"]),
-    ],
-)
-def test_results_go_stale_with_the_code_that_they_reach_and_the_model(tmp_path, changed, old):
-    _course(tmp_path)
-    found = {
-        "notebook": "00_x",
-        "models": ["data/model"],
-        "code_hash": provenance.code_hash("00_x", tmp_path),
-        "model_hash": files.model_hash(["data/model"], tmp_path),
-    }
-    assert stale(found, tmp_path) == []
-    with (tmp_path / changed).open("a") as file:
-        file.write("x = 2\n")
-    assert stale(found, tmp_path) == old
 
 
 @given(st.floats(), st.floats(), st.floats())

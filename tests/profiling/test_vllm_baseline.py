@@ -20,9 +20,9 @@ def test_what_is_accepted_past_the_end_counts_and_nothing_after_it(model, monkey
     truth = greedy(model, PROMPT, 30)
 
     class Right(Medusa):
-        def propose(self, tokens, hidden):
-            made = len(tokens) - len(PROMPT)
-            return chain(truth[made : made + 5], "head")
+        def propose(self, sequences, hidden):
+            made = len(sequences[0].written)
+            return [chain(truth[made : made + 5], "head")]
 
     monkeypatch.setattr(vllm_baseline, "Medusa", Right)
     assert vllm_baseline.accepted_by_place(model, heads_for(model), [PROMPT], [truth[:4]]) == [1.0] * 5
@@ -35,6 +35,24 @@ def test_without_vllm_there_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(vllm_baseline, "installed", lambda: False)
     with pytest.raises(CourseError, match="vLLM is not installed here"):
         vllm_baseline.run(tmp_path, [[1]], dtype="float32")
+
+
+def test_where_torch_compile_can_not_work_vllm_does_not_try(monkeypatch, tmp_path):
+    monkeypatch.setattr(vllm_baseline, "installed", lambda: True)
+    monkeypatch.setattr(vllm_baseline.torch_compile, "why_not", lambda: "there is no C++ compiler: install one")
+    with pytest.raises(CourseError, match=r"vLLM can't compile here, there is no C\+\+ compiler"):
+        vllm_baseline.run(tmp_path, [[1]], dtype="float32", compiled=True)
+
+
+def test_the_cache_leaves_a_home_with_a_space(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("VLLM_CACHE_ROOT", raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert vllm_baseline.cache_root() == {}
+    monkeypatch.setenv("HOME", "/home/my name")
+    assert " " not in vllm_baseline.cache_root()["VLLM_CACHE_ROOT"]
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "/cache")
+    assert vllm_baseline.cache_root() == {}
 
 
 @pytest.mark.skipif(not vllm_baseline.installed(), reason="vLLM is not installed")

@@ -5,20 +5,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.decoding.generate import steps
-from helpers.decoding.proposals import NOTHING, Proposal, chain
+from helpers.decoding.proposals import NOTHING, Proposal, TokenProposer, chain
+from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.speculation.combine import FirstOf, Relay, Together, chain_from, merged
 from helpers.speculation.ngram import PromptLookup
 
 
-class Fixed:
+class Fixed(TokenProposer):
     def __init__(self, proposal):
         self.proposal, self.asked = proposal, 0
 
-    def propose(self, tokens, hidden=None):
+    def guess(self, tokens):
         self.asked += 1
         return self.proposal
+
+
+def guess(proposer, tokens):
+    """What a proposer makes of one sequence."""
+    [proposal] = proposer.propose([Sequence(tokens)], torch.zeros(1, 4))
+    return proposal
 
 
 def paths(proposal):
@@ -46,16 +52,16 @@ def test_all_paths_are_there_and_each_once(proposals):
 
 
 def test_a_node_belongs_to_the_first_who_guessed_it():
-    both = Together(Fixed(chain([1, 2], "head 1")), Fixed(chain([1, 3], "lookup"))).propose([0])
+    both = guess(Together(Fixed(chain([1, 2], "head 1")), Fixed(chain([1, 3], "lookup"))), [0])
     assert both == Proposal([1, 2, 3], [-1, 0, 0], ["head 1", "head 1", "lookup"])
 
 
 def test_the_first_with_a_guess_is_enough():
     cheap, dear = Fixed(NOTHING), Fixed(chain([4], "draft"))
-    assert FirstOf(cheap, dear).propose([0]).tokens == [4] and (cheap.asked, dear.asked) == (1, 1)
+    assert guess(FirstOf(cheap, dear), [0]).tokens == [4] and (cheap.asked, dear.asked) == (1, 1)
     first = Fixed(chain([5], "lookup"))
-    assert FirstOf(first, dear).propose([0]).tokens == [5] and dear.asked == 1
-    assert FirstOf(PromptLookup()).propose([1]) == NOTHING
+    assert guess(FirstOf(first, dear), [0]).tokens == [5] and dear.asked == 1
+    assert guess(FirstOf(PromptLookup()), [1]) == NOTHING
 
 
 def test_guesses_drawn_by_chance_share_no_tree():
@@ -63,22 +69,22 @@ def test_guesses_drawn_by_chance_share_no_tree():
         merged([chain([1], "draft", torch.ones(1, 4) / 4)])
 
 
-class After:
+class After(TokenProposer):
     """Guesses what comes after certain tokens."""
 
     def __init__(self, name, table):
         self.name, self.table = name, table
 
-    def propose(self, tokens, hidden=None):
+    def guess(self, tokens):
         return chain(self.table.get(tokens[-1], []), self.name)
 
 
 def test_a_relay_hands_on_where_one_knows_no_more():
     names, phrases = After("lookup", {1: [2, 3], 5: [1]}), After("bigram", {3: [5], 1: [9]})
-    found = Relay(names, phrases, count=5).propose([1])
+    found = guess(Relay(names, phrases, count=5), [1])
     assert (found.tokens, found.proposers) == ([2, 3, 5, 1, 2], ["lookup", "lookup", "bigram", "lookup", "lookup"])
     assert list(found.parents) == [-1, 0, 1, 2, 3]
-    assert Relay(names, phrases, count=5).propose([7]) == NOTHING
+    assert guess(Relay(names, phrases, count=5), [7]) == NOTHING
     with pytest.raises(CourseError, match="count >= 1"):
         Relay(names, count=0)
 
@@ -88,19 +94,18 @@ def test_of_a_tree_a_relay_takes_the_first_path():
     assert chain_from(tree) == [0, 2, 3] and chain_from(NOTHING) == []
 
 
-def test_hidden_states_are_collected_only_for_who_wants_them(model):
-    class Watching(PromptLookup):
-        def __init__(self, wants):
-            super().__init__()
-            self.wants_hidden, self.seen = wants, set()
+def test_several_sequences_get_a_proposal_each_and_all_are_released():
+    released = []
 
-        def propose(self, tokens, hidden=None):
-            self.seen.add(hidden is not None)
-            return super().propose(tokens)
+    class Watching(After):
+        def release(self, sequence):
+            released.append((self.name, sequence))
 
-    for kind in (Together, FirstOf, Relay):
-        for wants in (True, False):
-            one = Watching(wants)
-            list(steps(model, [5, 9, 2, 5], max_new_tokens=6, proposer=kind(PromptLookup(), one)))
-            assert one.seen <= {wants}
-    assert Together(PromptLookup(), After("who says nothing", {})).wants_hidden  # not saying so counts as yes
+    one, other = Watching("one", {1: [2], 3: [4]}), Watching("other", {1: [9], 5: [6]})
+    sequences = [Sequence([token]) for token in (1, 3, 5, 7)]
+    hidden = torch.zeros(4, 4)
+    assert [p.tokens for p in FirstOf(one, other).propose(sequences, hidden)] == [[2], [4], [6], ()]
+    assert [list(p.tokens) for p in Together(one, other).propose(sequences, hidden)] == [[2, 9], [4], [6], []]
+    assert [list(p.tokens) for p in Relay(one, other, count=1).propose(sequences, hidden)] == [[2], [4], [6], []]
+    Relay(one, other).release(sequences[0])
+    assert released == [("one", sequences[0]), ("other", sequences[0])]

@@ -1,6 +1,7 @@
 """A draft, however bad, changes no greedy token; a good one saves steps; sampled, it keeps the distribution."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.decoding.completion import Completion, Step
 from helpers.decoding.generate import generate, steps
-from helpers.decoding.proposals import NOTHING, chain
+from helpers.decoding.proposals import NOTHING, TokenProposer, chain
 from helpers.decoding.sampling import Sampling
+from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.profiling import breakdown
 from helpers.profiling.breakdown import Clocked
@@ -58,7 +60,7 @@ def test_the_target_as_its_own_draft_is_always_right(model):
 
 
 def test_a_draft_whose_cache_keeps_rejected_guesses_is_caught(model, monkeypatch):
-    monkeypatch.setattr("helpers.speculation.draft_model.KVCache.cut", lambda self, length, row=None: None)
+    monkeypatch.setattr("helpers.decoding.kv_cache.KVCache.crop", lambda self, length, sequence=0: None)
     with pytest.raises(CourseError):  # its cache fills up with what came to nothing
         list(steps(model, PROMPT, max_new_tokens=200, proposer=DraftModel(tiny(seed=1), model)))
 
@@ -79,8 +81,8 @@ def test_eos_inside_an_accepted_run_ends_the_answer(model, length):
 
 
 def test_a_hesitating_draft_stops_early(model):
-    sure = DraftModel(model, count=8, least=0.0).propose(PROMPT)
-    unsure = DraftModel(model, count=8, least=1.1).propose(PROMPT)
+    sure = DraftModel(model, count=8, min_probability=0.0).guess(Sequence(PROMPT))
+    unsure = DraftModel(model, count=8, min_probability=1.1).guess(Sequence(PROMPT))
     assert len(sure.tokens) == 8 and unsure.tokens == sure.tokens[:1]
 
 
@@ -115,11 +117,11 @@ def test_expected_tokens_is_the_paper_s_formula(acceptance, k):
 
 
 def test_the_cost_model_knows_when_speculation_loses():
-    def flat(rows):
+    def flat(num_tokens):
         return 1.0
 
-    def linear(rows):
-        return float(rows)
+    def linear(num_tokens):
+        return float(num_tokens)
 
     assert predicted_speedup(0.8, 0, linear, 0.5) == 1
     assert best_k(0.8, linear, 0.0) == 0 and best_k(0.8, flat, 0.0) == 16
@@ -131,12 +133,12 @@ def test_the_cost_model_knows_when_speculation_loses():
         expected_tokens(1.5, 3)
 
 
-def recorded(rows, accepted, guesses):
-    """An answer whose decode steps read `rows` tokens; the prefill's own proposal is the first step's."""
+def recorded(num_tokens, accepted, guesses):
+    """An answer whose decode steps read so many tokens; the prefill's own proposal is the first step's."""
     prefill = Step("prefill", 0.0, 50, 0, NOTHING, (), (1,), (0.0,))
     decode = [
-        Step("decode", 0.0, r, 50, chain([7] * g, "draft"), tuple(range(a)), (1,) * (a + 1), (0.0,) * (a + 1))
-        for r, a, g in zip(rows, accepted, guesses)
+        Step("decode", 0.0, n, 50, chain([7] * g, "draft"), tuple(range(a)), (1,) * (a + 1), (0.0,) * (a + 1))
+        for n, a, g in zip(num_tokens, accepted, guesses)
     ]
     return Completion(50, steps=[prefill, *decode])
 
@@ -147,40 +149,39 @@ def test_acceptance_counts_the_guesses_that_were_tried():
     assert accepted_per_step(done) == pytest.approx((4 + 2 + 1) / 3)
     assert acceptance_of([recorded([1], [0], [0])]) == 0.0
     ended = recorded([6], [2], [5])  # the second accepted guess was the end of the answer
-    ended.steps[1].emitted = (1, 1)
+    ended.steps[1] = replace(ended.steps[1], emitted=(1, 1))
     assert acceptance_of([ended]) == 1.0
 
 
-def test_a_replay_adds_up_rows_and_guesses():
+def test_a_replay_adds_up_tokens_and_guesses():
     done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0])]
-    found = replayed_seconds(done, lambda rows: float(rows), {"draft": 100.0}, {"draft": 7.0}, 1000.0)
+    found = replayed_seconds(done, float, {"draft": 100.0}, {"draft": 7.0}, 1000.0)
     steps_and_guesses = 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)
-    assert found == steps_and_guesses + 7 + 1000 * 3  # the draft read the prompt once, somebody was asked three times
-    assert replayed_seconds(done, lambda rows: float(rows)) == 58
+    assert found == steps_and_guesses + 7 + 1000 * 3  # the draft read the prompt once, a proposer was asked three times
+    assert replayed_seconds(done, float) == 58
 
 
 def test_a_clocked_proposer_guesses_the_same_and_tells_prompt_from_guesses(monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(breakdown.time, "perf_counter", lambda: float(next(clock)))
 
-    class Slow:
-        wants_hidden = False
-
-        def propose(self, tokens, hidden=None):
+    class Slow(TokenProposer):
+        def guess(self, tokens):
             passes = (10 if tokens[-1] == 0 else 0) + 2  # a new prompt ends with 0 and takes 10 seconds
             for _ in range(passes):
                 next(clock)
             return chain([1, 1], "slow")
 
     clocked = Clocked(Slow())
-    for tokens in ([5, 0], [5, 0, 1, 1, 2], [5, 0, 1, 1, 2, 1], [6, 0], [6, 0, 1]):
-        assert clocked.propose(tokens).tokens == [1, 1]
-    assert not clocked.wants_hidden
+    for sequence in (Sequence([5, 0]), Sequence([6, 0])):
+        for further in ([], [1, 1, 2], [1, 1, 2, 1])[: 3 if sequence.known == [5, 0] else 2]:
+            [proposal] = clocked.propose([sequence.ahead(further)], torch.zeros(1, 1))
+            assert proposal.tokens == [1, 1]
     assert clocked.guess_seconds == pytest.approx(3 / 2)  # two guesses in three ticks
     assert clocked.first_seconds == pytest.approx(10)
 
 
-def test_between_measured_rows_the_cost_is_a_straight_line():
+def test_between_measured_numbers_of_tokens_the_cost_is_a_straight_line():
     cost = interpolated({1: 1.0, 4: 2.5, 8: 3.0})
     assert [cost(n) for n in (1, 2, 4, 6, 8, 20)] == pytest.approx([1, 1.5, 2.5, 2.75, 3, 3])
 
@@ -214,10 +215,26 @@ def test_one_token_and_as_many_as_the_model_was_made_for():
 def test_the_plain_loop_says_what_greedy_decoding_says(kind, seed):
     target, guesser = tiny(kind), DraftModel(tiny(kind, seed=seed), count=3)
     for count in (1, 7, 24):
-        said = plain_speculative(target, PROMPT, lambda known: list(guesser.propose(known).tokens), count)
-        assert said == greedy(target, PROMPT, count)
+        sequence = Sequence(PROMPT)
+
+        def guess(known):
+            return list(guesser.guess(sequence.ahead(known[len(PROMPT) :])).tokens)
+
+        assert plain_speculative(target, PROMPT, guess, count) == greedy(target, PROMPT, count)
     assert plain_speculative(target, PROMPT, lambda known: [], 9) == greedy(target, PROMPT, 9)
 
 
 def test_agreed_counts_up_to_the_first_difference():
     assert [agreed(g, [1, 2, 3, 4]) for g in ([], [1, 2, 3], [1, 9, 3], [9, 2, 3])] == [0, 3, 1, 0]
+
+
+def test_two_requests_at_once_keep_a_draft_each(model):
+    """Interleaved, each draft goes on where its own sequence was; released ones leave nothing behind."""
+    prompts = ([5, 9, 2, 44], [3, 3, 7])
+    proposer = DraftModel(model, count=4)
+    running = [steps(model, prompt, max_new_tokens=21, proposer=proposer) for prompt in prompts]
+    done = [[step for step in turn if step] for turn in zip(*itertools.zip_longest(*running))]
+    for prompt, of_prompt in zip(prompts, done):
+        assert emitted(of_prompt) == greedy(model, prompt, 21)
+        assert [len(step.emitted) for step in of_prompt] == [1, 5, 5, 5, 5]
+    assert not proposer.drafts

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from helpers.decoding import masks
+from helpers.decoding import feed, masks, proposals, reading
 from helpers.decoding.generate import generate, steps
-from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposals import Proposal, TokenProposer
+from helpers.decoding.sequence import Sequence
+from helpers.decoding.support import support_of
 from helpers.errors import CourseError
 from helpers.kernels import packed_linear
 from helpers.models.loading import HEADS
@@ -39,6 +41,11 @@ def emitted(done):
     return [token for step in done for token in step.emitted]
 
 
+def guess(proposer):
+    [proposal] = proposer.propose([Sequence([1])], torch.randn(1, 64, dtype=torch.float64))
+    return proposal
+
+
 def test_untrained_heads_are_exactly_the_model_s_own_lm_head(model):
     hidden = torch.randn(3, 64, dtype=torch.float64)
     own = model.get_output_embeddings()(hidden)
@@ -57,15 +64,13 @@ def test_a_head_is_the_paper_s_formula(model):
 
 
 @torch.inference_mode()
-def test_the_linear_layers_for_few_rows_fit_into_the_heads(monkeypatch, tmp_path):
+def test_packed_linear_layers_fit_into_the_heads(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
     model = tiny().float()
     heads, hidden = heads_for(model, layers=2), torch.randn(2, 64)
     wanted = heads(hidden)
     torch.testing.assert_close(packed_linear.install(heads)(hidden), wanted, atol=1e-4, rtol=1e-4)
-    assert isinstance(heads.first, packed_linear.FewRowsLinear) and isinstance(
-        heads.lm_head, packed_linear.FewRowsLinear
-    )
+    assert isinstance(heads.first, packed_linear.PackedLinear) and isinstance(heads.lm_head, packed_linear.PackedLinear)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,15 +92,13 @@ def test_any_tree_and_any_prompt_leave_the_tokens_as_they_are(model, prompt, lea
     assert emitted(steps(model, prompt, max_new_tokens=16, proposer=proposer)) == greedy(model, prompt, 16)
 
 
-class Foreseeing:
+class Foreseeing(TokenProposer):
     """Knows the answer, and hides it among wrong guesses: an adversarial tree, right at a place that changes."""
-
-    wants_hidden = False
 
     def __init__(self, truth, seed):
         self.truth, self.draw = truth, torch.Generator().manual_seed(seed)
 
-    def propose(self, tokens, hidden=None):
+    def guess(self, tokens):
         made = len(tokens) - len(PROMPT)
         guessed, parents, on_path = [], [], -1
         for token in self.truth[made : made + 3]:
@@ -117,17 +120,18 @@ def test_a_right_path_anywhere_in_the_tree_is_found_and_kept(model, seed):
 
 def test_a_planted_off_by_one_in_mask_or_positions_is_caught(model, monkeypatch):
     truth = greedy(model, PROMPT, 30)
-    right_mask, right_depths = masks.tree_bias, masks.depths
+    right_bias, right_depths = masks.step_bias, proposals.depths
+    support_of(model)
 
-    def blind(parents, before, dtype, device):
-        mask = right_mask(parents, before, dtype, device)
-        mask[..., before - 1] = torch.finfo(dtype).min  # the last certain token but one is hidden
-        return mask
+    def blind(feeds, starts, window, dtype, device):
+        bias = right_bias(feeds, starts, window, dtype, device)
+        bias[..., starts[0] - 1] = torch.finfo(dtype).min  # the last certain token but one is hidden
+        return bias
 
-    monkeypatch.setattr("helpers.decoding.forward.tree_bias", blind)
+    monkeypatch.setattr(reading, "step_bias", blind)
     assert emitted(steps(model, PROMPT, max_new_tokens=30, proposer=Foreseeing(truth, 1))) != truth
-    monkeypatch.setattr("helpers.decoding.forward.tree_bias", right_mask)
-    monkeypatch.setattr("helpers.decoding.forward.depths", lambda parents: [d + 1 for d in right_depths(parents)])
+    monkeypatch.setattr(reading, "step_bias", right_bias)
+    monkeypatch.setattr(feed, "depths", lambda parents: [d + 1 for d in right_depths(parents)])
     assert emitted(steps(model, PROMPT, max_new_tokens=30, proposer=Foreseeing(truth, 1))) != truth
 
 
@@ -221,13 +225,13 @@ def test_a_tree_that_is_none_is_refused(model):
                        (tuple((0,) * d for d in range(1, 7)), "6 deep, and there are 5 heads")):  # fmt: skip
         with pytest.raises(CourseError, match=told):
             Medusa(heads, tree)
-    assert not Medusa(heads, ()).propose([1], torch.randn(64, dtype=torch.float64)).tokens
+    assert not guess(Medusa(heads, ())).tokens
     with pytest.raises(CourseError, match="at least one head"):
         MedusaHeads(heads.lm_head.weight, heads=0)
 
 
 def test_each_guess_is_named_by_its_head(model):
-    proposal = Medusa(heads_for(model), TREE).propose([1], torch.randn(64, dtype=torch.float64))
+    proposal = guess(Medusa(heads_for(model), TREE))
     assert proposal.proposers == ["head 1", "head 2", "head 3", "head 2", "head 1", "head 2"]
     assert proposal.parents == [-1, 0, 1, 0, -1, 4]
 
@@ -237,9 +241,9 @@ def test_transformers_generate_takes_it(model):
     out = model.generate(ids, max_new_tokens=20, do_sample=False, custom_generate=medusa, proposer=proposer)
     assert out[0, len(PROMPT) :].tolist() == greedy(model, PROMPT, 20)
     end = greedy(model, PROMPT, 20)[6]
-    how = dict(do_sample=False, custom_generate=medusa, proposer=Foreseeing(greedy(model, PROMPT, 30), 1))
+    options = dict(do_sample=False, custom_generate=medusa, proposer=Foreseeing(greedy(model, PROMPT, 30), 1))
     for stop in (dict(eos_token_id=end), dict(stopping_criteria=[lambda ids, scores: ids[:, -1] == end])):
-        out = model.generate(ids, max_new_tokens=20, pad_token_id=0, **how, **stop)
+        out = model.generate(ids, max_new_tokens=20, pad_token_id=0, **options, **stop)
         assert out[0, len(PROMPT) :].tolist() == greedy(model, PROMPT, 20)[: greedy(model, PROMPT, 20).index(end) + 1]
     with pytest.raises(CourseError, match="one prompt at a time"):
         model.generate(ids.repeat(2, 1), max_new_tokens=4, custom_generate=medusa, proposer=proposer)
@@ -249,3 +253,12 @@ def test_transformers_generate_takes_it(model):
 
 def test_the_configuration_names_its_base(model):
     assert config_of(heads_for(model), "fine-tuned")["base_model_name_or_path"] == "fine-tuned"
+
+
+def test_several_sequences_are_guessed_for_at_once_and_as_alone(model):
+    proposer, sequences = Medusa(heads_for(model), TREE), [Sequence([token]) for token in (1, 2, 3)]
+    hidden = torch.randn(3, 64, dtype=torch.float64)
+    alone = [proposer.propose([sequence], state[None])[0] for sequence, state in zip(sequences, hidden)]
+    assert proposer.propose(sequences, hidden) == alone
+    ranked = proposer.heads(hidden[1:2])[:, 0].topk(2, dim=-1).indices.tolist()  # a node: its head's guess of that rank
+    assert alone[1].tokens == [ranked[len(path) - 1][path[-1]] for path in sorted(TREE)]

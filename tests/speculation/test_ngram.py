@@ -16,23 +16,23 @@ TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=30)
 
 @given(TOKENS, st.integers(1, 3), st.integers(1, 5))
 def test_a_continuation_followed_the_same_tokens_before(tokens, n, count):
-    found = continuation(tokens, n, count)
+    followers = continuation(tokens, n, count)
     ends = [i for i in range(n, len(tokens)) if tokens[i - n : i] == tokens[-n:]]
-    assert found == (tokens[ends[-1] : ends[-1] + count] if ends else [])
+    assert followers == (tokens[ends[-1] : ends[-1] + count] if ends else [])
 
 
 def test_the_longest_run_counts_and_of_these_the_last():
     lookup = PromptLookup(count=2, longest=2)
-    assert lookup.propose([1, 2, 7, 7, 3, 2, 8, 8, 1, 2]).tokens == [7, 7]  # 1 2 stood once, 2 alone twice
-    assert lookup.propose([2, 7, 2, 8, 5, 2]).tokens == [8, 5]
-    assert lookup.propose([1, 2, 3]) == NOTHING and lookup.propose([5]) == NOTHING
-    proposal = lookup.propose([1, 2, 7, 7, 1, 2])
+    assert lookup.guess([1, 2, 7, 7, 3, 2, 8, 8, 1, 2]).tokens == [7, 7]  # 1 2 stood once, 2 alone twice
+    assert lookup.guess([2, 7, 2, 8, 5, 2]).tokens == [8, 5]
+    assert lookup.guess([1, 2, 3]) == NOTHING and lookup.guess([5]) == NOTHING
+    proposal = lookup.guess([1, 2, 7, 7, 1, 2])
     assert list(proposal.parents) == [-1, 0] and set(proposal.proposers) == {"lookup"}
 
 
 def test_a_bigram_table_says_what_came_most_often():
     table = BigramTable([[1, 2, 3], [1, 2, 4], [5, 2, 4]], count=3)
-    assert table.propose([9, 1]).tokens == [2, 4] and table.propose([4]) == NOTHING
+    assert table.guess([9, 1]).tokens == [2, 4] and table.guess([4]) == NOTHING
 
 
 @pytest.mark.parametrize("make", [lambda: PromptLookup(0), lambda: PromptLookup(3, 1, 2), lambda: BigramTable([], 0)])

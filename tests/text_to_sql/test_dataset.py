@@ -10,6 +10,7 @@ from helpers.errors import CourseError
 from helpers.text_to_sql import dataset
 from helpers.text_to_sql.dataset import key, load_split, make_splits, reserved_for_tests
 from helpers.text_to_sql.evaluate import is_correct
+from helpers.text_to_sql.filling import can_judge
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.names import DATA, plural, pool
 from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
@@ -31,12 +32,9 @@ def test_no_question_about_the_same_tables_stands_twice(splits):
 
 
 def test_every_committed_reference_is_right_on_its_own_tables(splits):
-    for rows in splits.values():
-        for e in rows:
-            with closing(sqlite3.connect(":memory:")) as connection:
-                connection.executescript(e.context)
-                connection.execute(e.answer)
-    assert all(is_correct(e.answer, e.context, e.answer) for e in splits["test"])
+    assert all(can_judge(e.context, e.answer) for e in splits["train"][:300])
+    for split in ("validation", "test", "handwritten"):
+        assert all(is_correct(e.answer, e.context, e.answer) for e in splits[split])
 
 
 def test_no_noun_in_either_number_is_a_word_of_sql_s_own():
@@ -103,6 +101,26 @@ def test_the_hub_s_data_set_is_cut_into_the_same_sizes(tmp_path):
     assert len({key(e) for r in splits.values() for e in r}) == 3000
     assert splits["test"][0].kind == "count"
     assert not any(e.question == "Broken?" for r in splits.values() for e in r)
+
+
+def test_hostile_rows_of_the_hub_s_data_set_are_left_out(tmp_path):
+    planted = tmp_path / "planted.db"
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
+    tables = "CREATE TABLE t (a INTEGER)"
+    hostile = [
+        (f"ATTACH DATABASE '{planted}' AS planted; CREATE TABLE planted.t (a INTEGER)", "SELECT a FROM t"),
+        (tables, endless),
+        (tables, "DROP TABLE t"),
+        (tables, "SELECT a FROM t WHERE a > 5 AND a < 3"),  # agrees with everything empty
+        (tables, None),
+        (None, "SELECT 1"),
+    ]
+    honest = [(f"CREATE TABLE t{i} (a INTEGER)", f"SELECT COUNT(*) FROM t{i}") for i in range(3000)]
+    rows = [{"context": c, "question": f"Which {i}?", "answer": a} for i, (c, a) in enumerate(hostile + honest)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    examples = [e for split in dataset.SIZES for e in load_split(split, dataset=str(tmp_path))]
+    assert {(e.context, e.answer) for e in examples} == set(honest)
+    assert not planted.exists()
 
 
 @pytest.mark.parametrize(

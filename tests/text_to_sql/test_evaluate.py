@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.text_to_sql.evaluate import is_correct
-from helpers.text_to_sql.filling import filled_database, filled_rows
+from helpers.text_to_sql.filling import best_filling, filled_database
 from helpers.text_to_sql.mutants import mutants
 from helpers.text_to_sql.reference import literal_of, tokens_of
 from helpers.text_to_sql.sandbox import ExecutionError, run_sql
@@ -278,7 +278,7 @@ def test_other_ways_to_write_tables(context: str, reference: str, mistake: str) 
 
 def test_the_same_seed_fills_alike_and_another_differently() -> None:
     def rows(seed: int) -> list[tuple]:
-        filled_rows.cache_clear()
+        best_filling.cache_clear()
         with filled_database(TRAMS, JOIN, seed) as connection:
             return run_sql("SELECT * FROM depots, tram_lines", connection)
 

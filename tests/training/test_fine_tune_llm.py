@@ -1,36 +1,25 @@
 """The fine-tuning script: what it learns, leaves and resumes; from the shell, torchrun, and as SageMaker runs it."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
 from helpers.errors import CourseError
-from helpers.files import ROOT
 from helpers.text_to_sql.dataset import load_split
-from helpers.training import fine_tune_llm
-from helpers.training.fine_tune_llm import Arguments, parse, train
-from helpers.training.launch import artifact, launch
-from tests.tiny_models import tiny
+from helpers.training import trainer_callback
+from helpers.training.fine_tune_llm import Arguments, train
+from tests.training.tiny_llama import save_tiny_llama
+from tests.training.torchrun import options, two_processes
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A tiny random model with the course's tokenizer, and a training file of some examples."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    tokenizer = models.tokenizer_of("base")
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id,
-                         pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True)  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_tiny_llama(folder)
     lines = [{"context": e.context, "question": e.question, "answer": e.answer} for e in load_split("train", limit=40)]
     for split in ("train", "validation"):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -114,7 +103,7 @@ class _StopAfter:
 def test_validation_answers_are_judged_by_running_them(base, tmp_path, monkeypatch, capsys):
     right = [e.answer for e in load_split("train", limit=4)]
     monkeypatch.setattr(
-        fine_tune_llm, "answer_in_batches", lambda model, tokenizer, prompts: [right[0], "", *right[2:4]]
+        trainer_callback, "answer_in_batches", lambda model, tokenizer, prompts: [right[0], "", *right[2:4]]
     )
     report = train(arguments(base, tmp_path, epochs=1.0, max_steps=-1, eval_samples=4))
     assert report["accuracy"] == [0.75] and "75.0% of 4 validation answers right" in capsys.readouterr().out
@@ -138,11 +127,14 @@ def test_the_shipped_adapter_has_a_card_without_paths_of_this_machine(base, tmp_
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(dict(method="prefix"), "--method prefix is unknown; there are lora, qlora, llama_adapter, full"),
-     (dict(answers="prose"), "--answers prose is unknown; there are sql, explained"),
-     (dict(bf16="yes"), "--bf16 is auto, True or False"), (dict(more_examples=5), "leave --train_dataset_path out"),
-     (dict(max_seq_length=20), "give a larger --max_seq_length")],
-)  # fmt: skip
+    [
+        (dict(method="prefix"), "--method prefix is unknown; there are lora, qlora, llama_adapter, full"),
+        (dict(answers="prose"), "--answers prose is unknown; there are sql, explained"),
+        (dict(bf16="yes"), "--bf16 yes is unknown; there are auto, True, False"),
+        (dict(more_examples=5), "leave --train_dataset_path out"),
+        (dict(max_seq_length=20), "give a larger --max_seq_length"),
+    ],
+)
 def test_bad_arguments_get_one_sentence(base, tmp_path, options, says):
     with pytest.raises(CourseError, match=says.replace("-", r"\-")):
         train(arguments(base, tmp_path, **options))
@@ -157,11 +149,6 @@ def test_another_run_s_folder_is_refused_and_a_torn_checkpoint_passed_over(base,
         train(arguments(base, tmp_path, save_steps=1, lr=0.5))
 
 
-@pytest.mark.parametrize(("kind", "separate"), [("llama", True), ("qwen2", True), ("falcon", False)])
-def test_models_that_would_mix_examples_in_a_row_are_known(kind, separate):
-    assert fine_tune_llm.separates_examples(tiny(kind).float()) == separate
-
-
 @pytest.mark.parametrize("method", ["full", "llama_adapter"])
 def test_only_adapters_that_merge_are_exported(base, tmp_path, method):
     with pytest.raises(CourseError, match="adapters that can be merged"):
@@ -174,41 +161,18 @@ def test_missing_validation_questions_are_found_before_the_training(base, tmp_pa
         train(arguments(base, tmp_path, validation_dataset_path=str(tmp_path), eval_samples=5))
 
 
-def test_arguments_as_sagemaker_passes_them():
-    a = parse(["--gradient_checkpointing", "True", "--epochs", "2", "--lora_r", "8", "--merge_weights", "False"])
-    assert (a.gradient_checkpointing, a.epochs, a.lora_r, a.merge_weights) == (True, 2.0, 8, False)
-    with pytest.raises(SystemExit):
-        parse(["--merge_weights", "maybe"])
+def test_two_processes_under_torchrun_end_with_the_weights_of_one(base, tmp_path):
+    """Data, model and checkpoints where a training job has them. Two processes with a sequence each see what one
+    process with two sees; their sequences have different numbers of labels, so a mean of two means is another."""
+    common = dict(model_id=str(base), max_steps=3, eval_samples=0, bf16="False", lora_r=4, lr=0.01, max_seq_length=320)
+    environment = dict(SM_CHANNEL_TRAIN=str(base), SM_CHANNEL_VALIDATION=str(base), SM_MODEL_DIR=str(tmp_path / "two"))
+    given = common | dict(per_device_train_batch_size=1, checkpoint_dir=tmp_path / "checkpoints")
+    two_processes(["-m", "helpers.training.fine_tune_llm", *options(given)], **environment)
+    report = json.loads((tmp_path / "two" / "report.json").read_text())
+    assert report["steps"] == 3 and list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
-
-def test_two_processes_under_torchrun_with_sagemaker_s_folders(base, tmp_path):
-    """Data, model and checkpoints where a training job has them; both processes train one adapter."""
-    environment = os.environ | {
-        "SM_CHANNEL_TRAIN": str(base),
-        "SM_CHANNEL_VALIDATION": str(base),
-        "SM_MODEL_DIR": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    given = dict(model_id=base, max_steps=2, eval_samples=0, per_device_train_batch_size=1, bf16="False",
-                 checkpoint_dir=tmp_path / "checkpoints")  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "helpers.training.fine_tune_llm", *(f"--{name}={value}" for name, value in given.items())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["steps"] == 2 and (tmp_path / "merged" / "model.safetensors").exists()
-
-
-def test_a_launched_script_is_run_once_and_its_failure_is_told(base, tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
-    given = dict(max_steps=1, eval_samples=0, train_dataset_path=str(base), per_device_train_batch_size=1, bf16="False")
-    folder = launch("helpers.training.fine_tune_llm", str(base), given)
-    assert folder == artifact("helpers.training.fine_tune_llm", str(base), given)
-    assert "step 1/1" in capfd.readouterr().out
-    assert launch("helpers.training.fine_tune_llm", str(base), given) == folder
-    assert "made before" in capfd.readouterr().out
-    with pytest.raises(CourseError, match=r"stopped with code 1: --method nothing is unknown"):
-        launch("helpers.training.fine_tune_llm", str(base), dict(method="nothing"))
-    inside = launch("helpers.training.fine_tune_llm", str(base), given | dict(seed=1), inside=True)
-    assert (inside / "report.json").exists() and inside != folder
+    one_process = dict(train_dataset_path=str(base), per_device_train_batch_size=2, output_dir=str(tmp_path / "one"))
+    train(Arguments(**common | one_process))
+    one, two = (models.load(tmp_path / name / "merged")[0] for name in ("one", "two"))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)

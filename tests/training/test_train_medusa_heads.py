@@ -1,44 +1,40 @@
 """Heads learn what the frozen model says next, and nothing else; a killed run resumes; the card names the target."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from helpers import files, models
+from helpers import models
 from helpers.errors import CourseError
 from helpers.models.loading import HEADS
 from helpers.speculation.medusa_files import load
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.text_to_sql.dataset import load_split
-from helpers.text_to_sql.prompts import prompt_for
-from helpers.training import distil_draft, train_medusa_heads
-from helpers.training.completions import IGNORED, Encoded
-from helpers.training.train_medusa_heads import Run, Settings, accuracy_of, features, loss_of, train
+from helpers.training import self_distillation, train_medusa_heads
+from helpers.training.completions import IGNORED, Encoded, encode
+from helpers.training.train_medusa_heads import Arguments, Run, accuracy_of, features, loss_of, train, train_heads
 from tests.tiny_models import tiny
-from tests.training.test_distil_draft import saved
+from tests.training.tiny_llama import save_tiny_llama
+from tests.training.torchrun import options, two_processes
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A target that answers with the reference, so that nobody waits for random words."""
-    by_prompt = {}
-    for split in ("train", "validation"):
-        tokenizer = models.tokenizer_of("base")
-        for e in load_split(split, limit=12):
-            by_prompt[prompt_for(tokenizer, e)] = e.answer
+    answers, tokenizer = {}, models.tokenizer_of("base")
+    for example in (*load_split("train", limit=12), *load_split("validation", limit=12)):
+        e = encode(example, tokenizer)
+        start = e.labels.count(IGNORED)
+        answers[tuple(e.ids[:start])] = e.ids[start:]
     monkeypatch.setattr(train_medusa_heads, "training_examples", lambda more, seed: load_split("train", limit=12))
-    monkeypatch.setattr(distil_draft, "answer_in_batches", lambda m, t, prompts, **_: [by_prompt[p] for p in prompts])
-    return saved(tmp_path / "target", 2, 0)
+    monkeypatch.setattr(self_distillation, "greedy_tokens", lambda m, prompts, _: [answers[tuple(p)] for p in prompts])
+    return save_tiny_llama(tmp_path / "target")
 
 
-def settings(place, **more):
-    return Settings(
-        **dict(model_id=place, epochs=3, lr=0.02, batch_positions=64, eval_samples=6, warmup_steps=2) | more
-    )
+def arguments(place, folder, **more):
+    common = dict(model_id=place, output_dir=str(folder), epochs=3, lr=0.02, batch_positions=64, eval_samples=6)
+    return Arguments(**common | dict(warmup_steps=2) | more)
 
 
 def test_features_are_the_states_that_say_the_answer_and_labels_what_comes_after():
@@ -48,10 +44,10 @@ def test_features_are_the_states_that_say_the_answer_and_labels_what_comes_after
     ids = torch.tensor([one.ids])
     states = model(ids, output_hidden_states=True).hidden_states[-1][0]
     wanted = {(30, 7): states[1], (7, IGNORED): states[2], (4, IGNORED): None}
-    assert {tuple(row) for row in labels.tolist()} == set(wanted)
-    for state, row in zip(hidden, labels.tolist()):
-        if wanted[tuple(row)] is not None:
-            torch.testing.assert_close(state, wanted[tuple(row)], atol=1e-9, rtol=1e-9)
+    assert {tuple(label) for label in labels.tolist()} == set(wanted)
+    for state, label in zip(hidden, labels.tolist()):
+        if wanted[tuple(label)] is not None:
+            torch.testing.assert_close(state, wanted[tuple(label)], atol=1e-9, rtol=1e-9)
 
 
 def test_the_loss_weighs_later_heads_less():
@@ -67,9 +63,9 @@ def test_the_loss_weighs_later_heads_less():
 
 
 def test_heads_learn_and_the_model_stays_as_it_was(place, tmp_path):
-    run = Run(settings(place, epochs=30, lr=0.05), tmp_path / "run", "cpu")
+    run = Run(arguments(place, tmp_path / "run", epochs=30, lr=0.05))
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
-    train(run)
+    train_heads(run)
     assert run.losses[-1] < 0.8 * run.losses[0] and len(run.accuracy) == 30
     assert all(torch.equal(v, before[k]) for k, v in run.model.state_dict().items())
     run.export(tmp_path / "heads", with_lm_head=True)
@@ -80,7 +76,7 @@ def test_heads_learn_and_the_model_stays_as_it_was(place, tmp_path):
 
 
 def test_a_killed_run_resumes_with_what_it_had(place, tmp_path, monkeypatch):
-    whole = train(Run(settings(place), tmp_path / "whole", "cpu"))
+    whole = train_heads(Run(arguments(place, tmp_path / "whole")))
     real, calls = train_medusa_heads.accuracy_of, []
 
     def interrupted(*given):
@@ -91,32 +87,67 @@ def test_a_killed_run_resumes_with_what_it_had(place, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_medusa_heads, "accuracy_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(Run(settings(place), tmp_path / "cut", "cpu"))
+        train_heads(Run(arguments(place, tmp_path / "cut")))
     monkeypatch.setattr(train_medusa_heads, "accuracy_of", real)
-    run = Run(settings(place), tmp_path / "cut", "cpu")
+    run = Run(arguments(place, tmp_path / "cut"))
     assert run.epoch == 1
-    assert train(run).losses == pytest.approx(whole.losses, rel=1e-3)
+    assert train_heads(run).losses == pytest.approx(whole.losses, rel=1e-3)
     with pytest.raises(CourseError, match="other settings"):
-        Run(settings(place, epochs=2), tmp_path / "cut", "cpu")
+        Run(arguments(place, tmp_path / "cut", epochs=2))
 
 
-def test_wrong_knobs_are_told(place, tmp_path):
-    for change, told in ((dict(medusa_scheduler="x"), "--medusa_scheduler x is unknown; there are constant"),
-                         (dict(lr_scheduler_type="x"), "--lr_scheduler_type"), (dict(answers="x"), "--answers"),
-                         (dict(epochs=0), "--epochs"), (dict(medusa_num_heads=0), "at least one head")):  # fmt: skip
-        with pytest.raises(CourseError, match=told):
-            Run(settings(place, **change), tmp_path / "run", "cpu")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (dict(medusa_scheduler="x"), "--medusa_scheduler x is unknown; there are constant"),
+        (dict(lr_scheduler_type="x"), "--lr_scheduler_type"),
+        (dict(answers="x"), "--answers"),
+        (dict(epochs=0), "--epochs"),
+        (dict(medusa_num_heads=0), "at least one head"),
+        (dict(more_examples=1, train_dataset_path="x"), "leave --train_dataset_path out"),
+    ],
+)
+def test_wrong_options_get_one_sentence(place, tmp_path, change, says):
+    with pytest.raises(CourseError, match=says):
+        Run(arguments(place, tmp_path / "run", **change))
 
 
-def test_torchrun_and_sagemaker_s_folders(place, tmp_path):
-    given = dict(model_id=place, answers="reference", epochs=1, most=8, eval_samples=4, batch_positions=64)
-    environment = os.environ | {"SM_MODEL_DIR": str(tmp_path / "model"), "OMP_NUM_THREADS": "1"}
-    given["checkpoint_dir"] = str(tmp_path / "kept")
-    environment["PYTHONPATH"] = str(files.ROOT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "helpers.training.train_medusa_heads", *(f"--{k}={v}" for k, v in given.items())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "model" / "report.json").read_text())["losses"]
-    assert (tmp_path / "model" / "heads" / HEADS).exists() and (tmp_path / "kept" / "checkpoint.pt").exists()
-    assert not (tmp_path / "model" / "checkpoint.pt").exists()  # what is served has no optimizer in it
+def test_an_empty_data_set_gets_one_sentence(place, tmp_path):
+    (tmp_path / "train.jsonl").write_text("")
+    with pytest.raises(CourseError, match="look at --train_dataset_path"):
+        train(arguments(place, tmp_path / "run", train_dataset_path=str(tmp_path)))
+
+
+MEAN_OF_MEANS = """
+import torch.distributed as dist
+from helpers.training import script, train_medusa_heads
+
+def mean_of_means(parameters, counts):
+    for p in parameters:
+        dist.all_reduce(p.grad)
+        p.grad /= dist.get_world_size()
+
+train_medusa_heads.average_gradients = mean_of_means
+script.run(train_medusa_heads.train, train_medusa_heads.Arguments, "")
+"""
+
+
+@pytest.mark.parametrize("mistake", [False, True])
+def test_two_processes_under_torchrun_end_with_the_weights_of_one(place, tmp_path, mistake):
+    """Each step sees all positions; the two processes have different numbers of them, and of labels for each head."""
+    common = dict(model_id=place, answers="reference", max_examples=7, epochs=4, batch_positions=100_000, lr=0.02,
+                  warmup_steps=1, eval_samples=4, bf16="False")  # fmt: skip
+    command = ["-m", "helpers.training.train_medusa_heads"]
+    if mistake:
+        command = [tmp_path / "mistake.py"]
+        command[0].write_text(MEAN_OF_MEANS)
+    given = options(common | dict(checkpoint_dir=tmp_path / "checkpoints"))
+    two_processes([*command, *given], SM_MODEL_DIR=str(tmp_path / "two"))
+    assert json.loads((tmp_path / "two" / "report.json").read_text())["accuracy"]
+    assert (tmp_path / "two" / "heads" / HEADS).exists() and (tmp_path / "checkpoints" / "checkpoint.pt").exists()
+    assert not list((tmp_path / "two").rglob("checkpoint.pt"))  # what is served has no optimizer in it
+
+    one = train_heads(Run(Arguments(**common, output_dir=str(tmp_path / "one")))).heads.state_dict()
+    two = torch.load(tmp_path / "checkpoints" / "checkpoint.pt", weights_only=True)["heads"]
+    same = all(torch.allclose(two[name], weight, atol=1e-4, rtol=1e-3) for name, weight in one.items())
+    assert same != mistake

@@ -15,49 +15,49 @@ from helpers.notebook.exercises.wording import as_float, kind_of, unequal, unequ
 Fault = tuple[str, str]  # the way to the part that is wrong, as Python writes it, and what is wrong with it
 
 
-def difference(found: object, wanted: object, tolerance: float = 1e-6) -> str | None:
+def difference(actual: object, expected: object, tolerance: float = 1e-6) -> str | None:
     """None when equal within the relative `tolerance` (in a tensor, to its largest value; 0: exactly), else the first
     that is wrong: the kind of thing, its shape, dtype, length or keys, or a value with its place."""
-    fault = _fault(found, wanted, tolerance)
+    fault = _fault(actual, expected, tolerance)
     if fault is None:
         return None
     way, what = fault
     return f"at {way}, {what}" if way else what
 
 
-def _fault(found: object, wanted: object, tolerance: float) -> Fault | None:
-    kind = kind_of(wanted)
-    if kind_of(found) != kind:
-        return "", wrong_kind(found, kind)
+def _fault(actual: object, expected: object, tolerance: float) -> Fault | None:
+    kind = kind_of(expected)
+    if kind_of(actual) != kind:
+        return "", wrong_kind(actual, kind)
     if kind in COMPARE:
-        return COMPARE[kind](found, wanted, tolerance)
-    if all(is_dataclass(one) and not isinstance(one, type) for one in (found, wanted)):
-        one, other = ({f.name: getattr(x, f.name) for f in fields(x)} for x in (found, wanted))
+        return COMPARE[kind](actual, expected, tolerance)
+    if all(is_dataclass(one) and not isinstance(one, type) for one in (actual, expected)):
+        one, other = ({f.name: getattr(x, f.name) for f in fields(x)} for x in (actual, expected))
         return _named(one, other, tolerance, "field", ".{}")
-    return None if found == wanted else ("", unequal(found, wanted))
+    return None if actual == expected else ("", unequal(actual, expected))
 
 
-def _numbers(found, wanted, tolerance: float) -> Fault | None:
-    a, b = as_float(found), as_float(wanted)
-    # Nothing absolute beside a number other than 0: the smallest numbers of a format have to be told apart.
+def _numbers(actual, expected, tolerance: float) -> Fault | None:
+    a, b = as_float(actual), as_float(expected)
+    # Nothing absolute beside a number other than 0: the smallest numbers of a format have to stay apart.
     close = math.isclose(a, b, rel_tol=tolerance, abs_tol=0 if b else tolerance * 1e-6)
-    counts = isinstance(found, Integral) and isinstance(wanted, Integral)
-    same = found == wanted if counts else close or (math.isnan(a) and math.isnan(b))
-    return None if same else ("", unequal(found, wanted))
+    counts = isinstance(actual, Integral) and isinstance(expected, Integral)
+    same = actual == expected if counts else close or (math.isnan(a) and math.isnan(b))
+    return None if same else ("", unequal(actual, expected))
 
 
-def _strings(found: str, wanted: str, tolerance: float) -> Fault | None:
-    return None if found == wanted else ("", unequal_strings(found, wanted))
+def _strings(actual: str, expected: str, tolerance: float) -> Fault | None:
+    return None if actual == expected else ("", unequal_strings(actual, expected))
 
 
-def _arrays(found, wanted, tolerance: float) -> Fault | None:
-    if found.shape != wanted.shape:
-        return "", f"its shape is {tuple(found.shape)}, it should be {tuple(wanted.shape)}"
+def _arrays(actual, expected, tolerance: float) -> Fault | None:
+    if actual.shape != expected.shape:
+        return "", f"its shape is {tuple(actual.shape)}, it should be {tuple(expected.shape)}"
     for name in ("dtype", "device", "layout"):
-        one, other = (getattr(array, name, None) for array in (found, wanted))
+        one, other = (getattr(array, name, None) for array in (actual, expected))
         if one != other:
             return "", f"its {name} is {one}, it should be {other}"
-    a, b = _numpy(found), _numpy(wanted)
+    a, b = _numpy(actual), _numpy(expected)
     if np.issubdtype(b.dtype, np.inexact):
         # Against the largest: a value that cancels to nearly nothing carries the rounding of the others.
         largest = np.abs(b[np.isfinite(b)]).max(initial=0)
@@ -78,29 +78,29 @@ def _numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
     return (array.double() if array.is_floating_point() else array).numpy()  # numpy has no bfloat16
 
 
-def _sequences(found, wanted, tolerance: float) -> Fault | None:
-    if len(found) != len(wanted):
-        return "", f"its length is {len(found)}, it should be {len(wanted)}"
-    return _parts(found, wanted, tolerance, range(len(wanted)), "[{!r}]")
+def _sequences(actual, expected, tolerance: float) -> Fault | None:
+    if len(actual) != len(expected):
+        return "", f"its length is {len(actual)}, it should be {len(expected)}"
+    return _parts(actual, expected, tolerance, range(len(expected)), "[{!r}]")
 
 
-def _dicts(found: dict, wanted: dict, tolerance: float) -> Fault | None:
-    return _named(found, wanted, tolerance, "key", "[{!r}]")
+def _dicts(actual: dict, expected: dict, tolerance: float) -> Fault | None:
+    return _named(actual, expected, tolerance, "key", "[{!r}]")
 
 
-def _named(found: dict, wanted: dict, tolerance: float, word: str, way: str) -> Fault | None:
-    missing, extra = ([key for key in a if key not in b] for a, b in ((wanted, found), (found, wanted)))
+def _named(actual: dict, expected: dict, tolerance: float, word: str, way: str) -> Fault | None:
+    missing, extra = ([key for key in a if key not in b] for a, b in ((expected, actual), (actual, expected)))
     if missing:
         return "", f"it lacks the {word} {missing[0]!r}"
     if extra:
         return "", f"it has the {word} {extra[0]!r}, which should not be there"
-    return _parts(found, wanted, tolerance, wanted, way)
+    return _parts(actual, expected, tolerance, expected, way)
 
 
-def _parts(found, wanted, tolerance: float, keys: Iterable, way: str) -> Fault | None:
+def _parts(actual, expected, tolerance: float, keys: Iterable, way: str) -> Fault | None:
     """The first fault among parts; `way` is how Python writes the way to a key's part."""
     for key in keys:
-        fault = _fault(found[key], wanted[key], tolerance)
+        fault = _fault(actual[key], expected[key], tolerance)
         if fault:
             return way.format(key) + fault[0], fault[1]
     return None

@@ -15,12 +15,13 @@ def fields() -> list[tuple]:
         (1, 0, 5, 4, 3),
         (0, 0, 0, 8, 23),
         (0, 14, 7, 4, 3),
+        (0, 15, 6, 4, 3),
     ]
 
 
 def gradients_and_largest_numbers() -> list[tuple]:
     """The largest gradient, the format's largest number."""
-    return [(1.0, 65504.0), (3e-5, 65504.0), (2.0**-20, 57344.0), (500.0, 448.0)]
+    return [(1.0, 65504.0), (3e-5, 65504.0), (2.0**-20, 57344.0), (500.0, 448.0), (7.0, 448.0)]
 
 
 def shares_and_factors() -> list[tuple]:
@@ -42,6 +43,7 @@ EXERCISES: tuple[Exercise, ...] = (
         case_names=(
             "1.5 in float16", "negative, in bfloat16", "the smallest normal number of float16",
             "the smallest number of float16", "subnormal and negative, in 8 bits", "zero", "240 in 8 bits",
+            "448 in 8 bits, which have no infinity",
         ),
     ),
     Exercise(
@@ -53,7 +55,10 @@ EXERCISES: tuple[Exercise, ...] = (
             "Then round it down to a power of two: math.floor of its math.log2 is the exponent.",
         ),
         tolerance=0,
-        case_names=("a gradient of 1", "a small gradient", "a power of two", "a gradient that is too large already"),
+        case_names=(
+            "a gradient of 1", "a small gradient", "a power of two", "a gradient that is too large already",
+            "exactly the largest number",
+        ),
     ),
     Exercise(
         "01.3",

@@ -11,6 +11,7 @@ def shapes_and_ranks() -> list[tuple]:
         ([(512, 512)], 2),
         ([(512, 512), (256, 512)], 8),
         ([(1024, 512), (512, 1024)], 16),
+        ([(512, 512), (512, 512), (256, 512)], 2),
         ([], 4),
     ]
 
@@ -26,6 +27,7 @@ def weights_and_adapters() -> list[tuple]:
         (weight, a, b, 2.0),
         (*square, 0.5),
         (torch.full((2, 2), 256.0).bfloat16(), torch.ones(1, 2), torch.full((2, 1), 0.25), 6.0),
+        (torch.ones(2, 2).bfloat16(), torch.ones(1, 2), torch.full((2, 1), 2**-9 + 2**-21), 2.0),
     ]
 
 
@@ -43,7 +45,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "A is (rank, in), and B is (out, rank). How many numbers is that for one layer?",
             "rank * in + out * rank for each layer; add them up.",
         ),
-        case_names=("one square layer", "two layers", "wide and tall", "no layers"),
+        case_names=("one square layer", "two layers", "wide and tall", "layers of the same shape", "no layers"),
     ),
     Exercise(
         "03.2",
@@ -53,7 +55,12 @@ EXERCISES: tuple[Exercise, ...] = (
             "B A is b @ a: (out, rank) times (rank, in) is (out, in), as the weight is.",
             "Convert with .float() before you add, and with .to(weight.dtype) after it.",
         ),
-        case_names=("3 by 5", "square, where a @ b would fit, too", "bfloat16, and a change that it would round away"),
+        case_names=(
+            "3 by 5",
+            "square, where a @ b would fit, too",
+            "bfloat16, and a change that it would round away",
+            "bfloat16, and a change that must not be rounded before it is added",
+        ),
     ),
     Exercise(
         "03.3",

@@ -21,7 +21,8 @@ def states_and_weights() -> list[tuple]:
 
 def trees_by_parents() -> list[tuple]:
     """Parents of a tree's guesses, -1 for the certain token."""
-    return [([-1, 0, 1],), ([-1, -1, -1],), ([-1, -1, 0, 0, 2],), ([],)]
+    trees = [-1, 0, 1], [-1, -1, -1], [-1, -1, 0, 0, 2], [-1, -1, 0, 1], [-1, 0, -1, 2], []
+    return [(parents,) for parents in trees]
 
 
 def ranks_and_trees() -> list[tuple]:
@@ -45,13 +46,20 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Exercise(
         "08.2",
-        "helpers.decoding.masks:depths",
+        "helpers.decoding.proposals:depths",
         trees_by_parents,
         (
             "A guess whose parent is -1 comes right after the certain token: its depth is 1.",
             "Every other one is one deeper than its parent, which stands before it in the list.",
         ),
-        case_names=("a chain", "three for the same place", "a tree", "no guesses"),
+        case_names=(
+            "a chain",
+            "three for the same place",
+            "a tree",
+            "two branches side by side",
+            "one branch after the other",
+            "no guesses",
+        ),
     ),
     Exercise(
         "08.3",

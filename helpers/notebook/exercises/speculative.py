@@ -12,6 +12,8 @@ def tokens_to_look_up() -> list[tuple]:
         ([5, 6, 7, 5, 6, 8, 5, 6], 2, 3),
         ([1, 2, 3, 4], 1, 2),
         ([9, 9, 9], 1, 4),
+        ([5, 9, 9, 9], 2, 4),
+        ([1, 2, 5, 2, 1, 6, 1, 2], 2, 2),
         ([4, 1, 2, 7, 1, 2], 2, 5),
     ]
 
@@ -20,7 +22,12 @@ def two_distributions() -> list[tuple]:
     """The target's distribution p, the draft's q."""
     import torch
 
-    pairs = (([0.5, 0.3, 0.2], [0.2, 0.3, 0.5]), ([0.7, 0.1, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2]), ([0.6, 0.4], [0.5, 0.5]))
+    pairs = (
+        ([0.5, 0.3, 0.2], [0.2, 0.3, 0.5]),
+        ([0.7, 0.1, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2]),
+        ([0.5, 0.3, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4]),
+        ([0.6, 0.4], [0.5, 0.5]),
+    )
     return [tuple(torch.tensor(each, dtype=torch.float64) for each in pair) for pair in pairs]
 
 
@@ -40,8 +47,8 @@ EXERCISES: tuple[Exercise, ...] = (
             "What followed is tokens[start + n : start + n + count], which may be shorter than count.",
         ),
         case_names=(
-            "stood before, once", "twice before: the later one counts", "never before", "may overlap its own end",
-            "fewer tokens than asked for",
+            "stood before, once", "twice before: the later one counts", "never before", "right before",
+            "overlaps the last tokens", "all of the last tokens, in their order", "fewer tokens than asked for",
         ),
     ),
     Exercise(
@@ -52,7 +59,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "Where q is above p there is nothing left: (p - q).clamp(min=0).",
             "A distribution sums to 1: divide by the sum.",
         ),
-        case_names=("three tokens", "only one token is left", "nearly equal"),
+        case_names=("three tokens", "only one token is left", "more and less of two tokens are left", "nearly equal"),
     ),
     Exercise(
         "07.3",

@@ -21,7 +21,7 @@ def answers() -> list[tuple]:
 
     return [
         ([prefill(0.05, 311), decode(0.004, 17), decode(0.006, 902), decode(0.01, 2)],),
-        ([prefill(0.03, 44), decode(0.01, 8, 120, 77), decode(0.01, 9), decode(0.02, 31, 7, 655, 2)],),
+        ([prefill(0.03, 44), decode(0.01, 8, 120, 8), decode(0.01, 9), decode(0.02, 31, 7, 655, 2)],),
         ([prefill(0.03), prefill(0.02, 15), decode(0.005, 12), decode(0.005, 360, 2)],),
         ([prefill(0.04, 2)],),
     ]

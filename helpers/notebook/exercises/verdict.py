@@ -14,7 +14,7 @@ from helpers.notebook.exercises.wording import kind_of, shown
 
 GOES_ON = "Going on with the reference."
 STUB = "not attempted - going on with the reference"
-LONGEST = 80  # characters of arguments that are told
+LONGEST = 80  # characters of arguments that are shown
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ def judge(yours: object, exercise: Exercise) -> Verdict:
         trouble = _cannot_take(yours, case, list(names))
         if trouble:
             return Verdict(False, f"Not yet: {trouble}. {GOES_ON}")
-        here = f"Not yet: in case {number}{_told(exercise, number, names)},"
+        here = f"Not yet: in case {number}{_case_text(exercise, number, names)},"
         given, given_to_reference = deepcopy(case), deepcopy(case)
-        wanted = reference(*given_to_reference)
+        expected = reference(*given_to_reference)
         try:
-            found = yours(*given)
+            actual = yours(*given)
         except Exception as error:
             if number == 1 and isinstance(error, NotImplementedError):
                 return Verdict(False, STUB)
             return Verdict(False, f"{here} it raised {_raised(error, yours)}. {GOES_ON}")
-        if number == 1 and (found is ... or (found is None and wanted is not None)):
-            return Verdict(False, f"{STUB} (it returns {found})")
-        fault = difference(found, wanted, exercise.tolerance)
+        if number == 1 and (actual is ... or (actual is None and expected is not None)):
+            return Verdict(False, f"{STUB} (it returns {actual})")
+        fault = difference(actual, expected, exercise.tolerance)
         if fault:
             return Verdict(False, f"{here} {fault}. {GOES_ON}")
         changes |= bool(difference(given, case, 0) and not difference(given_to_reference, case, 0))
@@ -59,7 +59,7 @@ def _cannot_take(yours: Callable, case: tuple, names: list[str]) -> str | None:
     """Why the function can't be called like this, None when it can."""
     try:
         signature = inspect.signature(yours)
-    except (TypeError, ValueError):  # some built-in functions don't tell theirs
+    except (TypeError, ValueError):  # built-in functions may have none
         return None
     try:
         signature.bind(*case)
@@ -68,7 +68,7 @@ def _cannot_take(yours: Callable, case: tuple, names: list[str]) -> str | None:
     return None
 
 
-def _told(exercise: Exercise, number: int, arguments: dict[str, object]) -> str:
+def _case_text(exercise: Exercise, number: int, arguments: dict[str, object]) -> str:
     """The case by its name, else by its arguments where they are short."""
     if exercise.case_names:
         return f" ({exercise.case_names[number - 1]})"
@@ -79,9 +79,9 @@ def _told(exercise: Exercise, number: int, arguments: dict[str, object]) -> str:
 def _raised(error: Exception, yours: Callable) -> str:
     """The error, and the last line in the learner's own code (its file, a cell included) that led to it."""
     first = (str(error).strip().splitlines() or [""])[0]
-    said = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    message = f"{type(error).__name__}: {first}" if first else type(error).__name__
     file = getattr(getattr(inspect.unwrap(yours), "__code__", None), "co_filename", None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     if not own:
-        return said
-    return f"{said}, at line {own[-1].lineno}" + (f": `{own[-1].line}`" if own[-1].line else "")
+        return message
+    return f"{message}, at line {own[-1].lineno}" + (f": `{own[-1].line}`" if own[-1].line else "")

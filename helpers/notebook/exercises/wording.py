@@ -1,4 +1,4 @@
-"""How values are told in a message: what they are, how much, and how far off."""
+"""How values appear in a message: what they are, how much, and how far off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 KINDS = {bool: "a bool", np.bool_: "a bool", Real: "a number", str: "a string", torch.Tensor: "a tensor",
          np.ndarray: "a numpy array", list: "a list", tuple: "a tuple", dict: "a dict"}  # fmt: skip
-LONGEST = 60  # characters of a value that is told whole
+LONGEST = 60  # characters of a value that is shown whole
 
 
 def kind_of(value: object) -> str:
@@ -38,32 +38,32 @@ def shown(value: object, longest: int = LONGEST) -> str:
     return str(value) if isinstance(value, Integral) and abs(value) < 1e15 else f"{as_float(value):.6g}"
 
 
-def wrong_kind(found: object, kind: str) -> str:
+def wrong_kind(actual: object, kind: str) -> str:
     """ "it is a string ('2 ms'), it should be a number"."""
-    value = f" ({shown(found)})" if kind_of(found) in ("a bool", "a number", "a string") else ""
-    one = isinstance(found, torch.Tensor | np.ndarray) and math.prod(found.shape) == 1
+    value = f" ({shown(actual)})" if kind_of(actual) in ("a bool", "a number", "a string") else ""
+    one = isinstance(actual, torch.Tensor | np.ndarray) and math.prod(actual.shape) == 1
     advice = " (.item() makes it one)" if one and kind == "a number" else ""
-    return f"it is {kind_of(found)}{value}, it should be {kind}{advice}"
+    return f"it is {kind_of(actual)}{value}, it should be {kind}{advice}"
 
 
-def unequal(found: object, wanted: object) -> str:
+def unequal(actual: object, expected: object) -> str:
     """ "it is 3, it should be 4 (yours is 0.75 times that)": the factor often gives the mistake away."""
-    texts = shown(found), shown(wanted)
+    texts = shown(actual), shown(expected)
     if texts[0] == texts[1]:
-        texts = repr(found), repr(wanted)
-    said = f"it is {texts[0]}, it should be {texts[1]}"
-    if {kind_of(found), kind_of(wanted)} != {"a number"}:
-        return said
-    a, b = as_float(found), as_float(wanted)
+        texts = repr(actual), repr(expected)
+    sentence = f"it is {texts[0]}, it should be {texts[1]}"
+    if {kind_of(actual), kind_of(expected)} != {"a number"}:
+        return sentence
+    a, b = as_float(actual), as_float(expected)
     factor = a / b if a and b else 0
     tells = factor and math.isfinite(factor) and f"{factor:.3g}" != "1"
-    return f"{said} (yours is {factor:.3g} times that)" if tells else said
+    return f"{sentence} (yours is {factor:.3g} times that)" if tells else sentence
 
 
-def unequal_strings(found: str, wanted: str) -> str:
+def unequal_strings(actual: str, expected: str) -> str:
     """Two strings and where they part; of long ones, what stands around that place."""
-    pairs = enumerate(zip(found, wanted))
-    place = next((i for i, (a, b) in pairs if a != b), min(len(found), len(wanted)))
-    if max(len(found), len(wanted)) > LONGEST:
-        found, wanted = (text[max(0, place - LONGEST // 2) : place + LONGEST // 2] for text in (found, wanted))
-    return f"from index {place} on it differs: it is {found!r}, it should be {wanted!r}"
+    pairs = enumerate(zip(actual, expected))
+    place = next((i for i, (a, b) in pairs if a != b), min(len(actual), len(expected)))
+    if max(len(actual), len(expected)) > LONGEST:
+        actual, expected = (text[max(0, place - LONGEST // 2) : place + LONGEST // 2] for text in (actual, expected))
+    return f"from index {place} on it differs: it is {actual!r}, it should be {expected!r}"

@@ -2,8 +2,8 @@
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (notebook 03). y = W x + (alpha / rank) B A x,
 with A (rank, in) random and B (out, rank) zero, so that training begins with the model as it is. Several adapters can
-share one base, each row of a batch with its own (Chen et al., "Punica", 2023). Adapters are kept as PEFT keeps them, so
-that either side reads the other's.
+share one base, each sequence of a batch with its own (Chen et al., "Punica", 2023). Adapters are kept as PEFT keeps
+them, so that either side reads the other's.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ from torch import nn
 from helpers.errors import CourseError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-
 EVERYWHERE = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
-
-BEYOND = ("alpha_pattern", "rank_pattern", "use_dora", "modules_to_save", "layers_to_transform")  # PEFT knows them
 
 
 class LoraLinear(nn.Module):
     """A frozen linear layer and, by name, the low-rank changes that can be added to it.
 
-    `active` is the adapter of all rows, a list with one for each row of the batch (None: the base alone), or None.
+    `active` is the adapter of the whole batch, or a list with one for each of its sequences; None is the base alone.
     """
 
     def __init__(self, linear: nn.Module):
@@ -54,13 +51,16 @@ class LoraLinear(nn.Module):
         if self.active is None:
             return y
         if isinstance(self.active, str):
-            return y + self.change(self.active, x).to(y.dtype) if self.active in self.a else y
+            if self.active not in self.a:
+                return y
+            return y + self.change(self.active, x).to(y.dtype)
         if len(self.active) != len(x):
-            raise CourseError(f"There are adapters for {len(self.active)} rows, and {len(x)} rows came: name one each.")
+            counts = f"{len(self.active)} adapters for a batch of {len(x)}"
+            raise CourseError(f"There are {counts}: name one for each sequence.")
         change = torch.zeros_like(y)
         for name in {name for name in self.active if name in self.a}:
-            rows = [row for row, its in enumerate(self.active) if its == name]
-            change[rows] = self.change(name, x[rows]).to(y.dtype)
+            chosen = [i for i, adapter in enumerate(self.active) if adapter == name]
+            change[chosen] = self.change(name, x[chosen]).to(y.dtype)
         return y + change
 
     def merged(self, name: str) -> torch.Tensor:
@@ -86,19 +86,25 @@ def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
 
 
-def install(model: nn.Module, adapter: str = "default", *, rank: int = 16, alpha: float = 32,
-            targets: Sequence[str] = EVERYWHERE) -> nn.Module:  # fmt: skip
+def install(
+    model: nn.Module,
+    adapter: str = "default",
+    *,
+    rank: int = 16,
+    alpha: float = 32,
+    targets: Sequence[str] = EVERYWHERE,
+) -> nn.Module:
     """Freeze the model and add an adapter to the linear layers whose last name is in `targets`, in place.
 
     A second call with another name adds a second adapter. The new one is active.
     """
     if rank < 1:
         raise CourseError("An adapter needs a rank of at least 1.")
-    found = [name for name, _ in model.named_modules() if name.split(".")[-1] in targets]
-    if not found:
+    names = [name for name, _ in model.named_modules() if name.split(".")[-1] in targets]
+    if not names:
         raise CourseError(f"The model has no layers called {', '.join(targets)}: name its own in `targets`.")
     model.requires_grad_(False)
-    for name in found:
+    for name in names:
         module = model.get_submodule(name)
         if not isinstance(module, LoraLinear):
             module = LoraLinear(module)
@@ -112,11 +118,12 @@ def install(model: nn.Module, adapter: str = "default", *, rank: int = 16, alpha
 
 
 def use(model: nn.Module, adapter: str | Sequence[str | None] | None) -> nn.Module:
-    """Choose the adapter of all rows, or of each row, or none (None)."""
+    """Choose the adapter of the whole batch, or one for each of its sequences, or none (None)."""
     known = {name for _, layer in layers(model) for name in layer.a}
-    asked = {adapter} if isinstance(adapter, str) else {name for name in adapter or () if name is not None}
-    if asked - known:
-        raise CourseError(f"There is no adapter {', '.join(sorted(asked - known))}; there are {', '.join(known)}.")
+    wanted = {adapter} if isinstance(adapter, str) else {name for name in adapter or () if name is not None}
+    unknown = sorted(wanted - known)
+    if unknown:
+        raise CourseError(f"There is no adapter {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}.")
     for _, layer in layers(model):
         layer.active = adapter
     return model

@@ -103,19 +103,26 @@ FORMATS = {
 
 
 def to_bits(x: float, fmt: FloatFormat) -> Fields:
-    """The bits of x in a format, rounded to the nearest number there, of two equally near ones to the even mantissa."""
+    """The bits of x in a format, rounded to the nearest number there.
+
+    Of two equally near ones it is the one with the even mantissa.
+    """
     sign, size = int(math.copysign(1, x) < 0), abs(x)
     if math.isnan(x):
         code = fmt.nan_code
     elif math.isinf(x):
         code = fmt.overflow_code
     else:
-        least = 1 - fmt.bias
-        exponent = max(math.frexp(size)[1] - 1, least) if size else least  # size is 1.something x 2^exponent, or less
-        steps = round(size / 2.0 ** (exponent - fmt.mantissa_bits))  # Python's round takes ties to the even number
-        # A mantissa that was rounded up to 2 carries into the exponent by itself, and so does a number below the
-        # normal ones: there the exponent field is 0, and the leading 1 is missing from `steps`.
-        code = min(steps + ((exponent + fmt.bias - 1) << fmt.mantissa_bits), fmt.overflow_code)
+        lowest = 1 - fmt.bias
+        # size is 1.something x 2^exponent, or less where the exponent is the lowest
+        exponent = max(math.frexp(size)[1] - 1, lowest) if size else lowest
+        # Python's round takes ties to the even number
+        steps = round(size / 2.0 ** (exponent - fmt.mantissa_bits))
+        # A mantissa that was rounded up to 2 carries into the exponent by itself. So does
+        # a number below the normal ones: there the exponent field is 0, and the leading
+        # 1 is missing from `steps`.
+        code = steps + ((exponent + fmt.bias - 1) << fmt.mantissa_bits)
+        code = min(code, fmt.overflow_code)
     return Fields(sign, *divmod(code, 2**fmt.mantissa_bits))
 
 
@@ -140,13 +147,17 @@ def from_bits(fields: Fields, fmt: FloatFormat) -> float:
 
 
 def rounded(x: torch.Tensor, fmt: FloatFormat) -> torch.Tensor:
-    """Every number of x (float32 or float64, any shape) as the format would keep it, in x's own dtype."""
+    """Every number of x (float32 or float64, any shape) as the format would keep it,
+    in x's own dtype."""
     exact = x.double()
     _, exponent = torch.frexp(exact)
-    exponent = (exponent - 1).clamp(min=1 - fmt.bias)  # below the normal numbers the steps don't get finer
-    step = torch.ldexp(torch.ones_like(exact), exponent - fmt.mantissa_bits)  # from one number to the next, here
+    # below the normal numbers the steps don't get finer
+    exponent = (exponent - 1).clamp(min=1 - fmt.bias)
+    # from one number to the next, here
+    step = torch.ldexp(torch.ones_like(exact), exponent - fmt.mantissa_bits)
     near = torch.round(exact / step) * step  # of two equally near ones the even one
-    beyond = torch.copysign(torch.full_like(exact, math.inf if fmt.infinity else fmt.largest), exact)
+    overflowed = math.inf if fmt.infinity else fmt.largest
+    beyond = torch.copysign(torch.full_like(exact, overflowed), exact)
     kept = torch.where(near.abs() > fmt.largest, beyond, near)
     return torch.where(exact.isinf(), beyond, kept).to(x.dtype)
 

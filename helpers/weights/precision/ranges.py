@@ -30,12 +30,12 @@ class Recorded:
 @contextmanager
 def recording(model: nn.Module) -> Iterator[Recorded]:
     """Keeps the activations of the forward, and the gradients of the backward, that run inside."""
-    found = Recorded()
+    recorded = Recorded()
 
     def keep(name: str, x: torch.Tensor) -> None:
-        found.activations[name] = x.detach()
+        recorded.activations[name] = x.detach()
         if x.requires_grad:
-            x.register_hook(lambda grad: found.gradients.__setitem__(name, grad.detach()))
+            x.register_hook(lambda grad: recorded.gradients.__setitem__(name, grad.detach()))
 
     blocks = {id(block) for block in blocks_of(model)}
     hooks = []
@@ -45,7 +45,7 @@ def recording(model: nn.Module) -> Iterator[Recorded]:
         elif id(module) in blocks:
             hooks.append(module.register_forward_hook(lambda _, given, out, name=name: keep(name, _first(out))))
     try:
-        yield found
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()
@@ -78,13 +78,13 @@ def with_outliers(model: nn.Module, factor: float) -> nn.Module:
     return model
 
 
-def magnitudes(tensors: Sequence[torch.Tensor], least: int = -40, most: int = 20) -> tuple[list[int], list[float]]:
-    """(powers of two from `least` to `most`, the share of all numbers other than 0 that lie there): a number x counts
-    for the power p with 2^p <= |x| < 2^(p+1); what lies outside counts for the ends."""
+def magnitudes(tensors: Sequence[torch.Tensor], lowest: int = -40, highest: int = 20) -> tuple[list[int], list[float]]:
+    """(powers of two from `lowest` to `highest`, the share of all numbers other than 0 that lie there): a number x
+    counts for the power p with 2^p <= |x| < 2^(p+1); what lies outside counts for the ends."""
     sizes = torch.cat([t.detach().abs().flatten() for t in tensors])
-    powers = (torch.frexp(sizes[sizes > 0])[1] - 1).clamp(least, most).long() - least
-    counts = torch.bincount(powers, minlength=most - least + 1).double()
-    return list(range(least, most + 1)), (counts / counts.sum()).tolist()
+    powers = (torch.frexp(sizes[sizes > 0])[1] - 1).clamp(lowest, highest).long() - lowest
+    counts = torch.bincount(powers, minlength=highest - lowest + 1).double()
+    return list(range(lowest, highest + 1)), (counts / counts.sum()).tolist()
 
 
 def vanishing(tensors: Sequence[torch.Tensor], fmt: FloatFormat, scale: float = 1.0) -> float:

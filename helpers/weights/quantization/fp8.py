@@ -12,15 +12,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.errors import CourseError
+from helpers.weights.quantization.linear import Stored, replace_linears
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max  # 448
 
 
 def scale_of(weight: torch.Tensor, per_channel: bool = True) -> torch.Tensor:
-    """What weights are divided by, so that the largest becomes 448: (out, 1) for each output channel, or (1, 1)."""
-    largest = weight.abs().amax(dim=1, keepdim=True) if per_channel else weight.abs().amax().view(1, 1)
+    """What weights (out, in) are divided by, so that the largest becomes 448.
+
+    It is (out, 1), a scale for each output channel, or (1, 1).
+    """
+    dims = 1 if per_channel else (0, 1)
+    largest = weight.abs().amax(dims, keepdim=True)
     return largest.float().clamp(min=1e-12) / LARGEST
 
 
@@ -40,22 +44,11 @@ def has_units(device: torch.device | str) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-class Stored(nn.Module):
-    """A module whose buffers move with it but keep their dtypes: `model.half()` must not turn bytes into halves."""
-
-    def _apply(self, fn, recurse: bool = True) -> nn.Module:
-        kept = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, buffer in kept.items():
-            setattr(self, name, buffer.to(getattr(self, name).device))
-        return self
-
-
 class Fp8Linear(Stored):
     """An nn.Linear whose weight (out, in) is kept in one byte a number.
 
-    With units for it, inputs are quantized too, a scale a row, and the product is made of eight-bit numbers; without,
-    the weight is widened to the input's dtype.
+    With units for it, inputs are quantized too, a scale a token, and eight-bit numbers
+    are multiplied; without, the weight is widened to the input's dtype.
     """
 
     def __init__(self, linear: nn.Linear, per_channel: bool = True):
@@ -63,17 +56,18 @@ class Fp8Linear(Stored):
         scale = scale_of(linear.weight.detach(), per_channel)
         self.register_buffer("q", quantize(linear.weight.detach(), scale))
         self.register_buffer("scale", scale)
-        self.bias, self.in_features, self.out_features = linear.bias, linear.in_features, linear.out_features
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not has_units(x.device):
             return F.linear(x, dequantize(self.q, self.scale, x.dtype), self.bias)
-        rows = x.reshape(-1, self.in_features)
-        row_scale = scale_of(rows)
-        y = torch._scaled_mm(
-            quantize(rows, row_scale), self.q.T, row_scale, self.scale.T.expand(1, self.out_features).contiguous(),
-            out_dtype=torch.bfloat16,
-        )  # fmt: skip
+        tokens = x.reshape(-1, self.in_features)
+        token_scale = scale_of(tokens)
+        channel_scale = self.scale.T.expand(1, self.out_features).contiguous()
+        q = quantize(tokens, token_scale)
+        dtype = torch.bfloat16  # the one that it can give with a scale a token
+        y = torch._scaled_mm(q, self.q.T, token_scale, channel_scale, out_dtype=dtype)
         y = y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
@@ -81,12 +75,7 @@ class Fp8Linear(Stored):
 def install(model: nn.Module, per_channel: bool = True) -> nn.Module:
     """Replace the model's nn.Linear layers, in place, but not the one that makes the logits (it is often the embedding,
     too, and production leaves it alone as well). Returns the model."""
-    head = model.get_output_embeddings()
-    linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
-    if not linears:
-        raise CourseError("This model has no nn.Linear layer to replace: install fp8 before few_rows, and once only.")
-    for name, module in linears:
-        model.set_submodule(name, Fp8Linear(module, per_channel))
+    replace_linears(model, lambda linear: Fp8Linear(linear, per_channel), skip=[model.get_output_embeddings()])
     return model
 
 

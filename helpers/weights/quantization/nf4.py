@@ -47,9 +47,9 @@ def nf4(model_id: str, compute: torch.dtype = torch.float32, device: str = "cpu"
     if len(models.parts_of(model_id)) > 1:
         raise CourseError(f"{model_id} is an adapter: give its base, or a folder with the merged model.")
     logging.disable_progress_bar()
-    how = BitsAndBytesConfig(
+    config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     return AutoModelForCausalLM.from_pretrained(
-        place, quantization_config=how, dtype=compute, device_map={"": device}, use_safetensors=True
+        place, quantization_config=config, dtype=compute, device_map={"": device}, use_safetensors=True
     )

@@ -1,3 +1,13 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 5
+#     headline: >-
+#       a decode step of 32 rows {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated
+#       heads; {kv_cache.equals_recomputation.count} of {kv_cache.equals_recomputation.of} random sequences
+#       of operations equal to recomputation
+# ---
+
 # %% [markdown] tags=["card"]
 # # 00b · The KV cache
 #

@@ -1,3 +1,13 @@
+# ---
+# jupyter:
+#   course:
+#     minutes: 5
+#     headline: >-
+#       a quarter of the bytes, {fp8.answers_broken.a_scale_a_channel:.0f} of
+#       {fp8.answers_broken.a_scale_a_channel.n} answers broken, {fp8.answers_fixed.a_scale_a_channel:.0f}
+#       fixed
+# ---
+
 # %% [markdown] tags=["card"]
 # # 01b · Eight-bit floating point
 #

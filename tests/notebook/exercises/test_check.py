@@ -42,8 +42,8 @@ def test_a_right_answer_is_kept(capsys):
         return 1000 * size / bandwidth
 
     assert check("00.2", mine) is mine
-    said = capsys.readouterr().out
-    assert said.startswith("looking at 40000000.0\n") and said.endswith("\nRight, in all 3 cases.\n")
+    output = capsys.readouterr().out
+    assert output.startswith("looking at 40000000.0\n") and output.endswith("\nRight, in all 3 cases.\n")
 
 
 def test_a_wrong_answer_is_told_with_its_case(capsys):
@@ -94,7 +94,7 @@ def test_a_part_that_is_missing_only_later_is_no_stub(capsys):
     assert check("00.3", mine) is balance_rows
     assert "in case 2 (bytes_per_weight=2, bandwidth=3.35e+12, rate=9.9e+14), it is None" in capsys.readouterr().out
     check("00.3", lambda *given: balance_rows(*given) if given[0] > 2 else mine(0, *given[1:]))
-    assert "in case 2 (" in (said := capsys.readouterr().out) and "NotImplementedError: packed weights" in said
+    assert "in case 2 (" in (output := capsys.readouterr().out) and "NotImplementedError: packed weights" in output
 
 
 def test_an_exception_names_the_line_of_the_learner_s_own_code(capsys):
@@ -104,9 +104,9 @@ def test_an_exception_names_the_line_of_the_learner_s_own_code(capsys):
         return sizes.reshape(7, 7)
 
     assert check("00.2", broken) is least_milliseconds
-    said, line = capsys.readouterr().out, broken.__wrapped__.__code__.co_firstlineno + 3
-    assert "it raised RuntimeError: shape '[7, 7]' is invalid" in said
-    assert f", at line {line}: `return sizes.reshape(7, 7)`. {GOES_ON}" in said
+    output, line = capsys.readouterr().out, broken.__wrapped__.__code__.co_firstlineno + 3
+    assert "it raised RuntimeError: shape '[7, 7]' is invalid" in output
+    assert f", at line {line}: `return sizes.reshape(7, 7)`. {GOES_ON}" in output
 
 
 def test_an_exception_in_a_helper_of_the_learner_s_names_the_helper_s_line(capsys):
@@ -147,8 +147,8 @@ def test_a_function_that_takes_other_arguments_is_told_which_it_should_take(caps
 @pytest.mark.parametrize(("value", "says"), [(2.0, "This is a number"), (None, "This is None"), ([], "This is a list")])
 def test_what_is_no_function_is_refused(capsys, value, says):
     assert check("00.2", value) is least_milliseconds
-    said = capsys.readouterr().out
-    assert said.startswith(says) and 'write check("00.2", your_function), with no brackets' in said
+    output = capsys.readouterr().out
+    assert output.startswith(says) and 'write check("00.2", your_function), with no brackets' in output
 
 
 def test_an_interrupt_passes():
@@ -186,12 +186,12 @@ def test_a_tolerance_of_its_own(capsys, exercise):
 
 
 def test_hints_come_one_after_the_other(capsys):
-    said = []
+    output = []
     for _ in range(3):
         hint("00.1")
-        said.append(capsys.readouterr().out)
-    assert said[0].startswith("hint 1 of 2: ") and said[1].startswith("hint 2 of 2: ") and said[2] == said[0]
-    assert said[1].endswith('solution("00.1") shows the course\'s own.\n') and "solution" not in said[0]
+        output.append(capsys.readouterr().out)
+    assert output[0].startswith("hint 1 of 2: ") and output[1].startswith("hint 2 of 2: ") and output[2] == output[0]
+    assert output[1].endswith('solution("00.1") shows the course\'s own.\n') and "solution" not in output[0]
     hint("00.2")
     assert capsys.readouterr().out.startswith("hint 1 of")
 

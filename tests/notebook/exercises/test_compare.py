@@ -35,7 +35,7 @@ def t(*values, dtype=torch.float32):
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted"),
+    ("actual", "expected"),
     [
         (3, 3.0),
         (0.1 + 0.2, 0.3),
@@ -65,12 +65,12 @@ def t(*values, dtype=torch.float32):
         (Record, Record),
     ],
 )
-def test_equal(found, wanted):
-    assert difference(found, wanted) is None
+def test_equal(actual, expected):
+    assert difference(actual, expected) is None
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "says"),
+    ("actual", "expected", "says"),
     [
         (2, 4, "it is 2, it should be 4 (yours is 0.5 times that)"),
         (0.002, 2.0, "it is 0.002, it should be 2 (yours is 0.001 times that)"),
@@ -127,8 +127,8 @@ def test_equal(found, wanted):
         (Pair(1, 2), Pair(1, 3), "at [1], it is 2, it should be 3 (yours is 0.667 times that)"),
     ],
 )  # fmt: skip
-def test_a_difference_is_told_in_its_own_words(found, wanted, says):
-    assert difference(found, wanted) == says
+def test_a_difference_is_told_in_its_own_words(actual, expected, says):
+    assert difference(actual, expected) == says
 
 
 def test_the_tolerance_is_relative_and_0_means_exactly():

@@ -46,8 +46,8 @@ def test_every_exercise_has_three_wrong_answers_each_told_in_its_own_words():
 @pytest.mark.parametrize(("exercise_id", "mistake", "says"), MISTAKES)
 def test_a_wrong_answer_is_told_what_is_wrong(capsys, exercise_id, mistake, says):
     assert check(exercise_id, mistake) is EXERCISES[exercise_id].function()
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ") and says in said and said.endswith(" Going on with the reference.\n")
+    output = capsys.readouterr().out
+    assert output.startswith("Not yet: ") and says in output and output.endswith(" Going on with the reference.\n")
 
 
 @each
@@ -68,8 +68,8 @@ def test_an_exception_is_told_with_its_line(capsys, exercise):
         return given[len(given)]
 
     assert check(exercise.id, broken) is exercise.function()
-    line, said = inspect.getsourcelines(broken)[1] + 1, capsys.readouterr().out
-    assert f"IndexError: tuple index out of range, at line {line}: `return given[len(given)]`" in said
+    line, output = inspect.getsourcelines(broken)[1] + 1, capsys.readouterr().out
+    assert f"IndexError: tuple index out of range, at line {line}: `return given[len(given)]`" in output
 
 
 @each

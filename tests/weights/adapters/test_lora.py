@@ -85,12 +85,12 @@ def test_two_adapters_in_one_batch_answer_as_each_alone(model):
     alone = {name: logits(use(model, name)) for name in ("bare", "explained", None)}
     for pair in (("bare", "explained"), ("explained", None), (None, "bare"), ("bare", "bare")):
         both = logits(use(model, pair))
-        for row, name in enumerate(pair):
-            torch.testing.assert_close(both[row], alone[name][row])
+        for i, name in enumerate(pair):
+            torch.testing.assert_close(both[i], alone[name][i])
     assert not torch.allclose(alone["bare"], alone["explained"])
 
 
-def test_a_row_that_gets_another_s_adapter_is_caught(model, monkeypatch):
+def test_a_sequence_that_gets_another_s_adapter_is_caught(model, monkeypatch):
     install(model, "one", rank=2)
     randomised(install(model, "two", rank=2))
     wanted = logits(use(model, "one"))[0]
@@ -132,7 +132,7 @@ def test_mistakes_get_a_sentence(tmp_path, model):
     install(model, rank=2)
     with pytest.raises(CourseError, match="no adapter other; there are default"):
         use(model, "other")
-    with pytest.raises(CourseError, match="adapters for 3 rows, and 2 rows came"):
+    with pytest.raises(CourseError, match="3 adapters for a batch of 2: name one for each"):
         logits(use(model, ["default"] * 3))
     with pytest.raises(CourseError, match="no adapter 'other' to save"):
         save_adapter(model, tmp_path, "other")

@@ -106,19 +106,19 @@ def test_bits_are_torch_s(fmt):
     codes, values = every_number(fmt)
     for code, value in zip(codes, values.tolist()):
         fields = to_bits(value, fmt)
-        found = (fields.sign << (fmt.bits - 1)) + (fields.exponent << fmt.mantissa_bits) + fields.mantissa
+        made = (fields.sign << (fmt.bits - 1)) + (fields.exponent << fmt.mantissa_bits) + fields.mantissa
         if math.isnan(value):
             assert math.isnan(from_bits(fields, fmt))
         else:
-            assert found == code and from_bits(fields, fmt) == value
+            assert made == code and from_bits(fields, fmt) == value
 
 
 @settings(deadline=None)
 @given(st.floats(width=32), st.sampled_from(SMALL))
 def test_bits_of_any_number_say_what_rounding_says(x, fmt):
     expected = rounded(torch.tensor(x, dtype=torch.float64), fmt).item()
-    found = from_bits(to_bits(x, fmt), fmt)
-    assert found == expected or (math.isnan(found) and math.isnan(expected))
+    value = from_bits(to_bits(x, fmt), fmt)
+    assert value == expected or (math.isnan(value) and math.isnan(expected))
 
 
 @given(st.floats(width=32))
@@ -150,8 +150,8 @@ def test_fields_as_a_learner_writes_them():
 
 def test_what_becomes_of_numbers():
     x = torch.tensor([0.0, 1e6, -1e6, 1e-9, 1.0, 2.0, 1 + 2**-11])
-    found = fate(x, FORMATS["float16"])
-    assert found.overflow == pytest.approx(2 / 6) and found.vanish == pytest.approx(1 / 6) and found.error == 0
+    shares = fate(x, FORMATS["float16"])
+    assert shares.overflow == pytest.approx(2 / 6) and shares.vanish == pytest.approx(1 / 6) and shares.error == 0
     assert fate(torch.tensor([1e-9]), FORMATS["float16"]).vanish == 1
     assert math.isnan(fate(torch.tensor([1e-9]), FORMATS["float16"]).error)
     assert fate(torch.full((10,), 1.003), FORMATS["bfloat16"]).error == pytest.approx(0.003 / 1.003, rel=1e-3)
@@ -177,5 +177,5 @@ def test_what_vanishes_is_what_is_rounded_to_0(fmt):
 @pytest.mark.parametrize("fmt", [f for f in SMALL if f.bits == 8], ids=lambda f: f.name)
 def test_bits_round_as_tensors_do_in_every_corner(fmt):
     x = corners(fmt)
-    found = torch.tensor([from_bits(to_bits(number, fmt), fmt) for number in x.tolist()])
-    torch.testing.assert_close(found, rounded(x, fmt), rtol=0, atol=0, equal_nan=True)
+    one_by_one = torch.tensor([from_bits(to_bits(number, fmt), fmt) for number in x.tolist()])
+    torch.testing.assert_close(one_by_one, rounded(x, fmt), rtol=0, atol=0, equal_nan=True)

@@ -62,9 +62,9 @@ def test_a_model_without_gates_says_what_to_take():
 
 def test_magnitudes_are_counted_by_power_of_two():
     powers, shares = magnitudes([torch.tensor([0.0, 1.0, -1.9, 2.0, 0.25]), torch.tensor([1e9, 1e-30])], -10, 10)
-    found = dict(zip(powers, shares))
-    assert found[0] == pytest.approx(2 / 6) and found[1] == found[-2] == pytest.approx(1 / 6)
-    assert found[10] == found[-10] == pytest.approx(1 / 6) and sum(shares) == pytest.approx(1)
+    share_of = dict(zip(powers, shares))
+    assert share_of[0] == pytest.approx(2 / 6) and share_of[1] == share_of[-2] == pytest.approx(1 / 6)
+    assert share_of[10] == share_of[-10] == pytest.approx(1 / 6) and sum(shares) == pytest.approx(1)
 
 
 def test_a_scale_saves_what_would_vanish():

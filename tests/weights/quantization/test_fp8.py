@@ -103,5 +103,5 @@ def test_another_dtype_leaves_bytes_and_scales_alone():
 
 def test_a_model_with_nothing_to_replace_says_so():
     model = install(tiny().float())
-    with pytest.raises(CourseError, match=r"no nn\.Linear"):
+    with pytest.raises(CourseError, match=r"no nn\.Linear to replace"):
         install(model)

@@ -43,6 +43,14 @@ def no_leading_1(sign, exponent, mantissa, exponent_bits, mantissa_bits):
     return (-1) ** sign * fraction(mantissa, mantissa_bits) * 2.0 ** (exponent - bias_of(exponent_bits))
 
 
+def infinity_at_the_top(sign, exponent, mantissa, exponent_bits, mantissa_bits):
+    if exponent == 2**exponent_bits - 1:
+        return math.inf
+    size = no_subnormals(0, exponent, mantissa, exponent_bits, mantissa_bits)
+    size = size if exponent else fraction(mantissa, mantissa_bits) * 2.0 ** (1 - bias_of(exponent_bits))
+    return -size if sign else size
+
+
 def upside_down(largest_gradient, largest_number):
     return 2.0 ** math.floor(math.log2(largest_gradient / largest_number))
 
@@ -63,6 +71,15 @@ def truncated(largest_gradient, largest_number):
     return 2.0 ** int(math.log2(largest_number / largest_gradient))
 
 
+def strictly_below(largest_gradient, largest_number):
+    scale = 2.0 ** math.floor(math.log2(largest_number / largest_gradient))
+    return scale if scale * largest_gradient < largest_number else scale / 2
+
+
+def powers_apart(largest_gradient, largest_number):
+    return 2.0 ** (math.floor(math.log2(largest_number)) - math.floor(math.log2(largest_gradient)))
+
+
 def rest_forgotten(share, factor):
     return factor / share
 
@@ -79,6 +96,14 @@ def time_returned(share, factor):
     return 1 - share + share / factor
 
 
+def never_slower(share, factor):
+    return max(1.0, 1 / (1 - share + share / factor))
+
+
+def no_end_to_the_factor(share, factor):
+    return 1 / (1 - share)
+
+
 def shares_swapped(share, factor):
     return 1 / (share + (1 - share) / factor)
 
@@ -91,6 +116,7 @@ WRONG = {
         (subnormal_power_of_exponent_0, "(the smallest number of float16), it is 2.98023e-08"),
         (no_bias, "yours is 3.28e+04 times that"),
         (bias_of_a_power_of_two, "it is 0.75, it should be 1.5 (yours is 0.5 times that)"),
+        (infinity_at_the_top, "(448 in 8 bits, which have no infinity), it is inf, it should be 448"),
         (no_leading_1, "it is 0.5, it should be 1.5"),
     ],
     "01.2": [
@@ -98,6 +124,8 @@ WRONG = {
         (not_a_power, "it is 65504, it should be 32768"),
         (rounded_up, "it is 65536, it should be 32768 (yours is 2 times that)"),
         (exponent_alone, "it is 15, it should be 32768"),
+        (strictly_below, "(exactly the largest number), it is 32, it should be 64"),
+        (powers_apart, "(a gradient that is too large already), it is 1, it should be 0.5 (yours is 2 times that)"),
         (truncated, "(a gradient that is too large already), it is 1, it should be 0.5"),
     ],
     "01.3": [
@@ -105,6 +133,8 @@ WRONG = {
         (bytes_alone, "it is 2, it should be 1.42857"),
         (mean_of_speeds, "it is 1.6, it should be 1.42857"),
         (time_returned, "it is 0.7, it should be 1.42857"),
+        (never_slower, "in case 5 (share=0.5, factor=0.5), it is 1, it should be 0.666667"),
+        (no_end_to_the_factor, "it is 2.5, it should be 1.42857"),
         (shares_swapped, "it is 1.25, it should be 1.42857"),
     ],
 }

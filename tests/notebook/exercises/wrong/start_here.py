@@ -49,6 +49,11 @@ def ids_added_up(steps):
     return sum(sum(step.emitted) for step in decode_steps(steps)) / seconds(decode_steps(steps))
 
 
+def each_token_once(steps):
+    decode = decode_steps(steps)
+    return len({token for step in decode for token in step.emitted}) / seconds(decode) if decode else 0
+
+
 def tuples_added_up(steps):
     return sum(step.emitted for step in decode_steps(steps)) / seconds(decode_steps(steps))
 
@@ -66,6 +71,7 @@ WRONG = {
         (seconds_per_token, "it is 0.00666667, it should be 150"),
         (only_the_first_step_left_out, "(a prompt read in two steps), it is 133.333, it should be 300"),
         (division_by_nothing, "(no decode step), it raised ZeroDivisionError"),
+        (each_token_once, "(several tokens a step), it is 175, it should be 200"),
         (ids_added_up, "it is 46050, it should be 150 (yours is 307 times that)"),
         (tuples_added_up, "TypeError: unsupported operand type(s) for +: 'int' and 'tuple', at line"),
         (dicts_expected, 'TypeError: \'Step\' object is not subscriptable, at line'),

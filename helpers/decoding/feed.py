@@ -1,0 +1,42 @@
+"""What one sequence reads in a step: tokens that are certain, then a tree of guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from helpers.decoding.proposals import depths
+
+
+@dataclass(frozen=True)
+class Feed:
+    """`tokens` are certain ones, at least one, and then the guesses, whose `parents` are as in a Proposal.
+
+    `sequence` is the key under which the cache keeps what was read. `num_logits` is at how many of the last tokens the
+    model's answer is wanted: by default at the last certain token and at each guess.
+    """
+
+    sequence: Hashable
+    tokens: Sequence[int]
+    parents: Sequence[int] = ()
+    num_logits: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_certain(self) -> int:
+        return len(self.tokens) - len(self.parents)
+
+    @property
+    def wanted(self) -> int:
+        return len(self.parents) + 1 if self.num_logits is None else self.num_logits
+
+    @cached_property
+    def offsets(self) -> Sequence[int]:
+        """How far each token's position lies after the first one's."""
+        if not self.parents:
+            return range(len(self.tokens))
+        last = self.num_certain - 1
+        return [*range(self.num_certain), *(last + depth for depth in depths(self.parents))]

@@ -1,0 +1,49 @@
+"""One run of the model over what several sequences feed it: chains and trees, prompts and single tokens alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from helpers.decoding.feed import Feed
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.masks import step_bias
+
+
+class Reading(NamedTuple):
+    """What the model answered to one feed: logits (n, vocabulary), in float32 at least, and hidden states (n, hidden)
+    at the input of its lm_head, for the n last tokens that the feed wants answers to."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int], cache: KVCache) -> list[Reading]:
+    """The run itself, of feeds that have their places in the cache. Shorter feeds are filled up on the left."""
+    n, wanted = max(map(len, feeds)), max(1, *(feed.wanted for feed in feeds))
+    ids = torch.tensor([[*[0] * (n - len(feed)), *feed.tokens] for feed in feeds], device=model.device)
+    positions = torch.tensor(
+        [[*[0] * (n - len(feed)), *(start + k for k in feed.offsets)] for feed, start in zip(feeds, starts)],
+        device=model.device,
+    )
+    bias = None if _plain(feeds, starts, n, window) else step_bias(feeds, starts, window, model.dtype, model.device)
+    states: list[torch.Tensor] = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: states.append(args[0]))
+    try:
+        out = model(input_ids=ids, position_ids=positions, attention_mask=bias, past_key_values=cache, use_cache=True,
+                    logits_to_keep=wanted)  # fmt: skip
+    finally:
+        hook.remove()
+    logits = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+    tails = [(logits.shape[1] - feed.wanted, states[0].shape[1] - feed.wanted) for feed in feeds]
+    return [Reading(logits[row, at:], states[0][row, there:]) for row, (at, there) in enumerate(tails)]
+
+
+def _plain(feeds: Sequence[Feed], starts: Sequence[int], n: int, window: int | None) -> bool:
+    """Whether no token has anything to hide from another one that causal order does not: the model's own mask will do,
+    or none."""
+    if any(feed.parents or len(feed) < n for feed in feeds) or (len(feeds) > 1 and (window or len(set(starts)) > 1)):
+        return False
+    return n == 1 or max(starts) == 0
