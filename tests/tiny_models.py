@@ -9,9 +9,9 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
-    Qwen2ForCausalLM,
 )
 
 VOCABULARY = 97

@@ -20,11 +20,14 @@ from helpers.decoding.support import check_request
 
 @torch.inference_mode()
 def plain_greedy(model, tokens: list[int], max_new_tokens: int = 256) -> list[int]:
-    """All there is to decoding, with nothing clever: the reference for everything that is (notebook 00)."""
-    cache, written, feed = KVCache.for_model(model, len(tokens) + max_new_tokens), [], list(tokens)
+    """All there is to decoding, with nothing clever: the reference for everything
+    that is (notebook 00)."""
+    cache = KVCache.for_model(model, len(tokens) + max_new_tokens)
+    feed, written = list(tokens), []
     while len(written) < max_new_tokens:
-        logits = model(input_ids=torch.tensor([feed], device=model.device), past_key_values=cache).logits
-        written.append(int(logits[0, -1].argmax()))  # the best next token, after the last one read
+        ids = torch.tensor([feed], device=model.device)
+        logits = model(input_ids=ids, past_key_values=cache).logits
+        written.append(int(logits[0, -1].argmax()))  # after the last token read
         if written[-1] in eos_tokens(model):
             break
         feed = written[-1:]  # the cache remembers all before it

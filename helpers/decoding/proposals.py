@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections import abc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,9 +20,9 @@ MAX_GUESSES = 128  # for one sequence in one step: the room that a cache keeps f
 class Proposal:
     """Guessed tokens as a tree: token i follows token parents[i], -1 being the last token that is certain."""
 
-    tokens: SequenceOf[int] = ()
-    parents: SequenceOf[int] = ()
-    proposers: SequenceOf[str] = ()  # who guessed each: "draft", "lookup", "head 1"
+    tokens: abc.Sequence[int] = ()
+    parents: abc.Sequence[int] = ()
+    proposers: abc.Sequence[str] = ()  # who guessed each: "draft", "lookup", "head 1"
     # (guesses, vocabulary): the distributions that a chain's tokens were drawn from, if by chance
     probs: torch.Tensor | None = field(default=None, compare=False)
 
@@ -39,7 +39,7 @@ NOTHING = Proposal()
 class Proposer(Protocol):
     """Guesses what comes next, for several sequences at once."""
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
         """A proposal for each sequence; `hidden` (sequences, hidden) are the states that made their last tokens."""
 
     def release(self, sequence: Sequence) -> None:
@@ -49,20 +49,20 @@ class Proposer(Protocol):
 class TokenProposer(Proposer):
     """A proposer that looks at each sequence's tokens alone."""
 
-    def guess(self, tokens: SequenceOf[int]) -> Proposal:
+    def guess(self, tokens: list[int]) -> Proposal:
         """What may follow these tokens."""
         raise NotImplementedError
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
         return [self.guess(sequence.known) for sequence in sequences]
 
 
-def chain(tokens: SequenceOf[int], proposer: str, probs: torch.Tensor | None = None) -> Proposal:
+def chain(tokens: abc.Sequence[int], proposer: str, probs: torch.Tensor | None = None) -> Proposal:
     """Guesses one after the other."""
     return Proposal(tokens, range(-1, len(tokens) - 1), [proposer] * len(tokens), probs) if tokens else NOTHING
 
 
-def depths(parents: SequenceOf[int]) -> list[int]:
+def depths(parents: abc.Sequence[int]) -> list[int]:
     """How far each guess of a tree lies after the certain token, from 1."""
     by_guess: list[int] = []
     for parent in parents:

@@ -1,9 +1,9 @@
-"""Attention that reads grouped heads as they lie in the cache, and the masks that say which token sees which.
+"""Attention that reads grouped heads as they lie in the cache.
 
 Several query heads share one key-value head (grouped-query attention, Ainslie et al. 2023). The library's way repeats
 keys and values until every query head has its own, which copies the whole cache at each step. But heads that share keys
-can as well be taken for further rows of one head: then nothing is copied, and each key is read once for the group.
-Registered with transformers, so that any of its models can use it (notebooks/extras/kv_cache).
+can as well be taken for further queries of one head: then nothing is copied, and each key is read once for the group.
+Registered with transformers, so that any of its models can use it (notebooks/extras/00b_kv_cache).
 """
 
 from __future__ import annotations
@@ -21,40 +21,53 @@ UNKNOWN = ("softcap", "s_aux", "position_bias")  # what some models add to the s
 
 
 def grouped_attention(
-    module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, is_causal=None, **more
+    module,
+    query,
+    key,
+    value,
+    attention_mask=None,
+    dropout=0.0,
+    scaling=None,
+    is_causal=None,
+    **more,
 ):
     """Scaled dot-product attention; the arguments are as transformers gives them.
 
     Args:
-        query: (rows, heads, n, size); key and value: (rows, kv_heads, held, size), kv_heads a divisor of heads.
-        attention_mask: (rows or 1, 1, n, held), True or 0 where a token is seen; None: causal.
+        query: (batch_size, heads, n, head_dim).
+        key, value: (batch_size, kv_heads, length, head_dim); kv_heads divides heads.
+        attention_mask: (batch_size or 1, 1, n, length), True or 0 where a token is
+            seen; None: causal.
 
     Returns:
-        (rows, n, heads, size) and None for the weights, which are never written down.
+        (batch_size, n, heads, head_dim), and None for the weights, which are never
+        written down.
     """
     if any(more.get(name) is not None for name in UNKNOWN):
-        raise CourseError(f"This model's attention uses one of {', '.join(UNKNOWN)}: leave it the library's attention.")
-    rows, heads, n, _ = query.shape
-    group = heads // key.shape[1]
-    if attention_mask is None and n > 1:  # a prefill computes so much that the copies don't matter
-        causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-        out = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=group > 1
-        )
+        uses = f"This model's attention uses one of {', '.join(UNKNOWN)}"
+        raise CourseError(f"{uses}: leave it the library's attention.")
+    kv_heads, attend = key.shape[1], F.scaled_dot_product_attention
+    group = query.shape[1] // kv_heads
+    options = dict(dropout_p=dropout, scale=scaling)
+    if attention_mask is None and query.shape[2] > 1:
+        # a prefill: it computes so much that copied keys don't matter
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        options |= dict(is_causal=causal, enable_gqa=group > 1)
+        out = attend(query, key, value, **options)
     else:
         if attention_mask is not None and group > 1:
             attention_mask = attention_mask.repeat(1, 1, group, 1)
-        out = F.scaled_dot_product_attention(
-            together(query, key.shape[1]), key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
-        ).view(rows, heads, n, value.shape[-1])
+        grouped = together(query, kv_heads)
+        out = attend(grouped, key, value, attn_mask=attention_mask, **options)
+        out = out.view(*query.shape[:3], value.shape[-1])
     return out.transpose(1, 2).contiguous(), None
 
 
 def together(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
-    """(rows, heads, n, size) as (rows, kv_heads, heads / kv_heads * n, size): neighbouring heads, which share their
-    keys, become rows of one head."""
-    rows, heads, n, size = query.shape
-    return query.reshape(rows, kv_heads, heads // kv_heads * n, size)
+    """(batch_size, heads, n, head_dim) as (batch_size, kv_heads, heads / kv_heads * n, head_dim): neighbouring heads,
+    which share their keys, become further queries of one head."""
+    batch_size, heads, n, head_dim = query.shape
+    return query.reshape(batch_size, kv_heads, heads // kv_heads * n, head_dim)
 
 
 AttentionInterface.register(NAME, grouped_attention)

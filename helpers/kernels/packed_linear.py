@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.files import build_root, write_whole
@@ -24,39 +24,42 @@ from helpers.measuring.machine import describe_machine, is_calm
 from helpers.measuring.timing import take_turns
 
 NUM_TOKENS = (1, 2, 4, 8, 16, 32, 64)  # measured; others use the next larger one, more tokens the largest
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+Kernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (n, in) and weight (out, in) give (n, out), the library's default way."""
     return F.linear(x, weight, bias)
 
 
-def swapped(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def swapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same product with the weight on the left: (W x^T)^T."""
     y = (weight @ x.T).T
     return y if bias is None else y + bias
 
 
-def padded(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """One token twice: a matrix product where the library would choose its matrix-vector kernel."""
-    return swapped(x.expand(2, -1) if x.shape[0] == 1 else x, weight, bias)[: x.shape[0]]
+def padded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One token twice: a matrix product where the library would choose its
+    matrix-vector kernel."""
+    twice = x.expand(2, -1) if x.shape[0] == 1 else x
+    return swapped(twice, weight, bias)[: x.shape[0]]
 
 
-def mkldnn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def mkldnn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """oneDNN's linear, which torch.compile also uses."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def packed(weight: torch.Tensor) -> torch.Tensor:
-    """A copy of a weight (out, in) in the blocks that oneDNN's kernel reads one after the other."""
+def packed(weight: Tensor) -> Tensor:
+    """A copy of a weight (out, in) in the blocks that oneDNN's kernel reads one after
+    the other."""
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
 
 VARIANTS: dict[str, Kernel] = {"plain": plain, "swapped": swapped, "padded": padded}
 if torch.backends.mkldnn.is_available():  # not on every build: Apple's has none
     VARIANTS |= {"mkldnn": mkldnn, "packed": mkldnn}
-PREPARED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"packed": packed}  # what a variant makes of the weight
+PREPARED: dict[str, Callable[[Tensor], Tensor]] = {"packed": packed}  # what a variant makes of the weight
 MARGIN = 0.95  # the library's default stays unless another variant takes less than this share of its time
 
 
@@ -71,9 +74,9 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.weight, self.bias, self.variants = linear.weight, linear.bias, tuple(variants)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._kernels: list[tuple[Kernel, torch.Tensor]] | None = None
+        self._kernels: list[tuple[Kernel, Tensor]] | None = None
 
-    def kernels(self) -> list[tuple[Kernel, torch.Tensor]]:
+    def kernels(self) -> list[tuple[Kernel, Tensor]]:
         """For each number of tokens, from 0 to the largest measured, the kernel and the weight as it reads it."""
         if self._kernels is None:
             weights = {variant: _prepared(variant, self) for variant in set(self.variants)}
@@ -98,7 +101,7 @@ class PackedLinear(nn.Module):
             one.bias = nn.Parameter(torch.cat([linear.bias for linear in parts]).detach(), requires_grad=False)
         return one
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         num_tokens = x.numel() // self.in_features
         if not num_tokens:
             return F.linear(x, self.weight, self.bias)
@@ -120,7 +123,7 @@ def usable_variants(linear: nn.Linear) -> list[str]:
     return [variant for variant in VARIANTS if works(variant)]
 
 
-def _prepared(variant: str, linear: nn.Module) -> torch.Tensor:
+def _prepared(variant: str, linear: nn.Module) -> Tensor:
     return PREPARED[variant](linear.weight) if variant in PREPARED else linear.weight
 
 

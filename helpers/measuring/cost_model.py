@@ -57,9 +57,9 @@ def least_milliseconds(weight_bytes: float, bandwidth: float) -> float:
     return weight_bytes / bandwidth * 1e3
 
 
-def balance_rows(bytes_per_weight: float, bandwidth: float, rate: float) -> float:
-    """Rows at which arithmetic takes as long as reading: each weight of `bytes_per_weight` bytes is read once, and used
-    in 2 operations for every row."""
+def balance_tokens(bytes_per_weight: float, bandwidth: float, rate: float) -> float:
+    """Tokens in a step at which arithmetic takes as long as reading: each weight of `bytes_per_weight` bytes is read
+    once, and used in 2 operations for every token."""
     return rate / bandwidth * bytes_per_weight / 2
 
 

@@ -1,6 +1,6 @@
 """The machine in front of the learner: what it is, and whether it is calm enough to measure.
 
-`describe_machine()` is the record that stands in every result; `machine_report` makes the report of it. Nothing heavy
+`describe_machine()` is the record that stands in every result; `course.check` makes the report of it. Nothing heavy
 is imported: torch is asked only where there may be a GPU.
 """
 

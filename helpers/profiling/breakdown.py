@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -32,7 +31,7 @@ class Clocked(Proposer):
         self.first: list[tuple[int, float]] = []  # (guesses, seconds) of a sequence's first call, the prompt read
         self.later: list[tuple[int, float]] = []
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
         [sequence] = sequences
         began = time.perf_counter()
         proposals = self.proposer.propose(sequences, hidden)
@@ -88,7 +87,7 @@ class StepBreakdown:
     rest: float
 
 
-def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: SequenceOf[SequenceOf[int]]) -> StepBreakdown:
+def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: list[list[int]]) -> StepBreakdown:
     """The parts of decode steps over some prompts (token ids), on a CPU, whose clock waits for nobody."""
     total, count, forward, guessing = 0.0, 0, Stopwatch(), Stopwatch()
     for prompt in prompts:

@@ -1,6 +1,7 @@
 """What a step is made of, each part measured by itself: one linear layer, and a model with next to no weights.
 
-From these a step's time can be foretold before it is measured, in every dtype and for any number of tokens (notebook 01).
+From these a step's time can be predicted before it is measured, in every dtype and for any number of tokens (notebook
+01).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from helpers.profiling.step_time import steps_in_turns
 
 @dataclass(frozen=True)
 class StepParts:
-    """Seconds by the number of tokens that a step reads: of everything that is not a matrix product (`overhead`, all layers together), and of one linear
-    layer of `layer_weights` weights, of the model's `weights`."""
+    """Seconds by the number of tokens that a step reads: of everything that is not a matrix product (`overhead`, all
+    layers together), and of one linear layer of `layer_weights` weights, of the model's `weights`."""
 
     overhead: dict[int, float]
     layer: dict[int, float]
@@ -29,8 +30,10 @@ class StepParts:
     bytes_per_weight: int
 
     def seconds(self, num_tokens: int) -> float:
-        """The step as foretold: all weights at the speed of the one layer, and the overhead."""
-        return self.overhead[num_tokens] + self.weights / self.layer_weights * self.layer[num_tokens]
+        """The step as predicted: all weights at the speed of the one layer, and the
+        overhead."""
+        num_layers = self.weights / self.layer_weights
+        return self.overhead[num_tokens] + num_layers * self.layer[num_tokens]
 
     def bytes_per_second(self, num_tokens: int = 1) -> float:
         """How fast the layer's weights are read, for so many tokens."""
@@ -41,10 +44,10 @@ class StepParts:
         return 2 * num_tokens * self.layer_weights / self.layer[num_tokens]
 
 
-def step_parts(arms: Mapping[str, nn.Module], num_tokens: Sequence[int], *, prompt: int | None = None, context: int = 128,
-               rounds: int = 15) -> dict[str, StepParts]:  # fmt: skip
-    """The parts of steps that read each of `num_tokens` tokens after `context` tokens, and of the prefill of a prompt of `prompt`
-    tokens, for several models that take turns."""
+def step_parts(arms: Mapping[str, nn.Module], num_tokens: Sequence[int], *, prompt: int | None = None,
+               context: int = 128, rounds: int = 15) -> dict[str, StepParts]:  # fmt: skip
+    """The parts of steps that read each of `num_tokens` tokens after `context` tokens, and of the prefill of a prompt
+    of `prompt` tokens, for several models that take turns."""
     counts = [*num_tokens, *([prompt] if prompt else [])]
     alike = {name: alike_layers(model) for name, model in arms.items()}
     thin = {name: narrow(model) for name, model in arms.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Iterable
 
 import torch
 
@@ -11,7 +11,7 @@ from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 
 
-def merged(proposals: SequenceOf[Proposal]) -> Proposal:
+def merged(proposals: Iterable[Proposal]) -> Proposal:
     """One tree with every path of all `proposals`; a node that several guessed is there once, for the first of them."""
     tokens: list[int] = []
     parents: list[int] = []
@@ -38,7 +38,7 @@ class Together(Proposer):
     def __init__(self, *proposers: Proposer):
         self.proposers = proposers
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
         proposals = [proposer.propose(sequences, hidden) for proposer in self.proposers]
         return [merged(of_one_sequence) for of_one_sequence in zip(*proposals, strict=True)]
 
@@ -50,7 +50,7 @@ class Together(Proposer):
 class FirstOf(Together):
     """Asks one proposer after the other until one has a guess: the cheap ones first."""
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
         proposals = [NOTHING] * len(sequences)
         for proposer in self.proposers:
             open_ones = [i for i, proposal in enumerate(proposals) if not proposal.tokens]
@@ -72,7 +72,7 @@ class Relay(Together):
             raise CourseError("A relay guesses at least one token: give count >= 1.")
         self.first, self.count = FirstOf(*proposers), count
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
         return [self._chain(sequence, hidden[i : i + 1]) for i, sequence in enumerate(sequences)]
 
     def _chain(self, sequence: Sequence, hidden: torch.Tensor) -> Proposal:

@@ -21,7 +21,7 @@ def expected_tokens(acceptance: float, k: int) -> float:
 
 
 def predicted_speedup(acceptance: float, k: int, step_seconds: Callable[[int], float], draft_seconds: float) -> float:
-    """How many times as fast as plain decoding: `step_seconds(num_tokens)` of the target, `draft_seconds` for each guess."""
+    """How many times as fast as plain decoding: `step_seconds(num_tokens)` of the target, `draft_seconds` a guess."""
     per_step = step_seconds(k + 1) + k * draft_seconds
     return expected_tokens(acceptance, k) * step_seconds(1) / per_step
 

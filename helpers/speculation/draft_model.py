@@ -9,7 +9,6 @@ every token has the target's own distribution p, however bad the draft's q.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
 
 import torch
 
@@ -89,7 +88,7 @@ class DraftModel(Proposer):
         self.generator = torch.Generator().manual_seed(sampling.seed + 1)  # not the target's own draws
         self.drafts: dict[int, _Draft] = {}
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
         return [self.guess(sequence) for sequence in sequences]
 
     def guess(self, sequence: Sequence) -> Proposal:

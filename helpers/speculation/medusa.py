@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Collection
 
 import torch
 
@@ -11,7 +11,7 @@ from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.speculation.medusa_heads import MedusaHeads
 
-Tree = SequenceOf[tuple[int, ...]]  # a node is the path to it: at each depth the rank of the head's guess, from 0
+Tree = Collection[tuple[int, ...]]  # a node is the path to it: at each depth the rank of the head's guess, from 0
 
 CHAIN: Tree = tuple((0,) * depth for depth in range(1, 6))  # each of five heads' best guess
 
@@ -35,7 +35,7 @@ class Medusa(Proposer):
         self.parents = [place[path[:-1]] for path in nodes]
         self.names = [f"head {len(path)}" for path in nodes]
 
-    def propose(self, sequences: SequenceOf[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
         best = self.heads(hidden).topk(self.width, dim=-1).indices  # (heads, sequences, width)
         guesses = best.transpose(0, 1).flatten(1)[:, self.picks.to(best.device)].tolist()
         return [Proposal(tokens, self.parents, self.names) for tokens in guesses]

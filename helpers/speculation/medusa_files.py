@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from helpers.errors import CourseError
-from helpers.models.loading import HEADS, folder_of
+from helpers.models.places import HEADS, folder_of
 from helpers.speculation.medusa_heads import MedusaHeads
 
 ALSO = "medusa_heads.safetensors"  # the name in AWS's published notebook

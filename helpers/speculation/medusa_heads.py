@@ -23,7 +23,8 @@ class MedusaHeads(nn.Module):
     """Residual blocks x + SiLU(W x + b), one stack a head, and an lm_head: the model's own for all, or one each.
 
     W and b begin as zero: a block is exactly the identity, and each head begins as the model's own lm_head. The first
-    blocks of all heads read the same state, so they are one product; `packed_linear` installs into it and a shared lm_head.
+    blocks of all heads read the same state, so they are one product; `packed_linear` installs into it and
+    into a shared lm_head.
     """
 
     def __init__(self, lm_head: torch.Tensor, heads: int = 5, layers: int = 1, own_lm_heads: bool = False):

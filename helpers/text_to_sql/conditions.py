@@ -48,7 +48,8 @@ class Condition:
 
 
 def step(value: Literal, by: int) -> Literal:
-    """The value `by` steps from a number, or days from a date; for any other text, another word."""
+    """The value `by` steps from a number, or days from a date; for another text, a beginning of it (by < 0) or a text
+    that begins with it: in SQL's order they stand before and after it."""
     if not isinstance(value, str):
         return value + by
     if value.isdecimal():
@@ -58,7 +59,9 @@ def step(value: Literal, by: int) -> Literal:
             return str(date.fromisoformat(value) + timedelta(days=by))
         except (ValueError, OverflowError):  # the 30th of February
             pass
-    return WORDS[(len(value) + by) % len(WORDS)] if by else value
+    if by < 0:
+        return value[:by]
+    return f"{value} {WORDS[(len(value) + by) % len(WORDS)]}" if by else value
 
 
 def matching(pattern: str, rng: random.Random, numeric: bool, widen: bool = False) -> str:

@@ -127,15 +127,16 @@ def _whole_division(reference: Reference) -> Iterator[list[str]]:
 
 
 def _other_patterns(reference: Reference) -> Iterator[list[str]]:
-    """Equal to the text, begins with it, ends with it, contains it: all for a LIKE."""
+    """Equal to the text, begins with it, ends with it, contains it: all for a LIKE; contains it for an equal sign."""
     for i, upper in enumerate(reference.upper[:-1]):
-        pattern = literal_of(reference.tokens[i + 1])
-        if upper != "LIKE" or not isinstance(pattern, str):
+        literal = literal_of(reference.tokens[i + 1])
+        if upper not in ("LIKE", "=") or not isinstance(literal, str) or reference.columns[i + 1]:
             continue
-        text = pattern.strip("%").replace("'", "''")
-        for other in (text, f"{text}%", f"%{text}", f"%{text}%"):
-            if other != pattern.replace("'", "''"):
-                yield _with(reference, i + 1, i + 2, f"'{other}'")
+        pattern = literal.replace("'", "''")
+        text = pattern.strip("%")
+        for other in (text, f"{text}%", f"%{text}", f"%{text}%") if upper == "LIKE" else (f"%{text}%",):
+            if other != pattern:
+                yield _with(reference, i, i + 2, "LIKE", f"'{other}'")
 
 
 def _nulls(reference: Reference) -> Iterator[list[str]]:

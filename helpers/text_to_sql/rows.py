@@ -34,8 +34,11 @@ class RowGenerator:
 
     def _keys(self, count: int) -> list[Literal]:
         """What joined columns hold; few where HAVING asks for many rows of each."""
-        asked = [c.literal for column in self.reference.joined for c in self.reference.conditions.get(column, ())]
-        asked = [literal for literal in asked if literal is not None]
+        asked = []
+        for column in sorted(self.reference.joined, key=lambda column: (column.table, column.name)):
+            for condition in self.reference.conditions.get(column, ()):
+                asked += [*condition.value_inside(self.rng, column.numeric), condition.literal]
+        asked = [value for value in asked if value is not None]
         return list(dict.fromkeys(asked + self.rng.sample(range(1, 90), count)))[:count]
 
     def table(self, columns: list[Column]) -> list[tuple]:
@@ -49,15 +52,17 @@ class RowGenerator:
         return [tuple(row) for row in rows]
 
     def _row(self, columns: list[Column], meeting: bool) -> list[Literal]:
-        """At random, or `meeting` every condition, or all of them but one (what a dropped condition lets in)."""
+        """At random, or `meeting` every condition, or all of them but one (what a wrong or dropped one lets in)."""
         row, reference = [self._value(column) for column in columns], self.reference
         asked = [i for i, c in enumerate(columns) if reference.conditions.get(c) and c not in reference.joined]
         kind = self.eager * 0.75 if meeting else self.rng.random()
         spared = self.rng.choice(asked) if asked and kind < self.eager / 2 else None
         for i in asked if kind < self.eager else ():
-            condition = self.rng.choice(reference.conditions[columns[i]])
+            condition, numeric = self.rng.choice(reference.conditions[columns[i]]), columns[i].numeric
             if i != spared:
-                row[i : i + 1] = condition.value_inside(self.rng, columns[i].numeric) or row[i : i + 1]
+                row[i : i + 1] = condition.value_inside(self.rng, numeric) or row[i : i + 1]
+            elif self.rng.random() < 0.5:
+                row[i] = self.rng.choice(condition.values_around(self.rng, numeric))
         return row
 
     def _value(self, column: Column) -> Literal:

@@ -27,6 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
 from helpers.errors import CourseError
+from helpers.kernels import torch_compile
 from helpers.measuring.machine import describe_machine
 from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
@@ -273,6 +274,8 @@ def train(run: Run, compiled: bool = True) -> None:
     log = SummaryWriter(run.folder / "tensorboard")
     half = HalfCopy(nn.ModuleList([run.model, run.heads])) if run.bf16 else None
     model, heads = half.copy if half else (run.model, run.heads)
+    if compiled:
+        torch_compile.prepare()
     backbone = torch.compile(model.model) if compiled else model.model
     while run.step < s.steps:
         began = time.perf_counter()

@@ -18,7 +18,7 @@
 # |---|---|
 # | next | 01 half precision |
 # | the term it attacks | none yet: it measures every term of the equation |
-# | you will be able to | say what a model does between a question and its answer; tell a faster program from a lucky measurement; foretell the time of a step from the size of a model |
+# | you will be able to | say what a model does between a question and its answer; tell a faster program from a lucky measurement; predict the time of a step from the size of a model |
 # | time | 40 minutes for you; about 5 for the machine under the profile `cpu` |
 # | memory | 6 GiB |
 #
@@ -37,9 +37,9 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+MODEL_ID: str = "base"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
-GUESS_EIGHT_TOKENS: float = 8.0  # your guess: a step for 8 tokens takes this many times as long as a step for 1
+GUESS_EIGHT_TOKENS: float = 8.0  # your guess: a step for 8 tokens over a step for 1
 
 # %%
 import helpers
@@ -76,11 +76,13 @@ prompt_tokens, sql_tokens = token_lengths(test, tokenizer)
 fig, (left_ax, right_ax) = plt.subplots(1, 2, figsize=(10, 3.6))
 left_ax.hist(prompt_tokens, bins=30, color=plots.COLORS[2], label="prompt")
 left_ax.hist(sql_tokens, bins=30, color=plots.COLORS[0], label="SQL", hatch="//")
-left_ax.set(title="Length of prompts and of their SQL", xlabel="length (tokens)", ylabel="examples (count)")
+left_ax.set(title="Length of prompts and of their SQL")
+left_ax.set(xlabel="length (tokens)", ylabel="examples (count)")
 left_ax.legend()
 by_kind = kinds(test)
 right_ax.barh(list(by_kind)[::-1], list(by_kind.values())[::-1], color=plots.COLORS[0])
-_ = right_ax.set(title="What the test questions ask for", xlabel="examples (count)", ylabel="kind of query")
+right_ax.set(title="What the test questions ask for")
+_ = right_ax.set(xlabel="examples (count)", ylabel="kind of query")
 
 # %% [markdown]
 # ## The model answers
@@ -99,7 +101,8 @@ first = ask(test[0].context, test[0].question)
 # The model saw neither. It is small, so it will sometimes be wrong; below you will see how often.
 
 # %%
-SCHEMA = "CREATE TABLE lighthouse (name TEXT, country TEXT, height_m INTEGER, built INTEGER)"
+SCHEMA = "CREATE TABLE lighthouse "
+SCHEMA += "(name TEXT, country TEXT, height_m INTEGER, built INTEGER)"
 QUESTION = "Which lighthouses in Norway are taller than 30?"
 mine = ask(SCHEMA, QUESTION)
 
@@ -114,12 +117,12 @@ from helpers.text_to_sql.evaluate import is_correct
 from helpers.text_to_sql.mutants import mutants
 from helpers.text_to_sql.prompts import extract_sql
 
-asked_first = test[0]
+tables, reference = test[0].context, test[0].answer
 print("the model:  ", extract_sql(first.text))
-print("right:      ", is_correct(extract_sql(first.text), asked_first.context, asked_first.answer))
-for mistake in mutants(asked_first.answer, asked_first.context)[:4]:
+print("right:      ", is_correct(extract_sql(first.text), tables, reference))
+for mistake in mutants(reference, tables)[:4]:
     print("a mistake:  ", mistake)
-    print("counts as right:", is_correct(mistake, asked_first.context, asked_first.answer))
+    print("counts as right:", is_correct(mistake, tables, reference))
 
 # %% [markdown]
 # ## Prefill and decode
@@ -130,9 +133,8 @@ for mistake in mutants(asked_first.answer, asked_first.context)[:4]:
 # Here is all of it. Taking the best token each time is called **greedy** decoding.
 
 # %%
-from collections.abc import Sequence  # what the function below needs
-
 import torch
+from torch import Tensor  # what the functions shown below need
 
 from helpers.decoding.forward import eos_tokens
 from helpers.decoding.generate import plain_greedy
@@ -143,7 +145,8 @@ from helpers.decoding.kv_cache import KVCache
 # %%
 from helpers.text_to_sql.prompts import prompt_for
 
-prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in test]
+texts = [prompt_for(tokenizer, example) for example in test]
+prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
 print(tokenizer.decode(plain_greedy(plain, prompts[0])))
 
 # %% [markdown]
@@ -157,10 +160,11 @@ lane, clock = [], 0.0
 for step in completion.steps:
     lane.append((clock * 1e3, step.seconds * 1e3, len(step.emitted)))
     clock += step.seconds
-plots.timeline_of_steps({"one answer": lane}, title="The prefill, then a step for every further token")
+title = "The prefill, then a step for every further token"
+plots.timeline_of_steps({"one answer": lane}, title=title)
 plt.gcf().set_size_inches(10, 1.8)
 prefill = completion.steps[0]
-print(f"the prefill read {prefill.rows} tokens in {prefill.seconds * 1e3:.1f} ms")
+print(f"the prefill read {prefill.num_tokens} tokens in {prefill.seconds * 1e3:.1f} ms")
 
 # %% [markdown]
 # **Exercise 00.1** (3 minutes) *Why it matters: prefill and decode get faster by different means, so their speeds must not be mixed.*
@@ -183,10 +187,10 @@ print(f"decode: {tokens_per_second(completion.steps):.0f} tokens per second")
 # %% [markdown]
 # ## Why decode is slow: it reads everything to do little
 #
-# Inside the model each token of a step is one **row** of a matrix: a list of some hundred numbers. From here on, *row* means a token in a step.
+# Inside the model each token of a step is a vector of some hundred numbers.
 #
-# A step multiplies every row with every weight: 2 operations for each. To do so it must fetch every weight from memory (unless the processor's cache holds it; we will test that).
-# With one row there is almost nothing to compute for all that reading. Two numbers of your machine decide what this costs:
+# A step multiplies every token's vector with every weight: 2 operations for each weight. To do so it must fetch every weight from memory (unless the processor's cache holds it; we will test that).
+# With one token there is almost nothing to compute for all that reading. Two numbers of your machine decide what this costs:
 #
 # * its **bandwidth**: bytes per second from memory,
 # * its **rate**: operations per second in a large matrix product (a GFLOP/s is a billion of them).
@@ -196,9 +200,10 @@ from helpers.measuring import latency, memory, probes, timing
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 bandwidth = probes.bandwidth(device=lesson.device)
-rates = {name: probes.matmul_rate(dtype, device=lesson.device) for name, dtype in DTYPES.items()}
+rates = {d: probes.matmul_rate(DTYPES[d], device=lesson.device) for d in DTYPES}
 weight_bytes = memory.weight_bytes(plain)
-print(f"bandwidth {bandwidth / 1e9:.1f} GB/s; rate", ", ".join(f"{n} {r / 1e9:.0f} GFLOP/s" for n, r in rates.items()))
+rate_list = ", ".join(f"{d} {rate / 1e9:.0f} GFLOP/s" for d, rate in rates.items())
+print(f"bandwidth {bandwidth / 1e9:.1f} GB/s; rate {rate_list}")
 print(f"the model's weights: {weight_bytes / 1e6:.1f} MB in float32, four bytes each")
 results.metric("start.bandwidth_gb_s", bandwidth / 1e9, "GB/s")
 
@@ -217,32 +222,37 @@ def my_least_milliseconds(weight_bytes, bandwidth):  # bytes, bytes per second
 
 # hint("00.2")  # solution("00.2")
 least = check("00.2", my_least_milliseconds)
-print(f"this model here, if nothing is in the cache: at least {least(weight_bytes, bandwidth):.2f} ms a step")
-print(f"7 billion weights of two bytes on a GPU with 3.35 TB/s: at least {least(14e9, 3.35e12):.1f} ms a step")
+here, on_gpu = least(weight_bytes, bandwidth), least(14e9, 3.35e12)
+print(f"this model here, if nothing is in the cache: at least {here:.2f} ms a step")
+print("7 billion weights of two bytes on a GPU with 3.35 TB/s: ", end="")
+print(f"at least {on_gpu:.1f} ms a step")
 
 # %% [markdown]
-# **Exercise 00.3** (5 minutes) *Why it matters: well below this many rows, more rows are nearly free. Batching and speculation live on that.*
+# **Exercise 00.3** (5 minutes) *Why it matters: well below this many tokens in a step, more of them are nearly free. Batching and speculation live on that.*
 #
-# Reading a weight takes `bytes_per_weight / bandwidth` seconds; using it for one row takes `2 / rate`.
-# Return the number of rows at which both take the same time: the machine's **balance**.
+# Reading a weight takes `bytes_per_weight / bandwidth` seconds; using it for one token takes `2 / rate`.
+# Return the number of tokens at which both take the same time: the machine's **balance**.
 
 
 # %%
-def my_balance_rows(bytes_per_weight, bandwidth, rate):
+def my_balance_tokens(bytes_per_weight, bandwidth, rate):
     return None  # your code
 
 
-cases = {"float32 here": (4, bandwidth, rates["float32"]), "bfloat16 here": (2, bandwidth, rates["bfloat16"]),
-         "bfloat16 on an H100, by its data sheet": (2, 3.35e12, 990e12)}  # fmt: skip
+cases = {
+    "float32 here": (4, bandwidth, rates["float32"]),
+    "bfloat16 here": (2, bandwidth, rates["bfloat16"]),
+    "bfloat16 on an H100, by its data sheet": (2, 3.35e12, 990e12),
+}
 # hint("00.3")  # solution("00.3")
-balance = check("00.3", my_balance_rows)
+balance = check("00.3", my_balance_tokens)
 for name, case in cases.items():
-    print(f"{name}: computing takes as long as reading at {balance(*case):.0f} rows")
+    print(f"{name}: computing takes as long as reading at {balance(*case):.0f} tokens")
 
 # %% [markdown]
-# ## One row is awkward
+# ## One token is awkward
 #
-# The same product can be written in several ways, and a library runs different code for each. With few rows the usual way is not always the fast one. Three of the others:
+# The same product can be written in several **variants**, and a library runs different code for each. With few tokens the usual one is not always the fastest. Three of the others:
 
 # %%
 # show: helpers.kernels.packed_linear:swapped
@@ -257,7 +267,7 @@ for name, case in cases.items():
 # show: helpers.kernels.packed_linear:packed
 
 # %% [markdown]
-# `few_rows.install` measures which way is fastest for each of the model's layers, once for each machine, and uses it from then on.
+# `packed_linear.install` measures which variant is fastest for each of the model's layers, once for each machine, and uses it from then on.
 
 # %%
 import copy
@@ -268,25 +278,28 @@ from helpers.kernels import packed_linear
 
 layers = [m for m in plain.modules() if type(m) is nn.Linear]
 with torch.inference_mode():
-    tables = packed_linear.measure_forms(layers, (1, 8))
-out, into = layers[-1].weight.shape
-print(f"one product, {into} numbers in and {out} out, float32, microseconds:")
-for rows, table in tables.items():
-    print(f"  {rows} rows:", ", ".join(f"{form} {seconds * 1e6:.0f}" for form, seconds in table[out, into].items()))
+    measured = packed_linear.measure_variants(layers, (1, 8))
+out_features, in_features = layers[-1].weight.shape
+print(f"one product, {in_features} numbers in and {out_features} out,", end=" ")
+print("float32, microseconds:")
+for num_tokens, by_shape in measured.items():
+    times = by_shape[out_features, in_features]
+    listed = ", ".join(f"{variant} {times[variant] * 1e6:.0f}" for variant in times)
+    print(f"  {num_tokens} token{'s' * (num_tokens > 1)}: {listed}")
 model = packed_linear.install(copy.deepcopy(plain))
 
 # %% [markdown]
 # ## The equation
 #
-# What a step costs, for a model with so many layers, weights and rows:
+# What a step costs, for a model with so many layers and weights, if it reads so many tokens:
 #
-#     step(rows) = overhead x layers               starting the operations
-#                + weight bytes / bandwidth        reading the weights
-#                + 2 x rows x parameters / rate    computing
-#                + KV bytes / bandwidth            reading the cache
+#     step(num_tokens) = overhead x layers                     starting the operations
+#                      + weight bytes / bandwidth              reading the weights
+#                      + 2 x num_tokens x parameters / rate    computing
+#                      + KV bytes / bandwidth                  reading the cache
 #
 # *Overhead* is Python and the library starting each operation, the same however large the weights are. *KV bytes* are what the KV cache holds.
-# A whole answer costs `prefill + tokens / tokens per step × step(rows)`. Most notebooks of this course attack one term of it.
+# A whole answer costs `prefill + tokens / tokens per step × step(num_tokens)`. Most notebooks of this course attack one term of it.
 #
 # Does it hold here? Time steps of models of several sizes, after 128 tokens. The large ones have **random weights**: what they say means nothing, what they cost is real.
 # bfloat16 is a number in two bytes; the next notebook is about it.
@@ -297,18 +310,19 @@ from statistics import median
 from helpers.measuring.cost_model import Measured, Shape
 from helpers.profiling.step_time import step_seconds
 
-ROWS = (1, 2, 4, 8, 16, 32) if PROFILE != "smoke" else (1, 8, 32)
+NUM_TOKENS = (1, 2, 4, 8, 16, 32) if PROFILE != "smoke" else (1, 8, 32)
 CONTEXT = 128
 plain_half, _ = models.load(MODEL_ID, dtype="bfloat16", device=lesson.device)
 half = packed_linear.install(copy.deepcopy(plain_half))
 shipped = {"float32": model, "bfloat16": half}
-points, rounds_of = [], {}
+points, step_times = [], {}
 
 
 def measure_steps(name, network, dtype):
-    rounds_of[name, dtype] = step_seconds(network, ROWS, context=CONTEXT, rounds=sizes.rounds)
-    for rows, seconds in rounds_of[name, dtype].items():
-        points.append(Measured(name, Shape.of(network), dtype, rows, CONTEXT, median(seconds)))
+    times = step_seconds(network, NUM_TOKENS, context=CONTEXT, rounds=sizes.rounds)
+    step_times[name, dtype], shape = times, Shape.of(network)
+    for n, seconds in times.items():
+        points.append(Measured(name, shape, dtype, n, CONTEXT, median(seconds)))
 
 
 for dtype, network in shipped.items():
@@ -320,9 +334,9 @@ for dtype, network in shipped.items():
 print(f"{len(points)} steps timed, {sizes.rounds} times each")
 
 # %% [markdown]
-# Now fit the constants (overhead; bandwidth and rate for each dtype) to all models but one. The one left out is the test: can the equation foretell a model that it never saw?
+# Now fit the constants (overhead; bandwidth and rate for each dtype) to all models but one. The one left out is the test: can the equation predict a model that it never saw?
 #
-# Some machines read and compute at the same time. Then the larger of the two terms counts, not their sum. Both forms are fitted; the one that fits better is kept.
+# Some machines read and compute at the same time. Then the larger of the two terms counts, not their sum. Both equations are fitted; the one that fits better is kept.
 
 # %%
 from helpers.measuring.cost_model import errors, fit, r2
@@ -330,40 +344,45 @@ from helpers.measuring.cost_model import errors, fit, r2
 held_out_name = sizes.shapes[len(sizes.shapes) // 2]
 held_out = [p for p in points if p.name == held_out_name]
 fitted = [p for p in points if p.name != held_out_name]
-equations = {form: fit(fitted, form) for form in ("sum", "max")}
-misfit = {form: sum(e * e for e in errors(equation, fitted)) for form, equation in equations.items()}
-form = min(misfit, key=misfit.get)
-equation, worst = equations[form], max(map(abs, errors(equations[form], held_out)))
-print(f"this machine follows the {form}; {held_out_name} was left out of the fit: at most {worst:.0%} off there")
-print(f"R2 over all {len(points)} steps: {r2(equation, points):.4f} (1 would be perfect)")
+equations = {combined: fit(fitted, combined) for combined in ("sum", "max")}
+misfit = {c: sum(e * e for e in errors(equations[c], fitted)) for c in equations}
+better = min(misfit, key=misfit.get)
+equation, explained = equations[better], r2(equations[better], points)
+worst = max(map(abs, errors(equation, held_out)))
+print(f"this machine follows the {better}; {held_out_name} was left out", end=" ")
+print(f"of the fit: at most {worst:.0%} off there")
+print(f"R2 over all {len(points)} steps: {explained:.4f} (1 would be perfect)")
 print(f"overhead {equation.overhead * 1e3:.2f} ms a layer")
 for dtype in shipped:
     reads, computes = equation.bandwidth[dtype] / 1e9, equation.rate[dtype] / 1e9
-    print(f"{dtype}: reads {reads:.1f} GB/s, computes {computes:.0f} GFLOP/s (inf: too small to see)")
+    print(f"{dtype}: reads {reads:.1f} GB/s, computes {computes:.0f} GFLOP/s", end=" ")
+    print("(inf: too small to see)")
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-for ax, rows in zip(axes, (1, 32)):
+for ax, n in zip(axes, (1, 32)):
     groups = {}
     for dtype in shipped:
-        here = [p for p in points if p.dtype == dtype and p.num_tokens == rows]
-        groups[dtype] = [(p.shape.weight_bytes / 1e6, p.seconds * 1e3) for p in here]
-        told = [equation(p.shape, dtype, rows, CONTEXT) * 1e3 for p in here]
-        groups[f"the equation, {dtype}"] = [(p.shape.weight_bytes / 1e6, ms) for p, ms in zip(here, told)]
-    plots.step_time_vs_bytes(groups, title=f"Step time and weight bytes, {rows} row{'s' * (rows > 1)}", ax=ax)
+        here = [p for p in points if p.dtype == dtype and p.num_tokens == n]
+        megabytes = [p.shape.weight_bytes / 1e6 for p in here]
+        predicted = [equation(p.shape, dtype, n, CONTEXT) * 1e3 for p in here]
+        groups[dtype] = list(zip(megabytes, [p.seconds * 1e3 for p in here]))
+        groups[f"the equation, {dtype}"] = list(zip(megabytes, predicted))
+    title = f"Step time and weight bytes, {n} token{'s' * (n > 1)}"
+    plots.step_time_vs_bytes(groups, title=title, ax=ax)
 
 # %% [markdown]
-# The other direction: the same model, more rows. While a step is bound by reading, more rows cost little. This curve is called the **verify cost**: it decides later whether speculation pays.
+# The other direction: the same model, more tokens in a step. While a step is bound by reading, more tokens cost little. This curve is called the **verify cost**: it decides later whether speculation pays.
 # The thin lines are the balance of exercise 00.3.
 
 # %%
 groups = {}
 for name in ("shipped", sizes.shapes[0], sizes.shapes[-1]):
     for dtype in shipped:
-        times = {rows: median(seconds) for rows, seconds in rounds_of[name, dtype].items()}
-        groups[f"{name}, {dtype}"] = [(rows, seconds / times[1]) for rows, seconds in times.items()]
+        times = {n: median(t) for n, t in step_times[name, dtype].items()}
+        groups[f"{name}, {dtype}"] = [(n, times[n] / times[1]) for n in times]
 marks = {name: balance(*case) for name, case in list(cases.items())[:2]}
-plots.step_time_vs_tokens(groups, marks, title="What more rows in a step cost")
+plots.step_time_vs_tokens(groups, marks, title="What more tokens in a step cost")
 plt.gcf().set_size_inches(8, 4.2)
 
 # %% [markdown]
@@ -373,22 +392,26 @@ plt.gcf().set_size_inches(8, 4.2)
 # %%
 flush = torch.ones(64 * 2**20, device=lesson.device)
 ahead = {"warm": lambda: None, "cold": flush.sum}
+options = dict(context=CONTEXT, rounds=1)
 for dtype, network in shipped.items():
-    taken = {"warm": [], "cold": []}
+    times = {"warm": [], "cold": []}
     for _ in range(sizes.rounds):
         for name, prepare in ahead.items():
-            taken[name] += step_seconds(network, (1,), context=CONTEXT, rounds=1, before=prepare)[1]
-    gap = timing.speedup(taken["cold"], taken["warm"], of=np.median)
-    terms = equation.terms(Shape.of(network), dtype, 1, CONTEXT)
-    step_now = median(taken["warm"])
+            times[name] += step_seconds(network, (1,), before=prepare, **options)[1]
+    gap = timing.speedup(times["cold"], times["warm"], of=np.median)
+    overhead = equation.terms(Shape.of(network), dtype, 1, CONTEXT)["overhead"]
     predicted = equation(Shape.of(network), dtype, 1, CONTEXT)
-    print(f"{dtype}: a step takes {step_now * 1e3:.2f} ms; the equation says {predicted * 1e3:.2f} ms,"
-          f" {terms['overhead'] * 1e3:.2f} ms of them overhead")  # fmt: skip
-    if terms["overhead"] > step_now:
-        print("   that overhead alone is more than the step took: here the equation predicts too much of it")
-    cached = gap.real and gap.ratio > 1.1
-    print(f"   with an empty cache {gap.ratio:.2f} times as long ({gap.low:.2f} to {gap.high:.2f}):",
-          "part of what it reads was in the cache" if cached else "the cache makes little difference")  # fmt: skip
+    print(f"{dtype}: a step takes {median(times['warm']) * 1e3:.2f} ms;", end=" ")
+    print(f"the equation says {predicted * 1e3:.2f} ms,", end=" ")
+    print(f"{overhead * 1e3:.2f} ms of them overhead")
+    if overhead > median(times["warm"]):
+        print("   that overhead alone is more than the step took:", end=" ")
+        print("here the equation predicts too much of it")
+    print(f"   with an empty cache {gap.ratio:.2f} times as long", end=" ")
+    print(f"({gap.low:.2f} to {gap.high:.2f}):", end=" ")
+    much = "part of what it reads was in the cache"
+    little = "the cache makes little difference"
+    print(much if gap.real and gap.ratio > 1.1 else little)
 overhead_ms = equation.overhead * Shape.of(model).layers * 1e3
 results.metric("start.overhead_ms", overhead_ms, "ms")
 
@@ -408,10 +431,11 @@ def ours_with(network):
     return lambda ids: [token for step in steps(network, ids) for token in step.emitted]
 
 
-few = prompts[: max(4, sizes.timed // 2)]
-naive = [timing.interleave({"it": ours_with(model)}, few, warmup=0)["it"].seconds for _ in range(2)]
-turns = timing.interleave({"A": ours_with(model), "A again": ours_with(model)}, few, rounds=2)
-print(f"one after the other: {sum(naive[0]) / sum(naive[1]):.3f} times as fast, the second time. A speedup?")
+few, ours = prompts[: max(4, sizes.timed // 2)], ours_with(model)
+alone = [timing.interleave({"it": ours}, few, warmup=0)["it"] for _ in range(2)]
+naive = sum(alone[0].seconds) / sum(alone[1].seconds)
+print(f"one after the other: {naive:.3f} times as fast, the second time. A speedup?")
+turns = timing.interleave({"A": ours, "A again": ours}, few, rounds=2)
 print("in turns:", timing.speedup(turns["A"].seconds, turns["A again"].seconds))
 
 # %% [markdown]
@@ -431,18 +455,27 @@ print("in turns:", timing.speedup(turns["A"].seconds, turns["A again"].seconds))
 # %%
 def hugging_face(network):
     def call(ids):
-        out = network.generate(torch.tensor([ids], device=lesson.device), max_new_tokens=256, do_sample=False)
+        feed = torch.tensor([ids], device=lesson.device)
+        out = network.generate(feed, max_new_tokens=256, do_sample=False)
         return out[0, len(ids) :].tolist()
 
     return call
 
 
-arms = {"generate": hugging_face(plain), "generate, our linears": hugging_face(model), "ours": ours_with(model)}
-compared = timing.interleave(arms, prompts[: sizes.answers])
+def arms_of(as_it_comes, with_our_linears):
+    return {
+        "generate": hugging_face(as_it_comes),
+        "generate, our linears": hugging_face(with_our_linears),
+        "ours": ours_with(with_our_linears),
+    }
+
+
+compared = timing.interleave(arms_of(plain, model), prompts[: sizes.answers])
 answers = compared["ours"].results
-identical = sum(a == b for a, b in zip(compared["generate"].results, answers))
-results.invariant("start.identical_to_hf_generate", identical == len(answers), identical, len(answers))
-print(f"identical answers: {identical} of {len(answers)}")
+same = sum(a == b for a, b in zip(compared["generate"].results, answers))
+of = len(answers)
+results.invariant("start.identical_to_hf_generate", same == of, same, of)
+print(f"identical answers: {same} of {of}")
 
 # %% [markdown]
 # Now the times. `generate` as it comes, against our loop with the linear layers chosen above; and, beside it, the loop alone: the same layers on both sides.
@@ -451,29 +484,30 @@ print(f"identical answers: {identical} of {len(answers)}")
 
 
 # %%
-def note(key, comparison):
-    results.metric(key, comparison.ratio, "x", low=comparison.low, high=comparison.high, n=comparison.n)
-    return comparison
+def note(key, gain):
+    results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+    return gain
 
 
-def two(timed, base, fast, keep):
-    return timing.speedup(*([s for s, k in zip(timed[arm].seconds, keep) if k] for arm in (base, fast)))
+def against_generate(timed, chosen, dtype, suffix=""):
+    def seconds_of(arm):
+        return [timed[arm].seconds[i] for i in chosen]
+
+    key = f"start.decode_vs_hf_generate{suffix}"
+    whole = timing.speedup(seconds_of("generate"), seconds_of("ours"))
+    print(f"{dtype}, generate as it comes:    ", note(key, whole))
+    loop = timing.speedup(seconds_of("generate, our linears"), seconds_of("ours"))
+    print(f"{dtype}, same layers on both sides:", note(f"{key}.same_layers", loop))
 
 
-everyone = [True] * len(answers)
-same_layers = two(compared, "generate, our linears", "ours", everyone)
-whole = two(compared, "generate", "ours", everyone)
-half_arms = {"generate": hugging_face(plain_half), "generate, our linears": hugging_face(half), "ours": ours_with(half)}
-in_half = timing.interleave(half_arms, prompts[: sizes.timed])
-same = [a == b == c for a, b, c in zip(*(arm.results for arm in in_half.values()))]
-results.metric("start.identical_share.bf16", sum(same) / len(same), "share", n=len(same))
-print("float32, generate as it comes:    ", note("start.decode_vs_hf_generate", whole))
-print("float32, same layers on both sides:", note("start.decode_vs_hf_generate.same_layers", same_layers))
-if sum(same) > 1:
-    half_whole = two(in_half, "generate", "ours", same)
-    half_loop = two(in_half, "generate, our linears", "ours", same)
-    print("bfloat16, generate as it comes:    ", note("start.decode_vs_hf_generate.bf16", half_whole))
-    print("bfloat16, same layers on both sides:", note("start.decode_vs_hf_generate.bf16.same_layers", half_loop))
+against_generate(compared, range(len(answers)), "float32")
+in_half = timing.interleave(arms_of(plain_half, half), prompts[: sizes.timed])
+written = list(zip(*(arm.results for arm in in_half.values())))
+same = [i for i, (a, b, c) in enumerate(written) if a == b == c]
+share = len(same) / len(written)
+results.metric("start.identical_share.bf16", share, "share", n=len(written))
+if len(same) > 1:
+    against_generate(in_half, same, "bfloat16", ".bf16")
 
 # %% [markdown] tags=["measure"]
 # ## How good are the answers?
@@ -487,34 +521,38 @@ from helpers.text_to_sql.dataset import fresh_examples
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 
 
-def share(key, words, right):
-    low, high = wilson(sum(right), len(right))
-    results.metric(key, sum(right) / len(right), "share", low=low, high=high, n=len(right))
-    print(f"{words:28} {sum(right)} of {len(right)} right: {sum(right) / len(right):.1%} ({low:.1%} to {high:.1%})")
+def note_share(key, words, right):
+    good, n = sum(right), len(right)
+    share, (low, high) = good / n, wilson(good, n)
+    results.metric(key, share, "share", low=low, high=high, n=n)
+    print(f"{words:28} {good} of {n} right: {share:.1%} ({low:.1%} to {high:.1%})")
 
 
 def judged(examples):
-    said = answer_in_batches(plain, tokenizer, [prompt_for(tokenizer, e) for e in examples])
-    return said, right_answers(examples, said)
+    asked = [prompt_for(tokenizer, example) for example in examples]
+    answered = answer_in_batches(plain, tokenizer, asked)
+    return answered, right_answers(examples, answered)
 
 
 texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
 right = right_answers(test[: len(texts)], texts)
 accuracy = "start.base_execution_accuracy"
-share(accuracy, "test questions", right)
-share(f"{accuracy}.seen_names", "fresh, only known names", judged(fresh_examples(sizes.generated, False))[1])
-share(f"{accuracy}.unseen_names", "fresh, with unknown names", judged(fresh_examples(sizes.generated, True))[1])
+note_share(accuracy, "test questions", right)
+known, unknown = (fresh_examples(sizes.generated, unseen) for unseen in (False, True))
+note_share(f"{accuracy}.seen_names", "fresh, only known names", judged(known)[1])
+note_share(f"{accuracy}.unseen_names", "fresh, with unknown names", judged(unknown)[1])
 by_hand = handwritten[: max(8, sizes.generated)]
-said, by_hand_right = judged(by_hand)
-share("start.handwritten_execution_accuracy", "handwritten questions", by_hand_right)
+by_hand_texts, by_hand_right = judged(by_hand)
+accuracy = "start.handwritten_execution_accuracy"
+note_share(accuracy, "handwritten questions", by_hand_right)
 
 # %% [markdown]
 # Some handwritten questions that went wrong, and how:
 
 # %%
-failed = [(example, answer) for example, answer, good in zip(by_hand, said, by_hand_right) if not good]
-for example, answer in failed[:4]:
-    print(f"{example.question}\n   wanted: {example.answer}\n   said:   {extract_sql(answer)}\n")
+for i in [i for i, good in enumerate(by_hand_right) if not good][:4]:
+    print(f"{by_hand[i].question}\n   wanted: {by_hand[i].answer}")
+    print(f"   said:   {extract_sql(by_hand_texts[i])}\n")
 
 # %% [markdown]
 # And how chatty is the model? Its answer against its SQL alone, in tokens: what notebook 03 will save.
@@ -525,47 +563,55 @@ def tokens_of(text):
     return len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-ratios = [len(ids) / tokens_of(found) for ids, found in zip(answers, map(extract_sql, texts)) if found]
+queries = [extract_sql(text) for text in texts]
+ratios = [len(ids) / tokens_of(sql) for ids, sql in zip(answers, queries) if sql]
 if ratios:
     results.metric("start.chatty_length_ratio", median(ratios), "ratio", n=len(ratios))
     print(f"median: an answer has {median(ratios):.2f} times the tokens of its SQL")
 ended = sum(ids[-1] in eos_tokens(plain) for ids in answers)
 results.metric("start.ended_by_eos", ended / len(answers), "share", n=len(answers))
 print(f"{ended} of {len(answers)} answers ended by themselves, within 256 tokens")
-for example, ids, text, good, seconds in zip(test, answers, texts, right, compared["ours"].seconds):
-    results.prompt(example.id, "greedy", "float32", seconds, len(ids), text, good)
+seconds = compared["ours"].seconds
+for example, *answer in zip(test, seconds, map(len, answers), texts, right):
+    results.prompt(example.id, "greedy", "float32", *answer)
 
 # %% [markdown]
 # ## What you predicted, and what was measured
 
 # %%
-rounds = rounds_of["shipped", "float32"]
-eight = note("start.eight_tokens", timing.speedup(rounds[8], rounds[1], of=np.median))
+times = step_times["shipped", "float32"]
+eight = note("start.eight_tokens", timing.speedup(times[8], times[1], of=np.median))
 shape = Shape.of(model)
-told = equation(shape, "float32", 8, CONTEXT) / equation(shape, "float32", 1, CONTEXT)
-print(f"a step for 8 tokens: you said {GUESS_EIGHT_TOKENS:g} times as long as for 1, it took {eight.ratio:.2f} times,")
-print(f"   and the equation, fitted to other models too, says {told:.2f} times")
+predicted = {n: equation(shape, "float32", n, CONTEXT) for n in (1, 8)}
+print(f"a step for 8 tokens: you said {GUESS_EIGHT_TOKENS:g} times as long", end=" ")
+print(f"as for 1, it took {eight.ratio:.2f} times,")
+print("   and the equation, fitted to other models too, says", end=" ")
+print(f"{predicted[8] / predicted[1]:.2f} times")
 for dtype, suffix in (("float32", ""), ("bfloat16", "bf16.")):
-    for rows, times in rounds_of["shipped", dtype].items():
-        results.metric(f"start.step_ms.{suffix}rows_{rows}", median(times) * 1e3, "ms", n=len(times))
-fraction = least_milliseconds(weight_bytes, bandwidth) / (median(rounds[1]) * 1e3)
+    for n, seconds in step_times["shipped", dtype].items():
+        key, ms = f"start.step_ms.{suffix}rows_{n}", median(seconds) * 1e3
+        results.metric(key, ms, "ms", n=len(seconds))
+fraction = least_milliseconds(weight_bytes, bandwidth) / (median(times[1]) * 1e3)
 results.metric("start.achieved_bandwidth_fraction", fraction, "share")
 results.metric("start.equation_error", worst, "share", n=len(held_out))
 results.metric("start.equation_r2", r2(equation, points), "R2", n=len(points))
-print(f"a step of the shipped model reads its weights at {fraction:.0%} of the memory's bandwidth")
+print(f"a step of the shipped model reads its weights at {fraction:.0%}", end=" ")
+print("of the memory's bandwidth")
 
 # %% [markdown]
 # Last, what a user feels: the time to the first token, and the time between tokens.
 
 # %%
 felt = latency.latency([generate(model, tokenizer, ids) for ids in few])
-print(f"first token after {felt.ttft_ms:.1f} ms (median); then one every {felt.itl_mean_ms:.2f} ms on average")
-print(f"between tokens: half under {felt.itl_p50_ms:.2f} ms, nine in ten under {felt.itl_p90_ms:.2f}, "
-      f"99 in 100 under {felt.itl_p99_ms:.2f}")  # fmt: skip
-print(f"whole answers, prefill and all: {felt.tokens_per_second:.0f} tokens per second")
+speed = felt.tokens_per_second
+print(f"first token after {felt.ttft_ms:.1f} ms (median);", end=" ")
+print(f"then one every {felt.itl_mean_ms:.2f} ms on average")
+print(f"between tokens: half under {felt.itl_p50_ms:.2f} ms,", end=" ")
+print(f"nine in ten under {felt.itl_p90_ms:.2f}, 99 in 100 under {felt.itl_p99_ms:.2f}")
+print(f"whole answers, prefill and all: {speed:.0f} tokens per second")
 for name in ("ttft_ms", "itl_mean_ms", "itl_p50_ms", "itl_p90_ms", "itl_p99_ms"):
     results.metric(f"start.{name}", getattr(felt, name), "ms", n=felt.n)
-results.metric("start.answer_tokens_per_second", felt.tokens_per_second, "tokens/s", n=felt.n)
+results.metric("start.answer_tokens_per_second", speed, "tokens/s", n=felt.n)
 results.write()
 results.assert_invariants()
 
@@ -585,9 +631,9 @@ results.assert_invariants()
 # %%
 terms = equation.terms(shape, "float32", 1, CONTEXT)
 largest = max(terms, key=terms.get)
-print(
-    f"the largest term of this model's step, here, in float32: {largest} ({terms[largest] / sum(terms.values()):.0%})"
-)
+share = terms[largest] / sum(terms.values())
+print("the largest term of this model's step, here, in float32:", end=" ")
+print(f"{largest} ({share:.0%})")
 
 # %% [markdown] tags=["decide"]
 # ## Decide

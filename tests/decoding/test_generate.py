@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.decoding import masks, reading
 from helpers.decoding import generate as module
+from helpers.decoding import masks, reading
 from helpers.decoding.acceptance import longest_path
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import generate, plain_greedy, steps, stream

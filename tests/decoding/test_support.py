@@ -18,53 +18,61 @@ from helpers.speculation.draft_model import DraftModel
 from tests.tiny_models import ROPES, VOCABULARY, greedy, spread, tiny
 
 COMMON = dict(vocab_size=VOCABULARY, eos_token_id=None, bos_token_id=None, pad_token_id=None)
-LLAMA_LIKE = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                  intermediate_size=96)  # fmt: skip
-MOE = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+BASE = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+LLAMA_LIKE = BASE | dict(num_key_value_heads=2, intermediate_size=96)
+GPT2_LIKE = dict(n_embd=64, n_layer=2, n_head=4)
+MIXED_WINDOWS = dict(head_dim=16, sliding_window=16, layer_types=["sliding_attention", "full_attention"])
+CHUNKS = dict(attention_chunk_size=16, head_dim=16, num_local_experts=2, intermediate_size_mlp=96)
+MAMBA_PART = dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=8, mamba_n_groups=1)
+BART_LIKE = dict(
+    d_model=64,
+    decoder_layers=2,
+    decoder_attention_heads=4,
+    decoder_ffn_dim=96,
+    is_decoder=True,
+    decoder_start_token_id=1,
+    forced_eos_token_id=None,
+)
+HALF_LOCAL = [[["global", "local"], 1]]
 ZOO = {
-    "Llama": LLAMA_LIKE, "Mistral": LLAMA_LIKE | dict(sliding_window=8), "Qwen2": LLAMA_LIKE, "Qwen3": LLAMA_LIKE,
-    "Gemma2": LLAMA_LIKE | dict(head_dim=16, sliding_window=16),
-    "Gemma3": LLAMA_LIKE | dict(head_dim=16, sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
-    "Phi": LLAMA_LIKE, "Phi3": LLAMA_LIKE, "StableLm": LLAMA_LIKE, "Olmo2": LLAMA_LIKE, "Granite": LLAMA_LIKE,
-    "Cohere": LLAMA_LIKE, "SmolLM3": LLAMA_LIKE, "Qwen3Moe": LLAMA_LIKE | MOE,
-    "Llama4": LLAMA_LIKE | dict(attention_chunk_size=16, head_dim=16, num_local_experts=2, intermediate_size_mlp=96),
-    "GPT2": dict(n_embd=64, n_layer=2, n_head=4), "GPTNeoX": dict(hidden_size=64, num_hidden_layers=2,
-                                                                    num_attention_heads=4, intermediate_size=96),
-    "GPTNeo": dict(hidden_size=64, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=16),
-    "GPTJ": dict(n_embd=64, n_layer=2, n_head=4, rotary_dim=8), "OPT": dict(hidden_size=64, num_hidden_layers=2,
-                                                                              num_attention_heads=4, ffn_dim=96,
-                                                                              word_embed_proj_dim=64),
-    "Bloom": dict(hidden_size=64, n_layer=2, n_head=4), "Mpt": dict(d_model=64, n_layers=2, n_heads=4, max_seq_len=64),
-    "Falcon": dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, alibi=True, new_decoder_architecture=False),
+    "Llama": LLAMA_LIKE,
+    "Mistral": LLAMA_LIKE | dict(sliding_window=8),
+    "Qwen2": LLAMA_LIKE,
+    "Qwen3": LLAMA_LIKE,
+    "Gemma2": LLAMA_LIKE | MIXED_WINDOWS,
+    "Gemma3": LLAMA_LIKE | MIXED_WINDOWS,
+    "Phi": LLAMA_LIKE,
+    "Phi3": LLAMA_LIKE,
+    "StableLm": LLAMA_LIKE,
+    "Olmo2": LLAMA_LIKE,
+    "Granite": LLAMA_LIKE,
+    "Cohere": LLAMA_LIKE,
+    "SmolLM3": LLAMA_LIKE,
+    "Qwen3Moe": LLAMA_LIKE | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32),
+    "Llama4": LLAMA_LIKE | CHUNKS,
+    "GPT2": GPT2_LIKE,
+    "GPTNeoX": BASE | dict(intermediate_size=96),
+    "GPTNeo": dict(hidden_size=64, num_layers=2, num_heads=4, attention_types=HALF_LOCAL, window_size=16),
+    "GPTJ": GPT2_LIKE | dict(rotary_dim=8),
+    "OPT": BASE | dict(ffn_dim=96, word_embed_proj_dim=64),
+    "Bloom": dict(hidden_size=64, n_layer=2, n_head=4),
+    "Mpt": dict(d_model=64, n_layers=2, n_heads=4, max_seq_len=64),
+    "Falcon": BASE | dict(alibi=True, new_decoder_architecture=False),
     "Mamba": dict(hidden_size=64, num_hidden_layers=2, state_size=8),
     "Mamba2": dict(hidden_size=64, num_hidden_layers=2, num_heads=8, head_dim=16, state_size=8, n_groups=1),
     "RecurrentGemma": LLAMA_LIKE | dict(attention_window_size=8, head_dim=16, num_hidden_layers=3),
-    "Bamba": LLAMA_LIKE | dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=8, mamba_n_groups=1, attn_layer_indices=[1]),
+    "Bamba": LLAMA_LIKE | MAMBA_PART | dict(attn_layer_indices=[1]),
     "Lfm2": LLAMA_LIKE | dict(layer_types=["conv", "full_attention"], block_ff_dim=96),
-    "FalconH1": LLAMA_LIKE | dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=8, mamba_n_groups=1, mamba_d_ssm=128),
-    "Bart": dict(d_model=64, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=96, encoder_layers=2,
-                 encoder_attention_heads=4, encoder_ffn_dim=96, is_decoder=True, decoder_start_token_id=1, forced_eos_token_id=None),
-    "BlenderbotSmall": dict(d_model=64, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=96, is_decoder=True, forced_eos_token_id=None,
-                            encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=96, decoder_start_token_id=1),
-    "OpenAIGPT": dict(n_embd=64, n_layer=2, n_head=4), "Rwkv": dict(hidden_size=64, num_hidden_layers=2),
-}  # fmt: skip
-CLASSES = {"GPT2": "GPT2LMHeadModel", "OpenAIGPT": "OpenAIGPTLMHeadModel", "Llama4": "Llama4ForCausalLM",
-           "Gemma3": "Gemma3ForCausalLM"}  # fmt: skip
+    "FalconH1": LLAMA_LIKE | MAMBA_PART | dict(mamba_d_ssm=128),
+    "Bart": BART_LIKE,
+    "BlenderbotSmall": BART_LIKE,
+    "OpenAIGPT": GPT2_LIKE,
+    "Rwkv": dict(hidden_size=64, num_hidden_layers=2),
+}
+CLASSES = {"GPT2": "GPT2LMHeadModel", "OpenAIGPT": "OpenAIGPTLMHeadModel"}
 CONFIGS = {"Llama4": "Llama4TextConfig", "Gemma3": "Gemma3TextConfig"}
-EXACT = {
-    "Llama",
-    "Mistral",
-    "Qwen2",
-    "Qwen3",
-    "Phi",
-    "StableLm",
-    "Olmo2",
-    "Granite",
-    "Cohere",
-    "SmolLM3",
-    "GPT2",
-    "GPTNeoX",
-}  # fmt: skip  at any length, with guesses and in batches
+# At any length, with guesses and in batches.
+EXACT = {*"Llama Mistral Qwen2 Qwen3 Phi StableLm Olmo2 Granite Cohere SmolLM3 GPT2 GPTNeoX".split()}
 REFUSED = {"Mamba", "Mamba2", "RecurrentGemma", "Bamba", "Lfm2", "FalconH1", "OpenAIGPT", "Rwkv"}  # plain decoding, too
 PROMPT = [5, 9, 2, 44, 3]
 

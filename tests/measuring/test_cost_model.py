@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.errors import CourseError
-from helpers.measuring.cost_model import Measured, Shape, StepTime, balance_rows, errors, fit, r2
+from helpers.measuring.cost_model import Measured, Shape, StepTime, balance_tokens, errors, fit, r2
 from tests.tiny_models import tiny
 
 SHAPES = {n: Shape(layers, int(p), int(4 * p), 1000) for n, layers, p in
@@ -48,7 +48,7 @@ def test_the_right_form_fits_better():
     assert worst["max"] < worst["sum"]
 
 
-def test_a_shape_left_out_is_foretold():
+def test_a_shape_left_out_is_predicted():
     truth = StepTime("sum", 5e-4, {"float32": 2e10}, {"float32": 1.5e11})
     points = measured(truth, noise=0.02)
     equation = fit([p for p in points if p.name != "m"])
@@ -94,5 +94,5 @@ def test_bad_input_is_refused():
 
 
 def test_the_balance_is_where_both_take_the_same_time():
-    num_tokens = balance_rows(2, 3e12, 990e12)
+    num_tokens = balance_tokens(2, 3e12, 990e12)
     assert num_tokens * 2 / 990e12 == 2 / 3e12

@@ -217,7 +217,7 @@ def test_the_plain_loop_says_what_greedy_decoding_says(kind, seed):
     for count in (1, 7, 24):
         sequence = Sequence(PROMPT)
 
-        def guess(known):
+        def guess(known, sequence=sequence):
             return list(guesser.guess(sequence.ahead(known[len(PROMPT) :])).tokens)
 
         assert plain_speculative(target, PROMPT, guess, count) == greedy(target, PROMPT, count)

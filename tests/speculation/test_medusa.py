@@ -16,7 +16,7 @@ from helpers.decoding.sequence import Sequence
 from helpers.decoding.support import support_of
 from helpers.errors import CourseError
 from helpers.kernels import packed_linear
-from helpers.models.loading import HEADS
+from helpers.models.places import HEADS
 from helpers.speculation.combine import Together
 from helpers.speculation.hf_generate import medusa
 from helpers.speculation.medusa import CHAIN, Medusa

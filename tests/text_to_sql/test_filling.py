@@ -42,6 +42,9 @@ WRONG = {
         (NAMED + "name NOT LIKE '%Ann%'", NAMED + "name != 'Ann'"),
         (NAMED + "name NOT LIKE '%Ann%'", "SELECT name FROM people"),
         (NAMED + "age LIKE '19%'", NAMED + "age = 19"),
+        (NAMED + "name = 'Ann'", NAMED + "name LIKE '%Ann%'"),
+        (NAMED + "name < 'Ann'", NAMED + "name <= 'Ann'"),
+        (NAMED + "name >= 'Zoe'", NAMED + "name > 'Zoe'"),
     ],
     "NULL": [
         (NAMED + "country IS NULL", NAMED + "country = ''"),
@@ -61,6 +64,7 @@ WRONG = {
         (OWNERS, OWNERS.replace("LEFT JOIN", "JOIN")),
         (OWNERS + " WHERE T2.pet IS NULL", OWNERS),
         (OWNED, OWNED.replace("JOIN", "LEFT JOIN")),
+        (OWNED + " WHERE T2.pid > 400", OWNED + " WHERE T2.pid >= 400"),
         (OWNED.replace("JOIN", "LEFT JOIN"), OWNED),
     ],
     "other tables": [

@@ -17,7 +17,8 @@ ROWS = {"beehives": [(f"hive {n}", n + 0.5) for n in range(12)]}
 NINE = "(SELECT 1 AS x" + "".join(f" UNION ALL SELECT {n}" for n in range(2, 10)) + ")"
 NINES = ", ".join(f"{NINE} AS {alias}" for alias in "abcde")
 LONG, TRIMMED, PATTERN = "'" + "a" * 1500 + "'", "'" + "b" * 150 + "a'", "'" + "%a" * 45 + "%b'"
-COUNTING = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) "
+COUNTING = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) "
+TRIMS = " + ".join(["length(ltrim(x, y))"] * 12)
 
 
 def doubling(step: str, first: str = "SELECT 'aaaa' AS x") -> str:
@@ -41,9 +42,9 @@ ATTACKS = {
     ),
     "nested ltrim": f"SELECT {'ltrim(' * 20}x{', y)' * 20} FROM (SELECT {LONG} AS x, {TRIMMED} AS y)",
     "many ltrim": f"SELECT {' + '.join(['ltrim(x,y)'] * 200)} AS z FROM (SELECT {LONG} AS x, {TRIMMED} AS y)",
-    "repeated ltrim": f"{COUNTING.format(20000)} SELECT SUM(length(ltrim(x, y))) FROM n, (SELECT {LONG} AS x, {TRIMMED} AS y)",
+    "repeated ltrim": f"{COUNTING} SELECT SUM({TRIMS}) FROM n, (SELECT {LONG} AS x, {TRIMMED} AS y)",
     "many like": f"SELECT {' + '.join(['(x LIKE y)'] * 200)} AS z FROM (SELECT {LONG} AS x, {PATTERN} AS y)",
-    "many emoji": f"{COUNTING.format(3000)} SELECT {', '.join(['s || i'] * 100)} FROM n, (SELECT {LONG[:-1]}\U0001f600' AS s)",
+    "many emoji": f"{COUNTING} SELECT {', '.join(['s || i'] * 100)} FROM n, (SELECT {LONG[:-1]}\U0001f600' AS s)",
     "long sort": f"SELECT s || a.x || b.x AS z FROM (SELECT {LONG} AS s), {NINES} ORDER BY 1",
     "long distinct": f"SELECT COUNT(DISTINCT s || a.x || b.x || c.x || d.x) FROM (SELECT {LONG} AS s), {NINES}",
     "long groups": f"SELECT group_concat(s) FROM (SELECT {LONG} AS s), {NINES} GROUP BY a.x || b.x || c.x || d.x",

@@ -7,7 +7,7 @@ import torch
 
 from helpers import models
 from helpers.errors import CourseError
-from helpers.models.loading import HEADS
+from helpers.models.places import HEADS
 from helpers.speculation.medusa_files import load
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.text_to_sql.dataset import load_split

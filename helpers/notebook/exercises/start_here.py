@@ -61,11 +61,11 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Exercise(
         "00.3",
-        "helpers.measuring.cost_model:balance_rows",
+        "helpers.measuring.cost_model:balance_tokens",
         machines,
         (
-            "Reading a weight takes the same time for any number of rows; using it takes `rows` times 2 / rate.",
-            "Set bytes_per_weight / bandwidth equal to rows * 2 / rate, and solve for rows.",
+            "Reading a weight takes the same time for any number of tokens; using it takes 2 / rate for each of them.",
+            "Set bytes_per_weight / bandwidth equal to num_tokens * 2 / rate, and solve for num_tokens.",
         ),
     ),
 )

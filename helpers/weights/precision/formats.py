@@ -118,9 +118,9 @@ def to_bits(x: float, fmt: FloatFormat) -> Fields:
         exponent = max(math.frexp(size)[1] - 1, lowest) if size else lowest
         # Python's round takes ties to the even number
         steps = round(size / 2.0 ** (exponent - fmt.mantissa_bits))
-        # A mantissa that was rounded up to 2 carries into the exponent by itself. So does
-        # a number below the normal ones: there the exponent field is 0, and the leading
-        # 1 is missing from `steps`.
+        # A mantissa that was rounded up to 2 carries into the exponent by itself. So
+        # does a number below the normal ones: there the exponent field is 0, and the
+        # leading 1 is missing from `steps`.
         code = steps + ((exponent + fmt.bias - 1) << fmt.mantissa_bits)
         code = min(code, fmt.overflow_code)
     return Fields(sign, *divmod(code, 2**fmt.mantissa_bits))

@@ -37,19 +37,14 @@ def nf4(model_id: str, compute: torch.dtype = torch.float32, device: str = "cpu"
     Don't merge into it, and on a CPU don't read its weights after a forward pass in eval mode: bitsandbytes then packs
     them in another order, and what `dequantize_4bit` gives is wrong without a word.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging
+    from transformers import BitsAndBytesConfig
 
     from helpers import models
     from helpers.errors import CourseError
 
-    place = models.folder_of(model_id)
     if len(models.parts_of(model_id)) > 1:
         raise CourseError(f"{model_id} is an adapter: give its base, or a folder with the merged model.")
-    logging.disable_progress_bar()
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
-    return AutoModelForCausalLM.from_pretrained(
-        place, quantization_config=config, dtype=compute, device_map={"": device}, use_safetensors=True
-    )
+    return models.from_checkpoint(model_id, quantization_config=config, dtype=compute, device_map={"": device})

@@ -9,7 +9,7 @@ import torch
 
 from helpers import files
 from helpers.errors import CourseError
-from helpers.measuring.cost_model import balance_rows, least_milliseconds
+from helpers.measuring.cost_model import balance_tokens, least_milliseconds
 from helpers.measuring.latency import decode_tokens_per_second
 from helpers.notebook import exercises
 from helpers.notebook.exercises import check, hint, solution
@@ -89,11 +89,11 @@ def test_a_part_that_is_missing_only_later_is_no_stub(capsys):
     def mine(bytes_per_weight, bandwidth, rate):
         if bytes_per_weight < 1:
             raise NotImplementedError("packed weights")
-        return balance_rows(bytes_per_weight, bandwidth, rate) if bytes_per_weight > 2 else None
+        return balance_tokens(bytes_per_weight, bandwidth, rate) if bytes_per_weight > 2 else None
 
-    assert check("00.3", mine) is balance_rows
+    assert check("00.3", mine) is balance_tokens
     assert "in case 2 (bytes_per_weight=2, bandwidth=3.35e+12, rate=9.9e+14), it is None" in capsys.readouterr().out
-    check("00.3", lambda *given: balance_rows(*given) if given[0] > 2 else mine(0, *given[1:]))
+    check("00.3", lambda *given: balance_tokens(*given) if given[0] > 2 else mine(0, *given[1:]))
     assert "in case 2 (" in (output := capsys.readouterr().out) and "NotImplementedError: packed weights" in output
 
 
