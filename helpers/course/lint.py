@@ -18,6 +18,7 @@ PARTS = ("card", "predict", "parameters", "build", "library", "measure", "limits
 NO_LIBRARY = "library-none"  # the tag of a markdown cell that says why there is no library to compare with
 MAX_BYTES = 400 * 1024
 MAX_LINES = 30  # fewer than this many lines in a code cell
+MAX_SHOWN_WIDTH = 88  # characters of a line of the package's code: what a page shows without a scroll bar
 LINK = re.compile(r"\]\((?!https?://|#)([^)\s#]+)")  # to a file of the course
 MINUTES = re.compile(r"about (\d+) for the machine")
 # A quantity that only a machine can say. What a question of the last part supposes is not about this machine.
@@ -133,6 +134,10 @@ def _cells(notebook: NotebookNode) -> Iterator[str]:
             continue
         if len(cell.source.splitlines()) >= MAX_LINES:
             yield f"cell {number}: {len(cell.source.splitlines())} lines of code, fewer than {MAX_LINES} are allowed."
+        if cell.source.startswith("# helpers/"):
+            for line in cell.source.splitlines():
+                if len(line) > MAX_SHOWN_WIDTH:
+                    yield f"cell {number}: shown code wider than {MAX_SHOWN_WIDTH} characters: {line.strip()[:40]}"
         if "papermill" in cell.metadata:
             yield f"cell {number}: papermill's metadata: take the outputs with refresh_outputs."
         counts.append(cell.execution_count)

@@ -53,18 +53,24 @@ def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def sampled_path(
-    proposal: Proposal, target: torch.Tensor, generator: torch.Generator, left: Callable = residual
+    proposal: Proposal,
+    target: torch.Tensor,
+    generator: torch.Generator,
+    left: Callable = residual,
 ) -> Accepted:
-    """Accept a chain of guesses as far as chance has it, and draw a token of the target's own.
+    """Accept a chain of guesses as far as chance has it; draw a token of the target's.
 
     Args:
-        proposal: a chain, with the distributions `probs` (guesses, vocabulary) that its tokens were drawn from.
-        target: the target's distributions (guesses + 1, vocabulary): before each guess, and after the last.
+        proposal: a chain, with the distributions `probs` (guesses, vocabulary) that
+            its tokens were drawn from.
+        target: the target's distributions (guesses + 1, vocabulary): before each
+            guess, and after the last.
         left: what to draw from after a rejection.
     """
     for i, token in enumerate(proposal.tokens):
         p, q = target[i], proposal.probs[i]
-        if torch.rand((), generator=generator) * q[token] >= p[token]:  # accepted with probability p / q
+        chance = torch.rand((), generator=generator)
+        if chance * q[token] >= p[token]:  # accepted with probability p / q
             return list(range(i)), draw(left(p, q), generator)
     n = len(proposal.tokens)
     return list(range(n)), draw(target[n], generator)

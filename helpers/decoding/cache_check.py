@@ -28,8 +28,8 @@ def equals_recomputation(model, seed: int, operations: int = 8, tolerance: float
     known: dict[int, list[int]] = {}
     names = itertools.count()
 
-    def tokens(most: int) -> list[int]:
-        return [rng.randrange(model.config.vocab_size) for _ in range(rng.randint(1, most))]
+    def tokens(max_tokens: int) -> list[int]:
+        return [rng.randrange(model.config.vocab_size) for _ in range(rng.randint(1, max_tokens))]
 
     def right(sequence: list[int], logits: torch.Tensor) -> bool:
         anew = model(torch.tensor([sequence])).logits[0, -1]

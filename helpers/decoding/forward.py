@@ -8,8 +8,9 @@ import torch
 
 from helpers.decoding.feed import Feed
 from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.limits import Limits
 from helpers.decoding.reading import Reading, read
-from helpers.decoding.support import Limits, check_step, support_of
+from helpers.decoding.support import check_step, support_of
 
 
 class Forward:

@@ -21,46 +21,55 @@ UNKNOWN = ("softcap", "s_aux", "position_bias")  # what some models add to the s
 
 
 def grouped_attention(
-    module,
-    query,
-    key,
-    value,
-    attention_mask=None,
-    dropout=0.0,
-    scaling=None,
-    is_causal=None,
-    **more,
+    module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, is_causal=None, **more
 ):
     """Scaled dot-product attention; the arguments are as transformers gives them.
 
     Args:
-        query: (batch_size, heads, n, head_dim).
-        key, value: (batch_size, kv_heads, length, head_dim); kv_heads divides heads.
-        attention_mask: (batch_size or 1, 1, n, length), True or 0 where a token is
-            seen; None: causal.
+        query: (batch_size, heads, n, head_dim); key and value: (batch_size, kv_heads, length, head_dim), kv_heads a
+            divisor of heads.
+        attention_mask: (batch_size or 1, 1, n, length), True or 0 where a token is seen; None: causal.
 
     Returns:
-        (batch_size, n, heads, head_dim), and None for the weights, which are never
-        written down.
+        (batch_size, n, heads, head_dim) and None for the weights, which are never written down.
     """
     if any(more.get(name) is not None for name in UNKNOWN):
-        uses = f"This model's attention uses one of {', '.join(UNKNOWN)}"
-        raise CourseError(f"{uses}: leave it the library's attention.")
-    kv_heads, attend = key.shape[1], F.scaled_dot_product_attention
-    group = query.shape[1] // kv_heads
-    options = dict(dropout_p=dropout, scale=scaling)
-    if attention_mask is None and query.shape[2] > 1:
-        # a prefill: it computes so much that copied keys don't matter
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        options |= dict(is_causal=causal, enable_gqa=group > 1)
-        out = attend(query, key, value, **options)
+        raise CourseError(f"This model's attention uses one of {', '.join(UNKNOWN)}: leave it the library's attention.")
+    if attention_mask is None and query.shape[2] > 1:  # a prefill computes so much that the copies don't matter
+        causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+        shared = query.shape[1] > key.shape[1]
+        out = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=shared
+        )
     else:
-        if attention_mask is not None and group > 1:
-            attention_mask = attention_mask.repeat(1, 1, group, 1)
-        grouped = together(query, kv_heads)
-        out = attend(grouped, key, value, attn_mask=attention_mask, **options)
-        out = out.view(*query.shape[:3], value.shape[-1])
+        out = attend_in_groups(query, key, value, attention_mask, scaling, dropout)
     return out.transpose(1, 2).contiguous(), None
+
+
+def attend_in_groups(query, key, value, mask=None, scale=None, dropout=0.0):
+    """Attention that reads keys and values once for all the heads that share them.
+
+    Args:
+        query: (batch_size, heads, n, head_dim).
+        key, value: (batch_size, kv_heads, length, head_dim); kv_heads divides heads.
+        mask: (batch_size or 1, 1, n, length), True or 0 where a token is seen.
+
+    Returns:
+        (batch_size, heads, n, head_dim).
+    """
+    kv_heads = key.shape[1]
+    group = query.shape[1] // kv_heads
+    if mask is not None and group > 1:
+        mask = mask.repeat(1, 1, group, 1)
+    out = F.scaled_dot_product_attention(
+        together(query, kv_heads),
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scale,
+    )
+    return out.view(*query.shape[:3], value.shape[-1])
 
 
 def together(query: torch.Tensor, kv_heads: int) -> torch.Tensor:

@@ -28,21 +28,22 @@ FACES = ("#dfe7ec", "#f7dfc9")  # light enough for the text in it, a lane each
 
 @dataclass(frozen=True)
 class Block:
-    """One run of the model: when, in seconds from the request; tokens made certain with who guessed them; the rest."""
+    """One run of the model, in seconds from the request: the tokens that it emitted, each with its guesser's mark, and
+    the rejected guesses."""
 
     start: float
     end: float
-    kept: tuple[tuple[str, str], ...]  # (token's text, mark)
-    wrong: tuple[str, ...]
+    emitted: tuple[tuple[str, str], ...]  # (token's text, mark)
+    rejected: tuple[str, ...]
 
 
 def blocks(completion: Completion, tokenizer) -> list[Block]:
     """The recorded steps as blocks, one after the other, with their true times."""
     drawn, now = [], 0.0
     for step in completion.steps:
-        kept, wrong = judged(step)
-        kept = tuple((tokenizer.decode([t]), mark_of(who) if who else OWN) for t, who in kept)
-        drawn.append(Block(now, now + step.seconds, kept, tuple(tokenizer.decode([t]) for t in wrong)))
+        emitted, rejected = judged(step)
+        marked = tuple((tokenizer.decode([t]), mark_of(guesser) if guesser else OWN) for t, guesser in emitted)
+        drawn.append(Block(now, now + step.seconds, marked, tuple(tokenizer.decode([t]) for t in rejected)))
         now += step.seconds
     return drawn
 
@@ -86,7 +87,7 @@ class Race:
                xlim=(0, 1e3 * self.seconds * 1.01), ylim=(len(self.lanes) - 0.4, -0.62), yticks=[])  # fmt: skip
         ax.spines["left"].set_visible(False)
         ax.grid(visible=False)
-        marks = {mark for lane in self.lanes.values() for block in lane for _, mark in block.kept}
+        marks = {mark for lane in self.lanes.values() for block in lane for _, mark in block.emitted}
         ax.annotate(_legend(marks), (1, -0.16), xycoords="axes fraction", ha="right", va="top", fontsize=8.5)
         return fig
 
@@ -94,11 +95,11 @@ class Race:
         start, end = 1e3 * block.start, 1e3 * min(block.end, until)
         ax.barh(place, end - start, left=start, height=0.6, color=face, edgecolor=COLORS[0], linewidth=0.8)
         if shown:
-            lines = [(f"{mark} " if mark != OWN else "") + shortened(repr(text), 14) for text, mark in block.kept]
+            lines = [(f"{mark} " if mark != OWN else "") + shortened(repr(text), 14) for text, mark in block.emitted]
             middle = (start + end) / 2
             ax.text(middle, place, "\n".join(lines), rotation=90, ha="center", va="center", fontsize=7, linespacing=1)
-            if block.wrong:
-                crossed = struck("".join(block.wrong)[:14])
+            if block.rejected:
+                crossed = struck("".join(block.rejected)[:14])
                 ax.text(
                     middle, place + 0.31, crossed, rotation=90, ha="center", va="top", fontsize=5.5, color="#666666"
                 )

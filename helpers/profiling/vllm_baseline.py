@@ -47,8 +47,8 @@ def installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Path | None = None, guesses: int = 5,
-        compiled: bool = False, max_tokens: int = 256) -> dict:  # fmt: skip
+def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Path | None = None, num_guesses: int = 5,
+        compiled: bool = False, max_new_tokens: int = 256) -> dict:  # fmt: skip
     """Answer token-id prompts with the model in a folder, one by one.
 
     Returns:
@@ -60,16 +60,16 @@ def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Pat
     if compiled and (reason := torch_compile.why_not()):
         raise CourseError(f"vLLM can't compile here, {reason}: or take compiled=False.")
     folder = build_root() / "in_vllm"
-    request = dict(model=str(model), prompts=[list(p) for p in prompts], dtype=dtype, max_tokens=max_tokens,
-                   heads=heads and str(heads), guesses=guesses, compiled=compiled)  # fmt: skip
+    request = dict(model=str(model), prompts=[list(p) for p in prompts], dtype=dtype, max_new_tokens=max_new_tokens,
+                   heads=heads and str(heads), num_guesses=num_guesses, compiled=compiled)  # fmt: skip
     write_whole(folder / "request.json", json.dumps(request))
     (folder / "answer.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "helpers.profiling.vllm_baseline", str(folder)]
     environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(files.ROOT)} | cache_root()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode or not (folder / "answer.json").exists():
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise CourseError(f"vLLM stopped with code {done.returncode}: {last}")
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode or not (folder / "answer.json").exists():
+        last = (process.stderr.strip().splitlines() or ["it left no message"])[-1]
+        raise CourseError(f"vLLM stopped with code {process.returncode}: {last}")
     return json.loads((folder / "answer.json").read_text())
 
 
@@ -77,16 +77,16 @@ def accepted_by_place(model, heads: MedusaHeads, prompts: Sequence[Sequence[int]
                       answers: Sequence[Sequence[int]]) -> list[float]:  # fmt: skip
     """Our own chain's acceptance as vLLM counts it: of all runs of the model, in how many was each place of the chain
     accepted. What a step accepts beyond an answer's end counts, too, though nobody gets to see it."""
-    taken: list[int] = []
+    num_accepted: list[int] = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        made, most = 0, len(answer) + heads.count + 1
-        for step in steps(model, prompt, eos=[], max_new_tokens=most, proposer=Medusa(heads, CHAIN[: heads.count])):
+        num_written, room = 0, len(answer) + heads.count + 1
+        for step in steps(model, prompt, eos=[], max_new_tokens=room, proposer=Medusa(heads, CHAIN[: heads.count])):
             if step.kind == "decode":
-                taken.append(len(step.accepted))
-            made += len(step.emitted)
-            if made >= len(answer):
+                num_accepted.append(len(step.accepted))
+            num_written += len(step.emitted)
+            if num_written >= len(answer):
                 break
-    return [sum(n > place for n in taken) / max(1, len(taken)) for place in range(heads.count)]
+    return [sum(n > place for n in num_accepted) / max(1, len(num_accepted)) for place in range(heads.count)]
 
 
 def main() -> None:
@@ -100,11 +100,11 @@ def main() -> None:
 
     speculative = None
     if request["heads"]:
-        speculative = dict(method="medusa", model=request["heads"], num_speculative_tokens=request["guesses"])
+        speculative = dict(method="medusa", model=request["heads"], num_speculative_tokens=request["num_guesses"])
     llm = LLM(model=request["model"], dtype=request["dtype"], max_model_len=1024, max_num_seqs=4, seed=0,
               enforce_eager=not request["compiled"], speculative_config=speculative, disable_log_stats=False,
               enable_prefix_caching=False)  # fmt: skip
-    greedy = SamplingParams(temperature=0.0, max_tokens=request["max_tokens"])
+    greedy = SamplingParams(temperature=0.0, max_tokens=request["max_new_tokens"])
 
     def answer(prompt: list[int]) -> list[int]:
         return list(llm.generate({"prompt_token_ids": prompt}, greedy, use_tqdm=False)[0].outputs[0].token_ids)
@@ -117,19 +117,19 @@ def main() -> None:
         token_ids.append(answer(prompt))
         seconds.append(time.perf_counter() - began)
     after = counters(llm)
-    counted = {name: _difference(after[name], before[name]) for name in after}
-    write_whole(folder / "answer.json", json.dumps({"token_ids": token_ids, "seconds": seconds} | counted))
+    during = {name: _difference(after[name], before[name]) for name in after}
+    write_whole(folder / "answer.json", json.dumps({"token_ids": token_ids, "seconds": seconds} | during))
 
 
 def counters(llm) -> dict:
     """vLLM's own counts of speculation so far."""
-    found = {}
+    counts = {}
     for metric in llm.get_metrics():
         if metric.name.startswith("vllm:spec_decode_num_drafts"):
-            found["drafts"] = metric.value
+            counts["drafts"] = metric.value
         elif metric.name.startswith("vllm:spec_decode_num_accepted_tokens_per_pos"):
-            found["accepted"] = list(metric.values)
-    return found
+            counts["accepted"] = list(metric.values)
+    return counts
 
 
 def _difference(after, before):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
+from torch import Tensor
 
 from helpers.decoding.proposals import NOTHING, Proposal, Proposer
 from helpers.decoding.sequence import Sequence
@@ -38,9 +38,9 @@ class Together(Proposer):
     def __init__(self, *proposers: Proposer):
         self.proposers = proposers
 
-    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
-        proposals = [proposer.propose(sequences, hidden) for proposer in self.proposers]
-        return [merged(of_one_sequence) for of_one_sequence in zip(*proposals, strict=True)]
+    def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
+        by_proposer = [p.propose(sequences, hidden) for p in self.proposers]
+        return [merged(of_sequence) for of_sequence in zip(*by_proposer, strict=True)]
 
     def release(self, sequence: Sequence) -> None:
         for proposer in self.proposers:
@@ -50,15 +50,15 @@ class Together(Proposer):
 class FirstOf(Together):
     """Asks one proposer after the other until one has a guess: the cheap ones first."""
 
-    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
         proposals = [NOTHING] * len(sequences)
         for proposer in self.proposers:
-            open_ones = [i for i, proposal in enumerate(proposals) if not proposal.tokens]
-            if not open_ones:
+            empty = [i for i, proposal in enumerate(proposals) if not proposal.tokens]
+            if not empty:
                 break
-            answers = proposer.propose([sequences[i] for i in open_ones], hidden[open_ones])
-            for i, answer in zip(open_ones, answers, strict=True):
-                proposals[i] = answer
+            asked = [sequences[i] for i in empty]
+            for i, proposal in zip(empty, proposer.propose(asked, hidden[empty])):
+                proposals[i] = proposal
         return proposals
 
 
@@ -72,10 +72,10 @@ class Relay(Together):
             raise CourseError("A relay guesses at least one token: give count >= 1.")
         self.first, self.count = FirstOf(*proposers), count
 
-    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
+    def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
         return [self._chain(sequence, hidden[i : i + 1]) for i, sequence in enumerate(sequences)]
 
-    def _chain(self, sequence: Sequence, hidden: torch.Tensor) -> Proposal:
+    def _chain(self, sequence: Sequence, hidden: Tensor) -> Proposal:
         guesses: list[int] = []
         guessers: list[str] = []
         while len(guesses) < self.count:

@@ -65,18 +65,25 @@ def interpolated(times: Mapping[int, float]) -> Callable[[int], float]:
     return lambda num_tokens: float(np.interp(num_tokens, measured, [times[n] for n in measured]))
 
 
-def replayed_seconds(completions: Iterable, step_seconds: Callable[[int], float],
-                     guess_seconds: Mapping[str, float] | None = None, first_seconds: Mapping[str, float] | None = None,
-                     ask_seconds: float = 0.0) -> float:  # fmt: skip
-    """What recorded answers take by the cost model: each step by its tokens, each guess by who made it.
+def replayed_seconds(
+    completions: Iterable,
+    step_seconds: Callable[[int], float],
+    guess_seconds: Mapping[str, float] | None = None,
+    first_seconds: Mapping[str, float] | None = None,
+    ask_seconds: float = 0.0,
+) -> float:
+    """What recorded answers take by the cost model: each step by its tokens, each guess
+    by who made it.
 
-    The prefill is a step that reads the prompt. `guess_seconds` has the seconds of a guess by its
-    proposer's name ("draft": a step of the draft), `first_seconds` what comes once for an answer (a draft reads the
-    prompt, too); `ask_seconds` is added for each time that a proposer was asked.
+    The prefill is a step that reads the prompt. `guess_seconds` has the seconds of a
+    guess by its proposer's name ("draft": a step of the draft), `first_seconds` what
+    comes once for an answer (a draft reads the prompt, too); `ask_seconds` is added for
+    each time that a proposer was asked.
     """
     total = 0.0
     for c in completions:
-        total += sum(step_seconds(step.num_tokens) for step in c.steps) + ask_seconds * (len(c.steps) - 1)
+        total += sum(step_seconds(step.num_tokens) for step in c.steps)
+        total += ask_seconds * (len(c.steps) - 1)
         guessers = [who for step in c.steps for who in step.proposal.proposers]
         total += sum((guess_seconds or {}).get(who, 0.0) for who in guessers)
         total += sum((first_seconds or {}).get(who, 0.0) for who in set(guessers))

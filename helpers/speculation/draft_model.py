@@ -15,11 +15,12 @@ import torch
 from helpers.decoding.feed import Feed
 from helpers.decoding.forward import eos_tokens
 from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.limits import Limits
 from helpers.decoding.proposals import Proposal, Proposer, chain
 from helpers.decoding.reading import read
 from helpers.decoding.sampling import GREEDY, Sampling, draw, probabilities
 from helpers.decoding.sequence import Sequence
-from helpers.decoding.support import Limits, support_of
+from helpers.decoding.support import support_of
 from helpers.errors import CourseError
 
 
@@ -30,19 +31,27 @@ def agreed(guesses: list[int], own: list[int]) -> int:
 
 @torch.inference_mode()
 def plain_speculative(
-    model, tokens: list[int], guess: Callable[[list[int]], list[int]], max_new_tokens: int = 256
+    model,
+    tokens: list[int],
+    guess: Callable[[list[int]], list[int]],
+    max_new_tokens: int = 256,
 ) -> list[int]:
-    """All there is to greedy speculative decoding, with nothing clever: `guess(known)` says what may come next."""
-    cache, known, guesses = KVCache.for_model(model, 2 * (len(tokens) + max_new_tokens)), list(tokens), []
-    while len(known) < len(tokens) + max_new_tokens:
-        feed = [*known[cache.length :], *guesses]  # what is certain and not read yet, and the guesses
-        logits = model(input_ids=torch.tensor([feed], device=model.device), past_key_values=cache).logits[0]
-        own = logits[-len(guesses) - 1 :].argmax(-1).tolist()  # the model's choice before and after each guess
+    """All there is to greedy speculative decoding, with nothing clever.
+
+    `guess(known)` says what may come next.
+    """
+    end = len(tokens) + max_new_tokens
+    cache, known, guesses = KVCache.for_model(model, 2 * end), list(tokens), []
+    while len(known) < end:
+        feed = [*known[cache.length :], *guesses]  # certain and not read yet; guesses
+        ids = torch.tensor([feed], device=model.device)
+        logits = model(input_ids=ids, past_key_values=cache).logits[0]
+        own = logits[-len(guesses) - 1 :].argmax(-1).tolist()  # the model's own choices
         kept = agreed(guesses, own)
         cache.crop(len(known) + kept)  # wrong guesses are forgotten
-        for token in own[: kept + 1]:  # the guesses that were right, and one of the model's own
+        for token in own[: kept + 1]:  # guesses that were right, and the bonus token
             known.append(token)
-            if token in eos_tokens(model) or len(known) == len(tokens) + max_new_tokens:
+            if token in eos_tokens(model) or len(known) == end:
                 return known[len(tokens) :]
         guesses = guess(known)
     return known[len(tokens) :]

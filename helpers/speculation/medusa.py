@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
+from torch import Tensor
 
 from helpers.decoding.proposals import Proposal, Proposer
 from helpers.decoding.sequence import Sequence
@@ -35,7 +36,8 @@ class Medusa(Proposer):
         self.parents = [place[path[:-1]] for path in nodes]
         self.names = [f"head {len(path)}" for path in nodes]
 
-    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
-        best = self.heads(hidden).topk(self.width, dim=-1).indices  # (heads, sequences, width)
+    def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
+        # (heads, sequences, width)
+        best = self.heads(hidden).topk(self.width, dim=-1).indices
         guesses = best.transpose(0, 1).flatten(1)[:, self.picks.to(best.device)].tolist()
         return [Proposal(tokens, self.parents, self.names) for tokens in guesses]

@@ -33,15 +33,15 @@ def save(heads: MedusaHeads, place: Path, base: str, with_lm_head: bool = True) 
     """Write config.json and the weights in two bytes a number; heads that share the model's lm_head bring a copy of it
     for other programs, unless `with_lm_head` is false (the course reads it from the model)."""
     place.mkdir(parents=True, exist_ok=True)
-    layers, found = heads.layers, {}
+    layers, tensors = heads.layers, {}
     for i in range(heads.count):
         for j, (weight, bias) in enumerate(heads.blocks()):
-            found[f"{i}.{j}.linear.weight"], found[f"{i}.{j}.linear.bias"] = weight[i], bias[i]
+            tensors[f"{i}.{j}.linear.weight"], tensors[f"{i}.{j}.linear.bias"] = weight[i], bias[i]
         if heads.own_lm_heads:
-            found[f"{i}.{layers}.weight"] = heads.lm_head[i]
+            tensors[f"{i}.{layers}.weight"] = heads.lm_head[i]
     if with_lm_head and not heads.own_lm_heads:
-        found[f"0.{layers}.weight"] = _lm_head(heads)
-    save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in found.items()}, place / HEADS)
+        tensors[f"0.{layers}.weight"] = _lm_head(heads)
+    save_file({k: v.detach().to(torch.bfloat16).contiguous() for k, v in tensors.items()}, place / HEADS)
     (place / HEADS).chmod(0o644)
     (place / "config.json").write_text(json.dumps(config_of(heads, base), indent=1) + "\n", encoding="utf-8")
 
@@ -56,11 +56,11 @@ def load(place: str | Path, model) -> MedusaHeads:
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         count, layers = int(config["medusa_num_heads"]), int(config["medusa_num_layers"])
-        found = load_file(next(p for name in (HEADS, ALSO) if (p := place / name).exists()))
+        tensors = load_file(next(p for name in (HEADS, ALSO) if (p := place / name).exists()))
     except (OSError, ValueError, KeyError, TypeError, StopIteration, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".strip(": ")
-        raise CourseError(f"There are no Medusa heads to read in {place} ({reason}): train_medusa_heads makes some.") \
-            from None  # fmt: skip
+        message = f"There are no Medusa heads to read in {place} ({reason}): train_medusa_heads makes some."
+        raise CourseError(message) from None
     sizes = config.get("vocab_size", lm_head.shape[0]), config.get("hidden_size", lm_head.shape[1])
     if sizes != tuple(lm_head.shape):
         theirs, ours = (f"{v} tokens and width {h}" for v, h in (sizes, lm_head.shape))
@@ -70,11 +70,11 @@ def load(place: str | Path, model) -> MedusaHeads:
         with torch.no_grad():
             for i in range(count):
                 for j, (weight, bias) in enumerate(heads.blocks()):
-                    weight[i].copy_(found[f"{i}.{j}.linear.weight"])
-                    bias[i].copy_(found[f"{i}.{j}.linear.bias"])
+                    weight[i].copy_(tensors[f"{i}.{j}.linear.weight"])
+                    bias[i].copy_(tensors[f"{i}.{j}.linear.bias"])
                 if heads.own_lm_heads:
-                    heads.lm_head[i].copy_(found[f"{i}.{layers}.weight"])
+                    heads.lm_head[i].copy_(tensors[f"{i}.{layers}.weight"])
     except (KeyError, RuntimeError) as error:
-        told = f"config.json promises {count} heads of {layers} layers and width {lm_head.shape[1]}"
-        raise CourseError(f"{told}, and the weights don't fit that ({error}): export the heads again.") from None
+        promise = f"config.json promises {count} heads of {layers} layers and width {lm_head.shape[1]}"
+        raise CourseError(f"{promise}, and the weights don't fit that ({error}): export the heads again.") from None
     return heads.eval()

@@ -57,12 +57,16 @@ class MedusaHeads(nn.Module):
 
     def states(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (n, hidden) as each head's own: (heads, n, hidden)."""
-        x = hidden + F.silu(self.first(hidden)).view(len(hidden), self.count, -1).transpose(0, 1)
+        first = F.silu(self.first(hidden)).view(len(hidden), self.count, -1)
+        x = hidden + first.transpose(0, 1)
         for weight, bias in zip(self.weight, self.bias):
             x = residual_block(x, weight, bias[:, None])
         return x
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (heads, n, vocabulary) from the last hidden states (n, hidden), after the model's final norm."""
+        """Logits (heads, n, vocabulary) from the last hidden states (n, hidden), after
+        the model's final norm."""
         x = self.states(hidden)
-        return torch.bmm(x, self.lm_head.transpose(1, 2)) if self.own_lm_heads else self.lm_head(x)
+        if self.own_lm_heads:
+            return torch.bmm(x, self.lm_head.transpose(1, 2))
+        return self.lm_head(x)

@@ -16,6 +16,7 @@ import torch
 from helpers.speculation.medusa import Tree
 from helpers.speculation.medusa_heads import MedusaHeads
 
+Shares = dict[tuple[int, ...], float]  # of positions, by path
 Ranks = Sequence[Sequence[int]]  # an answer: for each position, the rank that each head gave to what really came
 
 
@@ -40,8 +41,9 @@ def ranks_of(heads: MedusaHeads, hidden: torch.Tensor, tokens: Sequence[int]) ->
     return ranks
 
 
-def path_shares(answers: Sequence[Ranks], width: int = 10) -> dict[tuple[int, ...], float]:
-    """For each path of ranks below `width`: the share of positions at which it was what came."""
+def path_shares(answers: Sequence[Ranks], width: int = 10) -> Shares:
+    """For each path of ranks below `width`: the share of positions at which it was what
+    came."""
     counts: Counter[tuple[int, ...]] = Counter()
     positions = [ranks for answer in answers for ranks in answer]
     for ranks in positions:
@@ -50,7 +52,7 @@ def path_shares(answers: Sequence[Ranks], width: int = 10) -> dict[tuple[int, ..
     return {path: count / len(positions) for path, count in counts.items()}
 
 
-def best_tree(shares: dict[tuple[int, ...], float], size: int) -> Tree:
+def best_tree(shares: Shares, size: int) -> Tree:
     """The tree of `size` nodes that is right most often, counted as `path_shares` does."""
     return sorted(shares, key=lambda path: (-shares[path], len(path), path))[:size]
 

@@ -31,15 +31,15 @@ def key(example: Example) -> tuple[str, str]:
 
 def make_splits() -> dict[str, list[Example]]:
     """All three splits, no (tables, question) twice; training sees no held-out word, the others draw from all."""
-    taken: set[tuple[str, str]] = set()
+    used: set[tuple[str, str]] = set()
     splits: dict[str, list[Example]] = {}
     for split, size in SIZES.items():
         stream = generate(SEEDS[split], seen_only=split == "train")
         splits[split] = rows = []
         while len(rows) < size:
             example = next(stream)
-            if key(example) not in taken:
-                taken.add(key(example))
+            if key(example) not in used:
+                used.add(key(example))
                 rows.append(example)
     return splits
 
@@ -135,16 +135,16 @@ def fresh_examples(count: int, unseen: bool, seed: int = 770_000) -> list[Exampl
 
 def training_examples(more: int = 0, seed: int = 0) -> list[Example]:
     """The training split and `more` generated examples like it: no held-out word, nothing of the other splits."""
-    found = load_split("train")
-    taken = {key(e) for e in found} | reserved_for_tests()
+    examples = load_split("train")
+    used = {key(e) for e in examples} | reserved_for_tests()
     stream = generate(50_000 + seed, seen_only=True)
     while more > 0:
         example = next(stream)
-        if key(example) not in taken:
-            taken.add(key(example))
-            found.append(example)
+        if key(example) not in used:
+            used.add(key(example))
+            examples.append(example)
             more -= 1
-    return found
+    return examples
 
 
 def token_lengths(examples: Iterable[Example], tokenizer) -> tuple[list[int], list[int]]:

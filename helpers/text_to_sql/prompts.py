@@ -68,9 +68,9 @@ def extract_sql(text: str) -> str | None:
     if begins:
         text = text.split("```")[0]
     fenced = re.search(r"```(?:sql)?\s*\n?(.*?)(?:```|$)", text, re.DOTALL | re.IGNORECASE)
-    found = fenced or re.search(
+    match = fenced or re.search(
         r"\b((?:SELECT\b|WITH\s+\w+(?:\s*\([^)]*\))?\s+AS\b)(?:'[^']*'|[^;'])*?)(?:;|\n\s*\n|$)",
         text, re.DOTALL | re.IGNORECASE,
     )  # fmt: skip
-    sql = found.group(1).strip().rstrip(";").strip() if found else ""
+    sql = match.group(1).strip().rstrip(";").strip() if match else ""
     return sql or None

@@ -31,12 +31,12 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the model to fine-tune: the course's, a folder, or a model of the Hub as owner/name
+MODEL_ID: str = "base"  # to fine-tune: the course's, a folder, or owner/name on the Hub
 SEED: int = 0  # of everything random
-GUESS_LATENCY_SPEEDUP: float = 1.5  # your guess: a request is so many times as fast when the answer is SQL alone
+GUESS_LATENCY_SPEEDUP: float = 1.5  # your guess: a request is so many times as fast
 RANK: int = 16  # of the adapters
 LEARNING_RATE: float = 1e-3  # of LoRA and QLoRA
-SHAPE: str = "auto"  # random weights for memory: auto (llama-150m, in full llama-300m), or a name
+SHAPE: str = "auto"  # random weights for memory: llama-150m (full: -300m), or a name
 
 # %%
 import helpers
@@ -88,11 +88,12 @@ torch.manual_seed(SEED)
 small = LoraLinear(nn.Linear(4, 3, bias=False))  # W is (3, 4)
 small.add("example", rank=1, alpha=2)
 a, b = small.a["example"], small.b["example"]
-print("A", tuple(a.shape), a.detach().numpy().round(2), "\nB", tuple(b.shape), b.detach().numpy().T.round(2))
+print("A", tuple(a.shape), a.detach().numpy().round(2))
+print("B", tuple(b.shape), b.detach().numpy().T.round(2))
 print("A's numbers are drawn from plus and minus", 1 / math.sqrt(small.in_features))
 b.data = torch.tensor([[1.0], [0.0], [-2.0]])
-print("scaling x B A, a change of rank 1: its rows are multiples of one row\n",
-      (small.scaling["example"] * b @ a).detach().numpy().round(2))  # fmt: skip
+print("scaling x B A, a change of rank 1: its rows are multiples of one row")
+print((small.scaling["example"] * b @ a).detach().numpy().round(2))
 
 # %% [markdown]
 # $B$ starts as zero, so training starts with the model as it is. ($A$ starts as any linear layer does, at random.) The whole of it, for a linear layer:
@@ -124,16 +125,17 @@ lora_parameters = check("03.1", my_lora_parameters)
 
 def linear_shapes(model):
     head = model.get_output_embeddings()
-    return [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    return [tuple(m.weight.shape) for m in linears if m is not head]
 
 
 with torch.device("meta"):  # the shape alone, no memory
     seven = models.shape_only("llama-7b", device="meta")
 for name, model in (("this model", base), ("llama-7b", seven)):
-    adapter, everything = lora_parameters(linear_shapes(model), RANK), sum(p.numel() for p in model.parameters())
-    print(
-        f"{name:11} {everything / 1e6:8.1f} million numbers, adapters of rank {RANK}: {adapter / everything:.2%} more"
-    )
+    adapter = lora_parameters(linear_shapes(model), RANK)
+    total = sum(p.numel() for p in model.parameters())
+    share = f"adapters of rank {RANK}: {adapter / total:.2%} more"
+    print(f"{name:11} {total / 1e6:8.1f} million numbers, {share}")
 
 # %% [markdown]
 # The larger the matrices, the smaller the share: $r$ × (in + out) beside in × out.
@@ -150,16 +152,17 @@ from helpers.text_to_sql.prompts import prompt_for
 from helpers.weights.adapters import lora, peft_files
 
 test = load_split("test")
-ids = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False, return_tensors="pt").input_ids for e in test[:20]]
-ids = [tokens.to(lesson.device) for tokens in ids]
+prompts = [prompt_for(tokenizer, e) for e in test]
+as_tensor = dict(add_special_tokens=False, return_tensors="pt")
+ids = [tokenizer(p, **as_tensor).input_ids.to(lesson.device) for p in prompts[:20]]
 
 
 def with_learned(model, seed):
     """An adapter as if it had learned something: B is no longer zero."""
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for _, layer in lora.layers(model):
-        for key in layer.b:
-            layer.b[key].data = (0.02 * torch.randn(layer.b[key].shape, generator=draw)).to(layer.b[key].device)
+        for b in layer.b.values():
+            b.data = (0.02 * torch.randn(b.shape, generator=generator)).to(b.device)
     return model
 
 
@@ -175,16 +178,17 @@ def loss_and_gradients(model, tokens, names):
     model.zero_grad()
     loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     loss.backward()
-    grads = [p.grad.flatten() for name in names for n, p in model.named_parameters() if name in n]
-    return loss.item(), torch.cat(grads)
+    trained = [p for name in names for n, p in model.named_parameters() if name in n]
+    return loss.item(), torch.cat([p.grad.flatten() for p in trained])
 
 
 equal = 0
 for tokens in ids:
     loss, gradient = loss_and_gradients(ours, tokens, (".a.", ".b."))
-    their_loss, theirs_gradient = loss_and_gradients(theirs, tokens, ("lora_A", "lora_B"))
-    close = (gradient - theirs_gradient).abs().max() <= 1e-3 * theirs_gradient.abs().max()
-    equal += bool(close) and abs(loss - their_loss) <= 1e-4 * their_loss
+    peft_loss, peft_gradient = loss_and_gradients(theirs, tokens, ("lora_A", "lora_B"))
+    error = (gradient - peft_gradient).abs().max()
+    close = bool(error <= 1e-3 * peft_gradient.abs().max())
+    equal += close and abs(loss - peft_loss) <= 1e-4 * peft_loss
 results.invariant("lora.equals_peft", equal == len(ids), equal, len(ids))
 print(f"the same loss and the same gradients on {equal} of {len(ids)} texts")
 
@@ -199,7 +203,7 @@ print(f"the same loss and the same gradients on {equal} of {len(ids)} texts")
 
 
 # %%
-def my_merged_weight(weight, a, b, scaling):  # (out, in), (rank, in), (out, rank), a number
+def my_merged_weight(weight, a, b, scaling):  # (out, in), (rank, in), (out, rank), 1.5
     return None  # your code
 
 
@@ -207,12 +211,22 @@ def my_merged_weight(weight, a, b, scaling):  # (out, in), (rank, in), (out, ran
 merged_weight = check("03.2", my_merged_weight)
 plain = lora.merge(copy.deepcopy(ours))
 print("layers that are still adapted:", len(list(lora.layers(plain))))
+
+
+@torch.no_grad()
+def differences(model, other):
+    """For each text the largest difference between two models' logits."""
+    pairs = ((model(input_ids=t).logits, other(input_ids=t).logits) for t in ids)
+    return [(one - two).abs().max().item() for one, two in pairs]
+
+
+worst = differences(plain, ours)
 with torch.no_grad():
-    worst = [(plain(tokens).logits - ours(tokens).logits).abs().max().item() for tokens in ids]
     largest = max(ours(tokens).logits.abs().max().item() for tokens in ids)
 close = sum(w <= 1e-4 * largest for w in worst)
 results.invariant("lora.merged_equals_adapter", close == len(ids), close, len(ids))
-print(f"merged and unmerged logits differ by {max(worst):.1e} at most, of up to {largest:.1f}")
+print(f"merged and unmerged logits, of up to {largest:.1f},", end=" ")
+print(f"differ by {max(worst):.1e} at most")
 
 # %% [markdown]
 # ## What is learned, and what is only read
@@ -235,9 +249,9 @@ def my_with_labels(prompt, completion, eos):  # two lists of token ids, and a to
 
 # hint("03.3")  # solution("03.3")
 with_labels = check("03.3", my_with_labels)
-sample = with_labels(
-    tokenizer("How many?<|assistant|>").input_ids, tokenizer("SELECT 1").input_ids, tokenizer.eos_token_id
-)
+sample_prompt = tokenizer("How many?<|assistant|>").input_ids
+sample_sql = tokenizer("SELECT 1").input_ids
+sample = with_labels(sample_prompt, sample_sql, tokenizer.eos_token_id)
 for token, label in zip(*sample):
     print(f"{tokenizer.decode([token])!r:16} {'learned' if label != -100 else 'read'}")
 
@@ -256,12 +270,13 @@ from helpers.training.packing import pack
 
 # %%
 encoded = [encode(e, tokenizer) for e in load_split("train")]
-tokens, learned = sum(len(e.ids) for e in encoded), sum(label != -100 for e in encoded for label in e.labels)
-longest, rows = max(len(e.ids) for e in encoded), pack(encoded, 512)
-print(f"{len(encoded)} examples, {tokens} tokens, of which {learned} are learned")
-print(
-    f"padded, one example a row: {tokens / (longest * len(encoded)):.0%} of a batch are tokens; packed: {tokens / (512 * len(rows)):.0%}"
-)
+lengths = [len(e.ids) for e in encoded]
+learned = sum(label != -100 for e in encoded for label in e.labels)
+rows = pack(encoded, 512)
+padded_size, packed_size = max(lengths) * len(encoded), 512 * len(rows)
+print(f"{len(encoded)} examples, {sum(lengths)} tokens, of which {learned} are learned")
+print(f"padded, one example a row: {sum(lengths) / padded_size:.0%} of it are tokens;")
+print(f"   packed: {sum(lengths) / packed_size:.0%}")
 
 # %% [markdown]
 # ## Train
@@ -274,19 +289,21 @@ print(
 from helpers.training.launch import launch
 
 SCRIPT = "helpers.training.fine_tune_llm"
-ROWS, STEPS = 4, {"smoke": 3, "full": 100}.get(PROFILE, 50)
-COMMON = dict(seed=SEED, per_device_train_batch_size=ROWS, lora_r=RANK, lora_alpha=2.0 * RANK, warmup_steps=5)
-asked_while_training = {"smoke": 4, "full": 450}.get(PROFILE, 100)
+STEPS = {"smoke": 3, "full": 100}.get(PROFILE, 50)
+COMMON = dict(seed=SEED, per_device_train_batch_size=4, lora_r=RANK, warmup_steps=5)
+COMMON |= dict(lora_alpha=2.0 * RANK)
 SHORT = COMMON | dict(max_steps=STEPS, eval_samples=0)
-AT_ONCE = dict(inside=PROFILE == "smoke")  # no time to load the libraries anew for three steps
+SHORT_LORA = SHORT | dict(lr=LEARNING_RATE)
+AT_ONCE = dict(inside=PROFILE == "smoke")  # loading the libraries anew takes too long
 length = dict(max_steps=STEPS) if PROFILE == "smoke" else dict(epochs=1.0)
-own = launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE, eval_samples=asked_while_training))
+length |= dict(eval_samples={"smoke": 4, "full": 450}.get(PROFILE, 100))
+own = launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE))
 
 # %% [markdown]
 # And once more for as many steps as the other methods will get, to compare time and memory:
 
 # %%
-made = {"lora": own if PROFILE == "smoke" else launch(SCRIPT, MODEL_ID, SHORT | dict(lr=LEARNING_RATE))}
+made = {"lora": own if PROFILE == "smoke" else launch(SCRIPT, MODEL_ID, SHORT_LORA)}
 
 # %% [markdown]
 # ## QLoRA: the base in four bits
@@ -298,14 +315,16 @@ import bitsandbytes.functional as bnb
 import matplotlib.pyplot as plt
 
 from helpers.notebook import plots
+from helpers.weights.quantization import nf4
 
 levels = bnb.get_4bit_type("nf4", device="cpu").numpy()
-weight = base.get_submodule(next(n for n, m in base.named_modules() if isinstance(m, nn.Linear))).weight.detach()
-blocks = weight.float().cpu().reshape(-1, 64)
+first = next(m for m in base.modules() if isinstance(m, nn.Linear))
+blocks = first.weight.detach().float().cpu().reshape(-1, 64)
 scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
 fig, ax = plt.subplots(figsize=(8, 3))
-ax.hist(scaled.numpy(), bins=81, color=plots.COLORS[2], label="weights of one layer")
-ax.vlines(levels, 0, ax.get_ylim()[1] * 0.25, color=plots.COLORS[0], label="the 16 levels of NF4")
+ax.hist(scaled.numpy(), 81, color=plots.COLORS[2], label="weights of one layer")
+height = ax.get_ylim()[1] / 4
+ax.vlines(levels, 0, height, color=plots.COLORS[0], label="the 16 levels of NF4")
 ax.set(
     title="NF4 has more levels where there are more weights",
     xlabel="weight / largest of its block (ratio)",
@@ -313,36 +332,40 @@ ax.set(
 )
 ax.legend()
 
-from helpers.weights.quantization import nf4
-
 four_bits = nf4.nf4(MODEL_ID, device=lesson.device)
-ratio = nf4.linear_bytes(four_bits) / (2 * nf4.linear_numbers(base))
+nf4_bytes = nf4.linear_bytes(four_bits)
+ratio = nf4_bytes / (2 * nf4.linear_numbers(base))
 results.metric("qlora.linear_weight_bytes_ratio", ratio, "ratio")
-print(f"linear layers: {nf4.linear_bytes(four_bits) / 1e6:.2f} MB in NF4, scales included: {ratio:.3f} of fp16's")
+print(f"linear layers: {nf4_bytes / 1e6:.2f} MB in NF4, scales included:", end=" ")
+print(f"{ratio:.3f} of fp16's")
 
 # %% [markdown]
 # Gradients flow *through* the four-bit weights to the adapters, which are in float32. bitsandbytes does this on CPUs, too.
 
 # %%
-made["qlora"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="qlora", lr=LEARNING_RATE), **AT_ONCE)
+made["qlora"] = launch(SCRIPT, MODEL_ID, SHORT_LORA | dict(method="qlora"), **AT_ONCE)
 
 # %% [markdown]
 # Where does the adapter go after training? Into the **unquantized** base, as it was before. Merging into four bits means: read the weights back, add, round again. Most of the change is smaller than half the distance between two levels, and rounding loses it. And on a CPU there is a trap: after the first forward pass in eval mode bitsandbytes stores the weights in another order. What `dequantize_4bit` reads then is garbage, and nothing says so.
 
 # %%
-name, layer = next((n, m) for n, m in four_bits.named_modules() if type(m).__name__ == "Linear4bit")
+by_name = dict(four_bits.named_modules())
+name = next(n for n, m in by_name.items() if type(m).__name__ == "Linear4bit")
+layer = by_name[name]
+original = base.get_submodule(name).weight
 
 
 def error_of(layer):
     read = bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
-    return ((read - base.get_submodule(name).weight).norm() / base.get_submodule(name).weight.norm()).item()
+    return ((read - original).norm() / original.norm()).item()
 
 
 before = error_of(layer)
 with torch.no_grad():
     four_bits.eval()(ids[0])
-print(f"{name}: relative error of the weights as read {before:.1%}, and after one forward pass {error_of(layer):.1%}")
-del four_bits
+print(f"{name}: relative error of the weights as read {before:.1%},", end=" ")
+print(f"and after one forward pass {error_of(layer):.1%}")
+del four_bits, by_name, layer
 
 # %% [markdown]
 # ## LLaMA-Adapter
@@ -354,6 +377,8 @@ del four_bits
 # $k$ and $v$ are made of the prompts, $q$ of the text. $g$, the **gate**, is one learned number; at 0, where it starts, the new part is silent. (`rotated` turns queries by their position, as in the attention itself.)
 
 # %%
+from torch.nn import functional as F  # what the class below needs
+
 from helpers.weights.adapters import llama_adapter
 from helpers.weights.adapters.llama_adapter import PromptedAttention, rotated
 
@@ -372,25 +397,23 @@ if hasattr(base, "model") and base.config.model_type in ("llama", "mistral"):
     mine = copy.deepcopy(base)
     for layer in mine.model.layers:
         layer.self_attn = PromptedAttention(layer.self_attn, count=8)
-    config = AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=8, adapter_layers=base.config.num_hidden_layers)
+    config = AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=8)
+    config.adapter_layers = base.config.num_hidden_layers
     peft_s = get_peft_model(copy.deepcopy(base), config)
     unchanged = torch.equal(mine(ids[0]).logits, base(ids[0]).logits)
+    prompted = [m for m in mine.modules() if isinstance(m, PromptedAttention)]
     adapted = [m for m in peft_s.modules() if hasattr(m, "adaption_prompt")]
-    for one, other in zip([m for m in mine.modules() if isinstance(m, PromptedAttention)], adapted, strict=True):
+    for one, other in zip(prompted, adapted, strict=True):
         one.gate.data.fill_(0.5), other.adaption_gate.data.fill_(0.5)
         other.adaption_prompt.data.copy_(one.prompts.data)
-    with torch.no_grad():
-        worst = [(mine(t).logits - peft_s(input_ids=t).logits).abs().max().item() for t in ids]
-    close = sum(w < 1e-3 for w in worst)
+    close = sum(w < 1e-3 for w in differences(mine, peft_s))
     results.invariant("llama_adapter.equals_peft", close == len(ids), close, len(ids))
-    print(
-        f"gates shut, the logits are exactly the base's: {unchanged}; open, they are PEFT's on {close} of {len(ids)} texts"
-    )
-    made["llama_adapter"] = launch(
-        SCRIPT, MODEL_ID, SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE), **AT_ONCE
-    )
+    print(f"gates shut, the logits are exactly the base's: {unchanged};", end=" ")
+    print(f"open, they are PEFT's on {close} of {len(ids)} texts")
+    options = SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE)
+    made["llama_adapter"] = launch(SCRIPT, MODEL_ID, options, **AT_ONCE)
 else:
-    print("LLaMA-Adapter is written for models built like Llama; it is left out for this one.")
+    print("left out: LLaMA-Adapter is written for models built like Llama")
 
 # %% [markdown]
 # It trains fewer numbers than LoRA, but it can't be merged: each step pays for it for ever. *Version 2* (Gao et al. 2023) also trains the norms and adds a bias and a scale to every linear layer, and puts image prompts in early layers and text prompts in late ones, so that one model follows instructions about pictures.
@@ -398,7 +421,8 @@ else:
 # And, for comparison, every weight:
 
 # %%
-made["full"] = launch(SCRIPT, MODEL_ID, SHORT | dict(method="full", lr=LEARNING_RATE / 3), **AT_ONCE)
+every_weight = SHORT | dict(method="full", lr=LEARNING_RATE / 3)
+made["full"] = launch(SCRIPT, MODEL_ID, every_weight, **AT_ONCE)
 
 # %% [markdown]
 # ## What each one costs
@@ -410,39 +434,51 @@ import json
 
 import numpy as np
 
-shape = {"full": "llama-300m"}.get(PROFILE, "llama-150m") if SHAPE == "auto" else SHAPE
+shape = SHAPE
+if SHAPE == "auto":
+    shape = {"full": "llama-300m"}.get(PROFILE, "llama-150m")
 place = helpers.files.build_root() / "artifacts" / f"random-{shape}"
 THREE = ("full", "lora", "qlora")
-LARGE = dict(max_steps=3, per_device_train_batch_size=1, max_seq_length=320, eval_samples=0, merge_weights=False,
-             save_steps=1000, lora_r=RANK)  # fmt: skip
+LARGE = dict(max_steps=3, per_device_train_batch_size=1, max_seq_length=320)
+LARGE |= dict(lora_r=RANK, eval_samples=0, merge_weights=False, save_steps=1000)
 if PROFILE == "smoke":  # no time for a large shape: the table repeats the small model's
     shape, large = "the same", {m: made[m] for m in THREE}
 else:
     if not (place / "model.safetensors").exists():
-        models.shape_only(shape, "bfloat16", vocab_size=len(tokenizer)).save_pretrained(place)
+        random_weights = models.shape_only(shape, "bfloat16", vocab_size=len(tokenizer))
+        random_weights.save_pretrained(place)
         tokenizer.save_pretrained(place)
     large = {m: launch(SCRIPT, str(place), LARGE | dict(method=m)) for m in THREE}
 
+
 # %%
-reports = {method: json.loads((folder / "report.json").read_text()) for method, folder in made.items()}
-of_large = {method: json.loads((folder / "report.json").read_text()) for method, folder in large.items()}
-everything = sum(p.numel() for p in base.parameters())
+def report_of(folder):
+    report = json.loads((folder / "report.json").read_text())
+    return report | dict(seconds_per_step=report["seconds"] / report["steps"])
+
+
+reports = {method: report_of(folder) for method, folder in made.items()}
+of_large = {method: report_of(folder) for method, folder in large.items()}
+total = sum(p.numel() for p in base.parameters())
 print(
-    f"{'':14} {'trained':>8} {'steps':>6} {'s/step':>7} {'loss at the end':>16} {'peak memory':>12} {'of ' + shape:>16}"
+    f"{'':14} {'trained':>8} {'steps':>6} {'s/step':>7} {'loss at the end':>16}",
+    end=" ",
 )
+print(f"{'peak memory':>12} {'of ' + shape:>16}")
 for method, r in reports.items():
-    memory = f"{of_large[method]['peak_memory_gib']:12.2f} GiB" if method in of_large else ""
-    trained, seconds = r["trainable"] / everything, r["seconds"] / r["steps"]
-    print(
-        f"{method:14} {trained:8.1%} {r['steps']:6} {seconds:7.2f} {np.mean(r['loss'][-5:]):16.3f} {r['peak_memory_gib']:8.2f} GiB {memory}"
-    )
-results.metric("lora.trainable_share", reports["lora"]["trainable"] / everything, "share")
+    loss, gib = np.mean(r["loss"][-5:]), f"{r['peak_memory_gib']:8.2f} GiB"
+    if method in of_large:
+        gib += f" {of_large[method]['peak_memory_gib']:12.2f} GiB"
+    counts = f"{r['trainable'] / total:8.1%} {r['steps']:6}"
+    print(f"{method:14} {counts} {r['seconds_per_step']:7.2f} {loss:16.3f} {gib}")
+results.metric("lora.trainable_share", reports["lora"]["trainable"] / total, "share")
+for suffix, of_method in (("", reports), (".large", of_large)):
+    for method in ("lora", "qlora"):
+        peak, of_full = (of_method[m]["peak_memory_gib"] for m in (method, "full"))
+        results.metric(f"{method}.peak_memory_ratio{suffix}", peak / of_full, "ratio")
 for method in ("lora", "qlora"):
-    ratio = reports[method]["peak_memory_gib"] / reports["full"]["peak_memory_gib"]
-    results.metric(f"{method}.peak_memory_ratio", ratio, "ratio")
-    ratio = of_large[method]["peak_memory_gib"] / of_large["full"]["peak_memory_gib"]
-    results.metric(f"{method}.peak_memory_ratio.large", ratio, "ratio")
-    results.metric(f"{method}.seconds_per_step", reports[method]["seconds"] / reports[method]["steps"], "s")
+    seconds = reports[method]["seconds_per_step"]
+    results.metric(f"{method}.seconds_per_step", seconds, "s")
 
 # %% [markdown]
 # And a model of 7 billion? Here computed: weights, gradients and the optimizer's states, which all grow with the number of weights. Activations come on top. Full training keeps all of it in float32. LoRA's base is only read, so bfloat16 is enough; QLoRA's linear layers are in NF4. Adapters, their gradients and states are in float32.
@@ -450,28 +486,25 @@ for method in ("lora", "qlora"):
 # %%
 from helpers.training.memory import training_bytes
 
-KINDS = ("weights", "gradients", "optimizer")
 linear = sum(out * into for out, into in linear_shapes(seven))
-other, adapter = sum(p.numel() for p in seven.parameters()) - linear, lora_parameters(linear_shapes(seven), RANK)
-needed = {m: training_bytes(m, linear, other, adapter if m != "full" else 0) for m in ("full", "lora", "qlora")}
+other = sum(p.numel() for p in seven.parameters()) - linear
+adapter = lora_parameters(linear_shapes(seven), RANK)
+needed = {m: training_bytes(m, linear, other, adapter * (m != "full")) for m in THREE}
 fig, ax = plt.subplots(figsize=(8, 2.6))
-for place_, (method, kinds) in enumerate(needed.items()):
-    left = 0
-    for kind, color, hatch in zip(KINDS, (plots.COLORS[0], plots.COLORS[2], "white"), ("", "//", "..")):
-        ax.barh(
-            place_,
-            kinds[kind] / 1e9,
-            left=left,
-            color=color,
-            hatch=hatch,
-            edgecolor=plots.COLORS[0],
-            label=kind if place_ == 0 else None,
-        )
-        left += kinds[kind] / 1e9
-    results.metric(f"{method}.training_gb.7b", left, "GB", kind="predicted")
-    print(f"llama-7b, {method:6} {left:6.1f} GB (computed)")
-ax.set(title="What fine-tuning a model of 7 billion keeps in memory (computed)", xlabel="memory (GB)", ylabel="method")
-ax.set_yticks(range(len(needed)), list(needed))
+LOOKS = {"weights": dict(color=plots.COLORS[0])}
+LOOKS["gradients"] = dict(color=plots.COLORS[2], hatch="//")
+LOOKS["optimizer"] = dict(color="white", hatch="..")
+left = dict.fromkeys(THREE, 0.0)
+for kind, look in LOOKS.items():
+    widths = [needed[method][kind] / 1e9 for method in THREE]
+    starts = list(left.values())
+    ax.barh(THREE, widths, left=starts, edgecolor=plots.COLORS[0], label=kind, **look)
+    left = {m: start + width for m, start, width in zip(THREE, starts, widths)}
+for method, gb in left.items():
+    results.metric(f"{method}.training_gb.7b", gb, "GB", kind="predicted")
+    print(f"llama-7b, {method:6} {gb:6.1f} GB (computed)")
+title = "What fine-tuning a model of 7 billion keeps in memory (computed)"
+ax.set(title=title, xlabel="memory (GB)", ylabel="method")
 ax.invert_yaxis()
 _ = ax.legend()
 
@@ -481,12 +514,11 @@ _ = ax.legend()
 # A second task: the SQL, *and* what it asks for as a comment. Its adapter is trained on the same base.
 
 # %%
-made["explained"] = launch(
-    SCRIPT, MODEL_ID, SHORT | dict(answers="explained", lr=LEARNING_RATE, merge_weights=False), **AT_ONCE
-)
+explained = SHORT_LORA | dict(answers="explained", merge_weights=False)
+made["explained"] = launch(SCRIPT, MODEL_ID, explained, **AT_ONCE)
 
 # %% [markdown]
-# Both on one base: each *row of a batch* may name its own adapter (Punica, Chen et al. 2023). The base's product is shared, the low-rank ones are each row's own.
+# Both on one base: each *sequence of a batch* may name its own adapter (Punica, Chen et al. 2023). The base's product is shared, the low-rank ones are each sequence's own.
 
 # %%
 # show: helpers.weights.adapters.lora:LoraLinear.forward
@@ -495,9 +527,8 @@ made["explained"] = launch(
 from helpers.text_to_sql.evaluate import answer_in_batches
 
 both = copy.deepcopy(base)
-for name_, folder_ in (("sql", own), ("explained", made["explained"])):
-    peft_files.load_adapter(both, folder_ / "adapter", name_)
-prompts = [prompt_for(tokenizer, e) for e in test]
+for adapter_name, made_in in (("sql", own), ("explained", made["explained"])):
+    peft_files.load_adapter(both, made_in / "adapter", adapter_name)
 wanted = ["sql", "explained", None]
 for who in wanted:  # one request after the other: the adapter is switched
     print(f"--- {who or 'the base alone'}")
@@ -508,16 +539,19 @@ for who in wanted:  # one request after the other: the adapter is switched
 
 # %%
 count = {"smoke": 6}.get(PROFILE, 48)
-apart = {who: answer_in_batches(lora.use(both, who), tokenizer, prompts[:count]) for who in wanted}
+few, alone = prompts[:count], {}
+for who in wanted:
+    alone[who] = answer_in_batches(lora.use(both, who), tokenizer, few)
 mix = [wanted[i % 3] for i in range(count)]
-together = answer_in_batches(lora.use(both, mix), tokenizer, prompts[:count], rows=count)
-same = sum(apart[who][i] == answer for i, (who, answer) in enumerate(zip(mix, together)))
+mixed = answer_in_batches(lora.use(both, mix), tokenizer, few, rows=count)
+same = sum(alone[who][i] == answer for i, (who, answer) in enumerate(zip(mix, mixed)))
 results.invariant("lora.two_adapters_in_one_batch", same == count, same, count)
-one_model, adapters = sum(p.nbytes for p in base.parameters()), sum(p.nbytes for p in both.parameters())
-results.metric("lora.two_adapters_memory_ratio", adapters / (2 * one_model), "ratio")
-print(
-    f"--- in one batch: {same} of {count} answers as by itself; {adapters / 1e6:.1f} MB, two merged models {2 * one_model / 1e6:.1f} MB"
-)
+one_model = sum(p.nbytes for p in base.parameters())
+two_adapters = sum(p.nbytes for p in both.parameters())
+ratio = two_adapters / (2 * one_model)
+results.metric("lora.two_adapters_memory_ratio", ratio, "ratio")
+print(f"--- in one batch: {same} of {count} answers as by itself;", end=" ")
+print(f"{two_adapters / 1e6:.1f} MB, two merged models {2 * one_model / 1e6:.1f} MB")
 
 # %% [markdown] tags=["library"]
 # ## The library that people use
@@ -530,11 +564,12 @@ print(
 # `tensorboard --logdir build` shows their curves. Loading what came out takes three lines with PEFT, and none of ours:
 
 # %%
-loaded = PeftModel.from_pretrained(copy.deepcopy(base), own / "adapter").merge_and_unload().eval()
+again = PeftModel.from_pretrained(copy.deepcopy(base), own / "adapter")
+loaded = again.merge_and_unload().eval()
 reread, _ = models.load(own / "merged", device=lesson.device)
-with torch.no_grad():
-    error = max((loaded(t).logits - reread(t).logits).abs().max().item() for t in ids)
-print(f"PEFT's merge and the merged model on disk: logits differ by {error:.1e} at most")
+error = max(differences(loaded, reread))
+print("PEFT's merge and the merged model on disk: logits differ by", end=" ")
+print(f"{error:.1e} at most")
 
 # %% [markdown] tags=["measure"]
 # ## Fewer tokens, the same answers?
@@ -549,55 +584,57 @@ from helpers.text_to_sql.prompts import extract_sql
 tuned = {"own": loaded}
 if MODEL_ID == "base":
     tuned = {"shipped": models.load("fine-tuned", device=lesson.device)[0], **tuned}
-asked = test[: sizes.answers]
-answers = {"base": answer_in_batches(base, tokenizer, prompts[: sizes.answers])}
-answers |= {who: answer_in_batches(model, tokenizer, prompts[: sizes.answers]) for who, model in tuned.items()}
-right = {who: right_answers(asked, said) for who, said in answers.items()}
-bare = {who: sum(bool(a) and extract_sql(a) == a.strip() for a in said) for who, said in answers.items()}
-first = next(iter(tuned))
-for who in answers:
+asked, first = test[: sizes.answers], next(iter(tuned))
+right, bare = {}, {}
+for who, model in {"base": base, **tuned}.items():
+    texts = answer_in_batches(model, tokenizer, prompts[: len(asked)])
+    right[who] = right_answers(asked, texts)
+    bare[who] = [bool(text) and extract_sql(text) == text.strip() for text in texts]
     low, high = wilson(sum(right[who]), len(asked))
-    print(
-        f"{who:8} right {sum(right[who])} of {len(asked)} ({low:.0%} to {high:.0%}), SQL alone {bare[who]} of {len(asked)}",
-        end="",
-    )
-    print("" if who == "base" else f"; {paired(right['base'], right[who])}")
+    counts = f"right {sum(right[who])} of {len(asked)} ({low:.0%} to {high:.0%})"
+    change = "" if who == "base" else f"; {paired(right['base'], right[who])}"
+    print(f"{who:8} {counts}, SQL alone {sum(bare[who])} of {len(asked)}{change}")
+
+
+def note_share(key, flags, **interval):
+    results.metric(key, sum(flags) / len(flags), "share", n=len(flags), **interval)
+
+
 low, high = wilson(sum(right[first]), len(asked))
-results.metric("lora.execution_accuracy", sum(right[first]) / len(asked), "share", low=low, high=high, n=len(asked))
-results.metric("lora.execution_accuracy.own", sum(right["own"]) / len(asked), "share", n=len(asked))
-results.metric("lora.execution_accuracy.base", sum(right["base"]) / len(asked), "share", n=len(asked))
-results.metric("lora.bare_sql_rate.base", bare["base"] / len(asked), "share", n=len(asked))
-results.metric("lora.bare_sql_rate.fine_tuned", bare[first] / len(asked), "share", n=len(asked))
+note_share("lora.execution_accuracy", right[first], low=low, high=high)
+note_share("lora.execution_accuracy.own", right["own"])
+note_share("lora.execution_accuracy.base", right["base"])
+note_share("lora.bare_sql_rate.base", bare["base"])
+note_share("lora.bare_sql_rate.fine_tuned", bare[first])
 
 # %% [markdown]
 # Now the time of whole requests, prompt and all, base and fine-tuned in turns. As many weights, the same kernels, the same step: what is saved is tokens.
 
 # %%
 from helpers.decoding.generate import generate
-from helpers.measuring import timing
+from helpers.measuring.timing import interleave, speedup
 
-fast = {
-    who: packed_linear.install(copy.deepcopy(model)) for who, model in (("base", base), ("fine-tuned", tuned[first]))
-}
-arms = {who: (lambda prompt, m=model: generate(m, tokenizer, prompt)) for who, model in fast.items()}
-timed = timing.interleave(arms, prompts[: sizes.timed])
-gain = timing.speedup(timed["base"].seconds, timed["fine-tuned"].seconds)
-results.metric("lora.latency_speedup", gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+fast = {"base": copy.deepcopy(base), "fine-tuned": copy.deepcopy(tuned[first])}
+fast = {who: packed_linear.install(model) for who, model in fast.items()}
+arms = {who: (lambda p, m=m: generate(m, tokenizer, p)) for who, m in fast.items()}
+timed = interleave(arms, prompts[: sizes.timed])
+gain = speedup(timed["base"].seconds, timed["fine-tuned"].seconds)
+interval = dict(low=gain.low, high=gain.high, n=gain.n)
+results.metric("lora.latency_speedup", gain.ratio, "x", **interval)
 tokens = {who: sum(len(c.token_ids) for c in arm.results) for who, arm in timed.items()}
 ratio = tokens["fine-tuned"] / tokens["base"]
 results.metric("lora.tokens_per_answer_ratio", ratio, "ratio", n=sizes.timed)
 for who, arm in timed.items():
-    for example, seconds, c in zip(test, arm.seconds, arm.results):
-        ok = right_answers([example], [c.text])[0]
-        results.prompt(example.id, who, "float32", seconds, len(c.token_ids), c.text, ok)
-    step = np.median([s.seconds for c in arm.results for s in c.steps[1:]])
-    print(
-        f"{who:10} {tokens[who] / sizes.timed:5.1f} tokens an answer, {np.mean(arm.seconds) * 1e3:6.0f} ms a request, {step * 1e3:.1f} ms a step"
-    )
+    ok = right_answers(test[: sizes.timed], [c.text for c in arm.results])
+    for example, seconds, c, good in zip(test, arm.seconds, arm.results, ok):
+        answer = len(c.token_ids), c.text, good
+        results.prompt(example.id, who, "float32", seconds, *answer)
+    step_ms = 1e3 * np.median([s.seconds for c in arm.results for s in c.steps[1:]])
+    print(f"{who:10} {tokens[who] / sizes.timed:5.1f} tokens an answer,", end=" ")
+    print(f"{np.mean(arm.seconds) * 1e3:6.0f} ms a request, {step_ms:.1f} ms a step")
 print("a request, fine-tuned against base:", gain)
-print(
-    f"you guessed {GUESS_LATENCY_SPEEDUP}; by the tokens alone it would be {1 / ratio:.2f}: the prompt has to be read in both"
-)
+print(f"you guessed {GUESS_LATENCY_SPEEDUP}; by the tokens alone it would be", end=" ")
+print(f"{1 / ratio:.2f}: the prompt has to be read in both")
 
 # %% [markdown]
 # And an adapter that isn't merged, what does that cost in each step?
@@ -605,29 +642,34 @@ print(
 # %%
 from helpers.profiling.step_time import steps_in_turns
 
-apart = peft_files.load_adapter(copy.deepcopy(base), own / "adapter")
-steps = steps_in_turns({"merged": loaded, "an adapter beside": apart}, (1,), rounds=sizes.rounds)
-slower = timing.speedup(steps["merged"][1], steps["an adapter beside"][1], of=np.median)
-results.metric("lora.unmerged_step_speedup", slower.ratio, "x", low=slower.low, high=slower.high, n=slower.n)
+unmerged = peft_files.load_adapter(copy.deepcopy(base), own / "adapter")
+arms = {"merged": loaded, "unmerged": unmerged}
+steps = steps_in_turns(arms, (1,), rounds=sizes.rounds)
+slower = speedup(steps["merged"][1], steps["unmerged"][1], of=np.median)
+interval = dict(low=slower.low, high=slower.high, n=slower.n)
+results.metric("lora.unmerged_step_speedup", slower.ratio, "x", **interval)
 print("a step with an adapter beside the weights, against the merged one:", slower)
 
 # %%
 example_ask = make_ask(fast["fine-tuned"], tokenizer)
 short = example_ask(SCHEMA, QUESTION)
 print(f"\n{len(short.token_ids)} tokens instead of {len(chatty.token_ids)}")
-ax = plots.timeline_of_steps(
-    {who: [(1e3 * sum(s.seconds for s in c.steps[:i]), 1e3 * s.seconds, len(s.emitted)) for i, s in enumerate(c.steps)]
-     for who, c in (("base", generate(fast["base"], tokenizer, prompts[0])), ("fine-tuned", generate(fast["fine-tuned"], tokenizer, prompts[0])))},
-    title="The same question, before and after: a block is a run of the model")  # fmt: skip
+lanes = {}
+for who, model in fast.items():
+    lanes[who], now = [], 0.0
+    for step in generate(model, tokenizer, prompts[0]).steps:
+        lanes[who].append((1e3 * now, 1e3 * step.seconds, len(step.emitted)))
+        now += step.seconds
+title = "The same question, before and after: a block is a run of the model"
+ax = plots.timeline_of_steps(lanes, title=title)
 _ = ax.figure.set_size_inches(9, 2.2)
 
 # %% [markdown]
 # Ask it something yourself:
 
 # %%
-mine_asked = example_ask(
-    "CREATE TABLE ship (name TEXT, age INTEGER, harbour TEXT)", "What is the name of the oldest ship?"
-)
+ship_schema = "CREATE TABLE ship (name TEXT, age INTEGER, harbour TEXT)"
+mine_asked = example_ask(ship_schema, "What is the name of the oldest ship?")
 
 # %%
 results.assert_invariants()
@@ -651,9 +693,7 @@ print("written:", path.relative_to(path.parents[3]))
 # | out of memory | `--gradient_checkpointing True`, fewer rows with more `--gradient_accumulation_steps`, `--method qlora` |
 
 # %%
-slower = (
-    reports["qlora"]["seconds"] / reports["qlora"]["steps"] / (reports["lora"]["seconds"] / reports["lora"]["steps"])
-)
+slower = reports["qlora"]["seconds_per_step"] / reports["lora"]["seconds_per_step"]
 print(f"on this machine a step of QLoRA took {slower:.2f} times as long as one of LoRA")
 
 # %% [markdown] tags=["decide"]
@@ -666,7 +706,7 @@ print(f"on this machine a step of QLoRA took {slower:.2f} times as long as one o
 # (b): the loss never saw an end, because EOS served as padding, or was not in the examples. (a) a low rank makes worse answers, not endless ones. (c) a wrong merge spoils the answers from the first token on.
 # </details>
 #
-# **2.** Twenty customers, each with an adapter, few requests each. (a) twenty merged models (b) one base, an adapter for each row (c) one model trained on everything
+# **2.** Twenty customers, each with an adapter, few requests each. (a) twenty merged models (b) one base, an adapter for each sequence (c) one model trained on everything
 #
 # <details><summary>Answer</summary>
 #

@@ -41,6 +41,7 @@ def _output(kind, **content):
         (_source(7, "A step takes 4.5 ms here."), "'4.5 ms' is typed into the prose"),
         (_source(7, "It is 1.8 times as fast."), "'1.8 times as fast' is typed"),
         (_source(6, "\n".join(["x = 1"] * 30)), "30 lines of code"),
+        (_source(6, "# helpers/thing.py\ndouble = " + "1 + " * 30 + "1"), "shown code wider than 88"),
         (_source(6, "open('/home/me/x')"), "/home/me"),
         (_source(6, "print(2)"), "differs from 00_x.py"),
         (lambda n: n.cells.pop(), "8 cells, not 9, differs"),

@@ -12,8 +12,10 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.forward import Forward
 from helpers.decoding.generate import steps
 from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.limits import Limits
 from helpers.decoding.proposals import Proposal, TokenProposer
-from helpers.decoding.support import Limits, UnsupportedModelError, support_of
+from helpers.decoding.support import UnsupportedModelError, support_of
+from helpers.decoding.trials import Support
 from helpers.speculation.draft_model import DraftModel
 from tests.tiny_models import ROPES, VOCABULARY, greedy, spread, tiny
 
@@ -169,7 +171,7 @@ def test_a_trial_that_is_not_made_lets_wrong_tokens_through(monkeypatch):
     model = built("Mpt")
     truth = greedy(model, PROMPT, 16)
     assert "other logits" in support_of(model).guesses
-    monkeypatch.setitem(support._tried, model, support.Support("", "", ""))
+    monkeypatch.setitem(support._tried, model, Support("", "", ""))
     assert written(model, 16, Branches(truth)) != truth
 
 

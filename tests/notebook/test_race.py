@@ -46,15 +46,15 @@ def lanes():
 def test_every_token_once_and_in_order(lanes):
     for completion in lanes.values():
         drawn = blocks(completion, Letters())
-        assert "".join(text for block in drawn for text, _ in block.kept) == TEXT
+        assert "".join(text for block in drawn for text, _ in block.emitted) == TEXT
         assert [block.start for block in drawn] == pytest.approx([0.01 * i for i in range(len(drawn))])
         assert drawn[-1].end == pytest.approx(completion.seconds)
 
 
 def test_who_guessed_and_what_was_wrong(lanes):
     drawn = blocks(lanes["Medusa"], Letters())
-    assert [mark for _, mark in drawn[1].kept] == ["1", "2", OWN] and drawn[1].wrong == (TEXT[9],)
-    assert [mark for _, mark in drawn[2].kept] == ["L", OWN] and drawn[2].wrong == (TEXT[9],)
+    assert [mark for _, mark in drawn[1].emitted] == ["1", "2", OWN] and drawn[1].rejected == (TEXT[9],)
+    assert [mark for _, mark in drawn[2].emitted] == ["L", OWN] and drawn[2].rejected == (TEXT[9],)
 
 
 def test_the_figure_shows_no_block_before_its_time_and_the_result_at_the_end(lanes):

@@ -27,8 +27,8 @@ def test_what_is_accepted_past_the_end_counts_and_nothing_after_it(model, monkey
     monkeypatch.setattr(vllm_baseline, "Medusa", Right)
     assert vllm_baseline.accepted_by_place(model, heads_for(model), [PROMPT], [truth[:4]]) == [1.0] * 5
     monkeypatch.undo()
-    found = vllm_baseline.accepted_by_place(model, heads_for(model), [PROMPT], [truth[:12]])
-    assert len(found) == 5 and found == sorted(found, reverse=True) and found[0] < 1
+    shares = vllm_baseline.accepted_by_place(model, heads_for(model), [PROMPT], [truth[:12]])
+    assert len(shares) == 5 and shares == sorted(shares, reverse=True) and shares[0] < 1
 
 
 def test_without_vllm_there_is_a_sentence(monkeypatch, tmp_path):
@@ -64,8 +64,8 @@ def test_vllm_answers_the_same_and_accepts_as_often(tmp_path, monkeypatch):
     tokenizer.save_pretrained(tmp_path / "model")
     save(heads, tmp_path / "heads", "fine-tuned")
     prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in load_split("test")[:12]]
-    found = vllm_baseline.run(tmp_path / "model", prompts, dtype="float32", heads=tmp_path / "heads")
+    theirs = vllm_baseline.run(tmp_path / "model", prompts, dtype="float32", heads=tmp_path / "heads")
     ours = [generate(model, tokenizer, p, proposer=Medusa(heads, CHAIN)).token_ids for p in prompts]
-    assert found["token_ids"] == ours
+    assert theirs["token_ids"] == ours
     mine = vllm_baseline.accepted_by_place(model, heads, prompts, ours)
-    assert [n / found["drafts"] for n in found["accepted"]] == pytest.approx(mine, abs=0.02)
+    assert [n / theirs["drafts"] for n in theirs["accepted"]] == pytest.approx(mine, abs=0.02)

@@ -11,7 +11,8 @@ def cache_shapes() -> list[tuple]:
 
 
 def queries() -> list[tuple]:
-    """Queries of which every number is another, with the KV heads: one row, many rows and tokens, a KV head each."""
+    """Queries of which every number is another, with the KV heads: one sequence, several sequences and tokens, a KV
+    head each."""
     import torch
 
     def counted(*shape: int) -> torch.Tensor:
@@ -40,6 +41,11 @@ EXERCISES: tuple[Exercise, ...] = (
             "in turn.",
         ),
         tolerance=0,
-        case_names=("two heads share keys", "rows of several tokens", "one KV head for all", "a KV head for each head"),
+        case_names=(
+            "two heads share keys",
+            "several sequences and tokens",
+            "one KV head for all",
+            "a KV head for each head",
+        ),
     ),
 )

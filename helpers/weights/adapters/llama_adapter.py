@@ -27,20 +27,15 @@ class PromptedAttention(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1, **like))
 
     def forward(self, hidden_states: torch.Tensor, position_embeddings, **more):
-        own = self.attention
-        own_output, weights = own(
-            hidden_states=hidden_states,
-            position_embeddings=position_embeddings,
-            **more,
-        )
+        x, places, own = hidden_states, position_embeddings, self.attention
+        own_output, weights = own(hidden_states=x, position_embeddings=places, **more)
 
         def heads(x: torch.Tensor) -> torch.Tensor:
             """(batch, tokens, heads x head_dim) as (batch, heads, tokens, head_dim)."""
             return x.unflatten(-1, (-1, own.head_dim)).transpose(1, 2)
 
-        q = rotated(heads(own.q_proj(hidden_states)), *position_embeddings)
-        batch_size = len(hidden_states)
-        prompts = self.prompts.to(hidden_states.dtype).expand(batch_size, -1, -1)
+        q = rotated(heads(own.q_proj(x)), *places)
+        prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
         # The prompts stand nowhere in the text: their keys are not rotated.
         k, v = heads(own.k_proj(prompts)), heads(own.v_proj(prompts))
         grouped = q.shape[1] != k.shape[1]

@@ -24,20 +24,20 @@ def under_autocast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 class _Casts(TorchDispatchMode):
     """Counts the bytes that casts of large tensors make."""
 
-    def __init__(self, least: int):
+    def __init__(self, min_numbers: int):
         super().__init__()
-        self.least, self.bytes = least, 0
+        self.min_numbers, self.bytes = min_numbers, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and args[0].dtype != out.dtype and out.numel() >= self.least:
+        if func is torch.ops.aten._to_copy.default and args[0].dtype != out.dtype and out.numel() >= self.min_numbers:
             self.bytes += out.nbytes
         return out
 
 
 @torch.no_grad()  # in inference mode torch tells of no casts
-def cast_bytes(call: Callable[[], object], least: int = 10_000) -> int:
-    """Bytes that a call makes by casting tensors of at least `least` numbers to another dtype."""
-    with _Casts(least) as casts:
+def cast_bytes(call: Callable[[], object], min_numbers: int = 10_000) -> int:
+    """Bytes that a call makes by casting tensors of at least `min_numbers` numbers to another dtype."""
+    with _Casts(min_numbers) as casts:
         call()
     return casts.bytes

@@ -3,7 +3,7 @@
 #   course:
 #     minutes: 5
 #     headline: >-
-#       a decode step of 32 rows {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated
+#       a decode step of 32 sequences {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated
 #       heads; {kv_cache.equals_recomputation.count} of {kv_cache.equals_recomputation.of} random sequences
 #       of operations equal to recomputation
 # ---
@@ -30,9 +30,9 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+MODEL_ID: str = "base"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
-GUESS_WITHOUT_CACHE: float = 3.0  # your guess: an answer without a cache takes this many times as long
+GUESS_WITHOUT_CACHE: float = 3.0  # your guess: an answer without a cache over one with
 
 # %%
 import helpers
@@ -49,7 +49,7 @@ results.prediction("kv_cache.without_cache", GUESS_WITHOUT_CACHE, "x")
 #     keys, values of token 1 .. t   (kv_heads, t, head_dim)   the same at every later step
 #     query of token t + 1           (heads, 1, head_dim)      new
 #
-# The keys and values of old tokens never change. So there are two ways: compute them again at each step, or keep them.
+# The keys and values of old tokens never change. So there are two choices: compute them again at each step, or keep them.
 
 # %%
 import time
@@ -57,7 +57,8 @@ import time
 import torch
 
 from helpers import models
-from helpers.decoding.forward import Decoder, eos_tokens
+from helpers.decoding.feed import Feed
+from helpers.decoding.forward import Forward, eos_tokens
 from helpers.decoding.kv_cache import KVCache
 from helpers.kernels import packed_linear
 from helpers.text_to_sql.dataset import load_split
@@ -65,22 +66,24 @@ from helpers.text_to_sql.prompts import prompt_for
 
 plain, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
 model = packed_linear.install(plain)
-prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in load_split("test")]
+texts = [prompt_for(tokenizer, example) for example in load_split("test")]
+prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
 
 
 # %%
-def answer(tokens, cached, most=60):
-    """Greedy tokens, each with its seconds; a cache that is thrown away after each step is no cache."""
-    decoder, known, read, seconds = Decoder(model), list(tokens), 0, []
-    cache = KVCache.for_model(model, len(tokens) + most)
-    for _ in range(most):
+def answer(tokens, cached, max_new_tokens=60):
+    """Greedy tokens, each with its seconds; a cache that is thrown away after each
+    step is no cache."""
+    forward, known, read, seconds = Forward(model), list(tokens), 0, []
+    cache = KVCache.for_model(model, len(tokens) + max_new_tokens)
+    for _ in range(max_new_tokens):
         began = time.perf_counter()
         if not cached:
             cache.reset()
             read = 0
-        logits, _ = decoder.step(known[read:], cache, last_only=True)
+        [reading] = forward([Feed("this answer", known[read:])], cache)
         read = len(known)
-        known.append(int(logits[-1].argmax()))
+        known.append(int(reading.logits[-1].argmax()))
         seconds.append(time.perf_counter() - began)
         if known[-1] in eos_tokens(model):
             break
@@ -88,7 +91,7 @@ def answer(tokens, cached, most=60):
 
 
 # %% [markdown]
-# The same answer both ways, step by step. The first step is the prefill, and costs the same.
+# The same answer with and without a cache, step by step. The first step is the prefill, and costs the same.
 
 # %%
 from statistics import median
@@ -99,25 +102,32 @@ from helpers.measuring import timing
 from helpers.notebook import plots
 
 asked = min(prompts, key=lambda ids: abs(len(ids) - 120))
-with torch.inference_mode():
-    ways = {"with a cache": True, "without": False}
-    runs = [{name: answer(asked, cached) for name, cached in ways.items()} for _ in range(sizes.rounds)]
-same = sum(run["with a cache"][0] == run["without"][0] for run in runs)
-results.invariant("kv_cache.same_tokens_without_cache", same == len(runs), same, len(runs))
+arms, runs = {"with a cache": True, "without": False}, []
+for _ in range(sizes.rounds):
+    runs.append({name: answer(asked, cached) for name, cached in arms.items()})
+same, of = sum(run["with a cache"][0] == run["without"][0] for run in runs), len(runs)
+results.invariant("kv_cache.same_tokens_without_cache", same == of, same, of)
 fig, ax = plt.subplots(figsize=(8, 3.4))
-for place, name in enumerate(ways):
+for name, marker in zip(arms, plots.MARKERS):
     by_step = [median(each) * 1e3 for each in zip(*(run[name][1] for run in runs))]
-    ax.plot(range(1, len(by_step) + 1), by_step, marker=plots.MARKERS[place], markevery=5, label=name)
-ax.set(title="Without a cache every step is a prefill", xlabel="step (count)", ylabel="time of the step (ms)")
-ax.set_ylim(0)
+    numbers = range(1, len(by_step) + 1)
+    ax.plot(numbers, by_step, marker=marker, markevery=5, label=name)
+ax.set(title="Without a cache every step is a prefill")
+ax.set(xlabel="step (count)", ylabel="time of the step (ms)", ylim=(0, None))
 _ = ax.legend()
 
+
 # %%
-totals = {name: [sum(run[name][1]) for run in runs] for name in ways}
+def note(key, gain):
+    results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+
+
+totals = {name: [sum(run[name][1]) for run in runs] for name in arms}
 without = timing.speedup(totals["without"], totals["with a cache"])
-results.metric("kv_cache.without_cache", without.ratio, "x", low=without.low, high=without.high, n=without.n)
+note("kv_cache.without_cache", without)
 print(f"the whole answer, {len(asked)} tokens in and {len(runs[0]['without'][0])} out:")
-print(f"without a cache it takes {without.ratio:.2f} times as long; you said {GUESS_WITHOUT_CACHE:g}")
+print(f"without a cache it takes {without.ratio:.2f} times as long;", end=" ")
+print(f"you said {GUESS_WITHOUT_CACHE:g}")
 
 # %% [markdown]
 # ## What keeping costs: memory
@@ -143,14 +153,19 @@ bytes_per_token = check("00b.1", my_bytes_per_token)
 # For some models, in two bytes a number. The last three are of similar size; the first of them keeps 32 KV heads, the others 8.
 
 # %%
-shapes = {"this course's model": plain.config}
-shapes |= {name: models.config_of(name) for name in ("tinyllama-1.1b", "llama-7b", "llama-8b", "mistral-7b")}
-print("model                 heads  KV heads   bytes a token   4,000 tokens   32 users of 4,000 tokens")
-for name, c in shapes.items():
-    size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    each = bytes_per_token(c.num_hidden_layers, c.num_key_value_heads, size, 2)
-    print(f"{name:21} {c.num_attention_heads:5} {c.num_key_value_heads:9} {each:15,} {each * 4e3 / 1e6:11.0f} MB "
-          f"{each * 32 * 4e3 / 1e9:15.1f} GB")  # fmt: skip
+from helpers.measuring.cost_model import Shape, kv_heads_of
+
+NAMES = ("tinyllama-1.1b", "llama-7b", "llama-8b", "mistral-7b")
+configs = {"this course's model": plain.config}
+configs |= {name: models.config_of(name) for name in NAMES}
+print("model                 heads  KV heads   bytes a token   4,000 tokens", end="")
+print("   32 users of 4,000 tokens")
+for name, config in configs.items():
+    heads, (kv_heads, head_dim) = config.num_attention_heads, kv_heads_of(config)
+    each = bytes_per_token(config.num_hidden_layers, kv_heads, head_dim, 2)
+    megabytes, gigabytes = each * 4e3 / 1e6, each * 32 * 4e3 / 1e9
+    print(f"{name:21} {heads:5} {kv_heads:9} {each:15,}", end=" ")
+    print(f"{megabytes:11.0f} MB {gigabytes:15.1f} GB")
 
 # %% [markdown]
 # ## What keeping costs: time
@@ -165,39 +180,39 @@ from transformers import DynamicCache
 def seconds_to_append(make, held, rounds):
     """Seconds that one more token takes in a cache that holds `held` tokens."""
     new, past = (torch.randn(2, 1, 8, n, 128) for n in (1, held))
-    found = []
+    seconds = []
     for _ in range(rounds):
         cache = make(held)
         cache.update(*past, 0)
         began = time.perf_counter()
         cache.update(*new, 0)
-        found.append(time.perf_counter() - began)
-    return median(found)
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)
 
 
-makers = {"copied (DynamicCache)": lambda held: DynamicCache(), "in place (KVCache)": lambda held: KVCache(1, held + 1)}
-lengths = [2**n for n in range(7, 13)]
-groups = {
-    name: [(held, seconds_to_append(make, held, 10 + sizes.rounds) * 1e6) for held in lengths]
-    for name, make in makers.items()
+makers = {
+    "copied (DynamicCache)": lambda held: DynamicCache(),
+    "in place (KVCache)": lambda held: KVCache(layers=1, capacity=held + 1),
 }
+lengths, rounds = [2**n for n in range(7, 13)], 10 + sizes.rounds
 fig, ax = plt.subplots(figsize=(8, 3.4))
-for place, (name, points) in enumerate(groups.items()):
-    ax.plot(*zip(*points), marker=plots.MARKERS[place], label=name)
-ax.set(title="One more token, in one layer", xlabel="tokens held (count)", ylabel="time to append (µs)")
-ax.set(xscale="log", yscale="log")
+for (name, make), marker in zip(makers.items(), plots.MARKERS):
+    times = [seconds_to_append(make, held, rounds) * 1e6 for held in lengths]
+    ax.plot(lengths, times, marker=marker, label=name)
+ax.set(title="One more token, in one layer", xscale="log", yscale="log")
+ax.set(xlabel="tokens held (count)", ylabel="time to append (µs)")
 _ = ax.legend()
 
 # %% [markdown]
 # ## Grouped heads, read without copying
 #
-# The cache is small, but the library's attention wants as many key heads as query heads. Where a mask is needed (in any batch whose rows differ in length) it *repeats* the keys and values first: all that grouping saved is written out again, at each step.
+# The cache is small, but the library's attention wants as many key heads as query heads. Where a mask is needed (in any batch whose sequences differ in length) it *repeats* the keys and values first: all that grouping saved is written out again, at each step.
 #
-# There is no need to. Heads that share their keys can be taken for *rows* of one head: what is shared is then read once, for all of them.
+# There is no need to. The queries of heads that share their keys can be taken for further queries of *one* head: what is shared is then read once, for all of them.
 #
 # **Exercise 00b.2** (5 minutes) *Why it matters: it is the whole trick, one reshape.*
 #
-# `query` is `(rows, heads, n, size)`. The first `heads / kv_heads` heads share the first KV head, as many after them the second, and so on. Return it as `(rows, kv_heads, heads / kv_heads * n, size)`.
+# `query` is `(batch_size, heads, n, head_dim)`. The first `heads / kv_heads` heads share the first KV head, as many after them the second, and so on. Return it as `(batch_size, kv_heads, heads / kv_heads * n, head_dim)`.
 
 
 # %%
@@ -209,79 +224,86 @@ def my_together(query, kv_heads):
 together = check("00b.2", my_together)
 
 # %% [markdown]
-# The attention function of this course. transformers lets anybody register one by name, so every model of the library can use it.
+# The heart of this course's attention. transformers lets anybody register an attention function by name, so every model of the library can use it.
 
 # %%
-import torch.nn.functional as F
-
-from helpers.errors import CourseError
-from helpers.kernels.grouped_attention import UNKNOWN
+import torch.nn.functional as F  # what the function below needs
 
 # %%
-# show: helpers.kernels.grouped_attention:grouped_attention
+# show: helpers.kernels.grouped_attention:attend_in_groups
 
 # %% [markdown]
-# ## Rows that come and go
+# ## Sequences that come and go
 #
-# Many users share one cache. In this notebook a *row* is one user's text. Their texts have different lengths, and they come and go at different times. Nobody should wait, and nobody's keys should be copied because of it:
+# Many users share one cache. Each one's text is a **sequence**. Sequences have different lengths, and they come and go at different times. Nobody should wait, and nobody's keys should be copied because of it:
 #
-# * a row that **joins** was prefilled alone, and is copied in once;
-# * a row that **leaves** gives its place to the last one;
-# * rows of different lengths lie in one tensor, and a **mask** keeps each from seeing what a longer row has beside it.
+# * a new sequence is **prefilled where it lies**, in a free row of the cache's tensors;
+# * sequences are **read together**, each as many tokens as it has: a **mask** keeps each from seeing what a longer one has beside it;
+# * of tokens that were only guessed, the cache **keeps** those that were right;
+# * a sequence that is done is **freed**, and the one in the last row takes its place.
 
 # %%
-shared, users = KVCache.for_model(model, 400, rows=4), []
-with torch.inference_mode():
-    for ids in prompts[:3]:
-        alone = KVCache.for_model(model, len(ids))
-        Decoder(model).step(ids, alone)
-        shared.join(alone)
-    print("three users joined, with so many tokens:  ", shared.lengths)
-    Decoder(model).batch([[5], [5, 6, 7], [5]], shared)
-    print("one step, in which the second read three: ", shared.lengths)
-    shared.leave(0)
-    print("the first left, the last took its place:  ", shared.lengths)
+forward, shared = Forward(model), KVCache.for_model(model, 400, max_sequences=4)
+for user, ids in zip(("Ann", "Bob", "Cleo"), prompts):
+    forward([Feed(user, ids)], shared)
+print("prefilled where they lie, tokens held:   ", shared.lengths)
+certain = shared.lengths["Bob"] + 1
+guesses = Feed("Bob", [5, 6, 7], parents=[-1, 0])  # one certain token, then two guesses
+forward([Feed("Ann", [5]), guesses, Feed("Cleo", [5])], shared)
+print("one step, in which Bob's read two guesses:", shared.lengths)
+shared.keep("Bob", certain, [0])
+print("the first guess was right, and is kept:   ", shared.lengths)
+shared.free("Ann")
+print("Ann's is freed, Cleo's has taken its row: ", shared.lengths, "rows", shared.rows)
 print(f"it holds {shared.nbytes / 1e6:.2f} MB")
 
 # %% [markdown]
-# A mask that is off by one shows no error, only slightly wrong numbers. So the cache is tested with random sequences of all it can do: rows join (with some guessed tokens, of which a part is kept, as notebook 07 will do), read, are cut back, leave.
-# After each operation, the logits have to be those of a model that reads the whole row anew, without any cache.
+# A mask that is off by one shows no error, only slightly wrong numbers. So the cache is tested with random series of all it can do: sequences are prefilled and read together (with trees of guesses, of which one path is kept, as notebook 07 will do), are cropped, and freed.
+# Whenever tokens are read, the logits have to be those of a model that reads the whole sequence anew, without any cache.
 
 # %%
 from helpers.decoding.cache_check import equals_recomputation
 from helpers.kernels.grouped_attention import install
 
-SEQUENCES = {"smoke": 40, "cpu": 300}.get(PROFILE, 1000)
+TRIALS = {"smoke": 40, "cpu": 300}.get(PROFILE, 1000)
 tiny = install(models.shape_only("llama-tiny", torch.float64))
-held = sum(equals_recomputation(tiny, seed) for seed in range(SEQUENCES))
-results.invariant("kv_cache.equals_recomputation", held == SEQUENCES, held, SEQUENCES)
-print(f"equal to recomputation: {held} of {SEQUENCES} random sequences of operations, in float64")
+equal = sum(equals_recomputation(tiny, seed) for seed in range(TRIALS))
+results.invariant("kv_cache.equals_recomputation", equal == TRIALS, equal, TRIALS)
+print(f"equal to recomputation: {equal} of {TRIALS}", end=" ")
+print("random sequences of operations, in float64")
 
 # %% [markdown] tags=["library"]
 # ## Against the library
 #
-# A whole decode step of 32 rows that hold 128 tokens each, on a shape with random weights. Four ways:
+# A whole decode step of 32 sequences that hold 128 tokens each, on a shape with random weights. Four variants:
 #
-# * the library's attention, with a mask, because rows differ in length: it repeats grouped heads;
+# * the library's attention, with a mask, because sequences differ in length: it repeats grouped heads;
 # * ours, with a mask;
-# * the library's without a mask (only if all rows are equally long): the kernel may read grouped heads itself;
+# * the library's without a mask (only if all sequences are equally long): the kernel may read grouped heads itself;
 # * ours, without a mask.
 
 # %%
 from helpers.profiling.step_time import batch_step_seconds
 
-SHAPE, ROWS = sizes.shapes[len(sizes.shapes) // 2], 32
+SHAPE, BATCH_SIZE = sizes.shapes[len(sizes.shapes) // 2], 32
 DTYPES = ("float32", "bfloat16")
+
+
+def random_weights(dtype):
+    network = models.shape_only(SHAPE, dtype, device=lesson.device)
+    return packed_linear.install(network, turns=2)
+
+
 steps_of = {}
 for dtype in DTYPES:
-    theirs = packed_linear.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2)
-    ours = install(packed_linear.install(models.shape_only(SHAPE, dtype, device=lesson.device), turns=2))
-    arms = {"library's": theirs, "ours": ours}
-    steps_of[dtype] = batch_step_seconds(arms, ROWS, rounds=sizes.rounds)
-    even = batch_step_seconds(arms, ROWS, rounds=sizes.rounds, uneven=False)
-    steps_of[dtype] |= {f"{name}, no mask": seconds for name, seconds in even.items()}
-    print(f"{dtype}:", ", ".join(f"{name} {median(s) * 1e3:.1f} ms" for name, s in steps_of[dtype].items()))
-    del theirs, ours, arms
+    arms = {"library's": random_weights(dtype), "ours": install(random_weights(dtype))}
+    times = batch_step_seconds(arms, BATCH_SIZE, rounds=sizes.rounds)
+    even = batch_step_seconds(arms, BATCH_SIZE, rounds=sizes.rounds, uneven=False)
+    times |= {f"{name}, no mask": seconds for name, seconds in even.items()}
+    listed = ", ".join(f"{name} {median(times[name]) * 1e3:.1f} ms" for name in times)
+    print(f"{dtype}: {listed}")
+    steps_of[dtype] = times
+    del arms
 
 # %% [markdown] tags=["measure"]
 # ## What it is worth
@@ -289,35 +311,39 @@ for dtype in DTYPES:
 # %%
 labels, values, intervals = [], [], []
 for dtype, suffix in zip(DTYPES, ("", ".bf16")):
-    for kind in ("", ", no mask"):
-        gain = timing.speedup(steps_of[dtype]["library's" + kind], steps_of[dtype]["ours" + kind])
-        key = f"kv_cache.attention_speedup.batch_{ROWS}{suffix}{'.no_mask' if kind else ''}"
-        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+    for kind, ending in (("", ""), (", no mask", ".no_mask")):
+        times = steps_of[dtype]
+        gain = timing.speedup(times["library's" + kind], times["ours" + kind])
+        note(f"kv_cache.attention_speedup.batch_{BATCH_SIZE}{suffix}{ending}", gain)
         labels.append(f"{dtype}{kind}")
         values.append(gain.ratio)
         intervals.append((gain.low, gain.high))
         print(f"{SHAPE}, {labels[-1]:18} ours against the library's: {gain}")
-_ = plots.bars_with_intervals(labels, values, intervals, title=f"A decode step of {ROWS} rows, {SHAPE}: own attention",
-                              value_label="speedup over the library's attention (x)")  # fmt: skip
+_ = plots.bars_with_intervals(
+    labels,
+    values,
+    intervals,
+    title=f"A decode step of {BATCH_SIZE} sequences, {SHAPE}: own attention",
+    value_label="speedup over the library's attention (x)",
+)
 
 # %%
-from helpers.measuring.cost_model import Shape
-
-results.metric("kv_cache.bytes_per_token", Shape.of(plain).kv_bytes_per_token, "bytes")
+each = Shape.of(plain).kv_bytes_per_token
+results.metric("kv_cache.bytes_per_token", each, "bytes")
 results.write()
 results.assert_invariants()
 
 # %% [markdown] tags=["limits"]
 # ## When this is not the whole story
 #
-# * **Room is reserved for the longest.** A row of ten tokens takes the place of a thousand. Notebook 05 stores the cache in blocks instead.
+# * **Room is reserved for the longest.** A sequence of ten tokens takes the place of a thousand. Notebook 05 stores the cache in blocks instead.
 # * **Scores that a model changes** (soft caps, sinks) are not known to this attention: it refuses them with an error. Leave such a model the library's.
 # * **On a GPU** a fused kernel reads grouped heads itself; what remains there is the mask.
 #
 # | you see | do |
 # |---|---|
 # | "The cache holds ... tokens and ... were needed" | make it with a larger `capacity` |
-# | "The cache holds 4 rows, 4 of them taken" | let rows leave first, or make it with more `rows` |
+# | "The cache is made for 4 sequences and has 4, 1 more came" | `free` one that is done, or make it with a larger `max_sequences` |
 
 # %% [markdown] tags=["decide"]
 # ## Decide
@@ -336,7 +362,7 @@ results.assert_invariants()
 # (a): 32 / 8. The query heads leave nothing in the cache, so (b) is wrong; (c) takes the number of KV heads for the saving.
 # </details>
 #
-# **3.** A row leaves a cache of 32 rows. How many rows must be moved? (a) all after it (b) none or one (c) all
+# **3.** One of 32 sequences is freed. How many of the others must be moved? (a) all after it (b) none or one (c) all
 #
 # <details><summary>Answer</summary>
 #

@@ -52,7 +52,7 @@ WRONG = {
     ],
     "00b.2": [
         (heads_dealt_out, "(two heads share keys), at [0, 0, 1, 0]"),
-        (tokens_before_heads, "(rows of several tokens), at [0, 0, 1, 0]"),
+        (tokens_before_heads, "(several sequences and tokens), at [0, 0, 1, 0]"),
         (heads_kept_apart, "its shape is (1, 2, 2, 1, 2), it should be (1, 2, 2, 2)"),
         (one_head_of_each_group, "its shape is (1, 2, 1, 2), it should be (1, 2, 2, 2)"),
         (fewer_rows, "its shape is (1, 2, 1, 4), it should be (1, 2, 2, 2)"),

@@ -1,0 +1,80 @@
+"""Does a model's attention take the course's cache and masks? Tried on a short prompt, against reading it anew.
+
+A list of architectures would only be a hope: what reads tokens wrong often does so without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from helpers.decoding.feed import Feed
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.limits import Limits
+from helpers.decoding.reading import read
+from helpers.errors import CourseError
+
+PROMPTS = (5, 3, 8, 6, 7, 9), (4, 9, 3)
+
+
+@dataclass(frozen=True)
+class Support:
+    """What was tried: empty where it gave the same logits as reading anew, else what went wrong."""
+
+    tokens: str
+    guesses: str
+    batches: str
+
+
+def tried(model) -> Support:
+    """What the model does exactly, by a trial of each kind."""
+    return Support(*(_trouble(trial, model) for trial in (_one_by_one, _with_guesses, _two_at_once)))
+
+
+def _trouble(trial, model) -> str:
+    """What is wrong with a trial, which should give at each place the logits of reading the same tokens anew."""
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    try:
+        with torch.inference_mode():
+            for tokens, logits in trial(model):
+                anew = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1]
+                if not (logits - anew).abs().max() <= (0.05 if half else 1e-3) * anew.abs().max():
+                    return "other logits than without a cache"
+    except CourseError:  # a sentence of its own
+        raise
+    except Exception as error:  # whatever an architecture does not take
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}"
+    return ""
+
+
+def _one_by_one(model):
+    """A prompt, then one token and another."""
+    cache, known = KVCache.for_model(model, 16), list(PROMPTS[0])
+    yield known, _read(model, [Feed(0, known)], cache)[0].logits[-1]
+    for token in (3, 8):
+        known = [*known, token]
+        yield known, _read(model, [Feed(0, [token])], cache)[0].logits[-1]
+
+
+def _with_guesses(model):
+    """Two certain tokens, then a tree of two branches."""
+    cache, known, certain, guesses = KVCache.for_model(model, 16), list(PROMPTS[0]), [3, 8], [4, 5, 6, 7]
+    _read(model, [Feed(0, known)], cache)
+    logits = _read(model, [Feed(0, certain + guesses, (-1, 0, -1, 2))], cache)[0].logits
+    for path in ((), (0,), (0, 1), (2,), (2, 3)):
+        yield known + certain + [guesses[i] for i in path], logits[path[-1] + 1 if path else 0]
+
+
+def _two_at_once(model):
+    """Prompts of different lengths, then unlike numbers of tokens."""
+    cache, known = KVCache.for_model(model, 16, 2), [list(prompt) for prompt in PROMPTS]
+    for new in (known, [[3], [8, 5]], [[4], [6]]):
+        readings = _read(model, [Feed(row, tokens) for row, tokens in enumerate(new)], cache)
+        known = known if new is known else [[*k, *more] for k, more in zip(known, new)]
+        yield from zip(known, (reading.logits[-1] for reading in readings))
+
+
+def _read(model, feeds: Sequence[Feed], cache: KVCache):
+    return read(model, Limits.of(model.config.get_text_config()).window, feeds, cache.begin(feeds), cache)
