@@ -42,18 +42,18 @@ def equals_recomputation(model, seed: int, operations: int = 8, tolerance: float
                 if not chosen or (len(known) < MAX_BATCH_SIZE and rng.random() < 0.5):
                     chosen.append(next(names) if len(known) < MAX_BATCH_SIZE else min(known))
                 feeds = [_random_feed(name, tokens, rng) for name in chosen]
-                if not all(cache.can_append(feed.sequence, len(feed)) for feed in feeds):
+                if not all(cache.can_append(feed.sequence_id, len(feed)) for feed in feeds):
                     continue
                 for feed, reading in zip(feeds, forward(feeds, cache), strict=True):
-                    before = known.get(feed.sequence, [])
+                    before = known.get(feed.sequence_id, [])
                     certain = before + list(feed.tokens[: feed.num_certain])
                     path = _path_to(rng.randrange(-1, len(feed.parents)), feed.parents)
                     for end, place in enumerate([0, *(i + 1 for i in path)]):
                         kept = certain + [feed.tokens[feed.num_certain + i] for i in path[:end]]
                         if not right(kept, reading.logits[place]):
                             return False
-                    cache.keep(feed.sequence, len(certain), path)
-                    known[feed.sequence] = kept
+                    cache.keep(feed.sequence_id, len(certain), path)
+                    known[feed.sequence_id] = kept
             case "crop":
                 name = rng.choice(sorted(known))
                 known[name] = known[name][: rng.randint(1, len(known[name]))]

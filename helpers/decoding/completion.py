@@ -37,6 +37,12 @@ class Completion:
     finish_reason: str = "length"
     steps: list[Step] = field(default_factory=list)
 
+    def add(self, step: Step) -> None:
+        """A further step, and the tokens that it made certain."""
+        self.steps.append(step)
+        self.token_ids += step.emitted
+        self.log_probs += step.log_probs
+
     @property
     def seconds(self) -> float:
         """Time in the model and the loop, from prompt to last token."""

@@ -1,4 +1,4 @@
-"""`forward(feeds, cache)`: the one way in which the course's decoders run a model, after asking whether it may."""
+"""`forward(feeds, cache)`: one run of the model, after asking whether its architecture can do that exactly."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ class Forward:
 
     @torch.inference_mode()
     def __call__(self, feeds: Sequence[Feed], cache: KVCache) -> list[Reading]:
-        starts = [cache.lengths.get(feed.sequence, 0) for feed in feeds]
-        check_step(self.model, self.support, self.limits, feeds, starts)
-        cache.begin(feeds)
-        return read(self.model, self.limits.window, feeds, starts, cache)
+        starts = cache.begin(feeds)
+        try:
+            check_step(self.model, self.support, self.limits, feeds, starts)
+            return read(self.model, self.limits.window, feeds, starts, cache)
+        except BaseException:  # an interrupt, too: the cache must not hold what was never read
+            cache.rollback(feeds, starts)
+            raise
 
 
 def eos_tokens(model) -> list[int]:

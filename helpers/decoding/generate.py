@@ -42,11 +42,11 @@ def decode(model, sequence: Sequence, proposer: Proposer | None = None) -> Itera
     cache = KVCache.for_model(model, sequence.max_length + MAX_GUESSES)
     try:
         while not sequence.finish_reason:
-            began, start, num_certain = time.perf_counter(), sequence.cached, len(sequence.known)
+            began, start = time.perf_counter(), sequence.cached
             kind, proposal, feed = "prefill" if sequence.prefilling else "decode", sequence.proposal, sequence.feed()
             [reading] = forward([feed], cache)
             verified = sequence.take(feed, *reading)
-            cache.keep(sequence.id, num_certain, verified.accepted)
+            cache.keep(sequence.id, sequence.cached - len(verified.accepted), verified.accepted)
             if proposer and not sequence.finish_reason:
                 sequence.propose(*proposer.propose([sequence], sequence.hidden[None]))
             seconds = time.perf_counter() - began
@@ -77,17 +77,16 @@ def stream(model, tokenizer, prompt: str | Iterable[int], *, stop: Iterable[str]
     proposer = options.pop("proposer", None)
     sequence = Sequence(ids, detokenizer=detokenizer, **options)
     for step in decode(model, sequence, proposer):
-        completion.steps.append(step)
-        completion.token_ids += step.emitted
-        completion.log_probs += step.log_probs
+        completion.add(step)
         completion.finish_reason = sequence.finish_reason or "length"
         shown, completion.text = len(completion.text), detokenizer.text
         if len(completion.text) > shown:
             yield completion.text[shown:]
-    rest = "" if detokenizer.stopped else detokenizer.finish()
-    completion.text += rest
-    if rest:
+    if not detokenizer.stopped and (rest := detokenizer.finish()):
+        completion.text += rest
         yield rest
+    if detokenizer.stopped:  # by what was held back, too
+        completion.finish_reason = "stop"
 
 
 def generate(model, tokenizer, prompt: str | Iterable[int], **options) -> Completion:

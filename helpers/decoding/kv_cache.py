@@ -129,10 +129,10 @@ class KVCache(Cache):
         tensors = (t for layer in self.layers if layer.is_initialized for t in (layer.keys, layer.values))
         return sum(self.lengths.values()) * sum(t.shape[1] * t.shape[3] * t.element_size() for t in tensors)
 
-    def can_append(self, sequence: Hashable, num_tokens: int) -> bool:
+    def can_append(self, sequence_id: Hashable, num_tokens: int) -> bool:
         """Whether there is room for so many more tokens of a sequence, held already or new."""
-        fits = self.lengths.get(sequence, 0) + num_tokens <= self.capacity
-        return fits and (sequence in self.rows or len(self.rows) < self.max_sequences)
+        fits = self.lengths.get(sequence_id, 0) + num_tokens <= self.capacity
+        return fits and (sequence_id in self.rows or len(self.rows) < self.max_sequences)
 
     def begin(self, feeds: Sequence[Feed]) -> list[int]:
         """Give each feed's tokens their places, before the model runs; CacheFullError changes nothing.
@@ -140,22 +140,28 @@ class KVCache(Cache):
         Returns:
             the tokens held of each sequence before.
         """
-        new = sum(feed.sequence not in self.rows for feed in feeds)
+        new = sum(feed.sequence_id not in self.rows for feed in feeds)
         if len(self.rows) + new > self.max_sequences:
             raise CacheFullError(f"The cache is made for {self.max_sequences} sequences and has {len(self.rows)}, "
                                  f"{new} more came: free one, or make it larger.")  # fmt: skip
-        starts = [self.lengths.get(feed.sequence, 0) for feed in feeds]
+        starts = [self.lengths.get(feed.sequence_id, 0) for feed in feeds]
+        if not feeds or len({feed.sequence_id for feed in feeds}) < len(feeds):
+            raise CourseError("A step reads one feed of each sequence, and one at least.")
+        for feed, start in zip(feeds, starts):
+            if feed.start not in (None, start):
+                raise CourseError(f"A sequence goes on after {feed.start} tokens, and the cache holds {start} of them: "
+                                  "preempt it, and everything is read anew.")  # fmt: skip
         ends = [start + len(feed) for start, feed in zip(starts, feeds)]
         if max(ends) > self.capacity:
             raise CacheFullError(f"The cache holds {self.capacity} tokens and {max(ends)} were needed: make it larger.")
         for feed, end in zip(feeds, ends):
-            self.rows.setdefault(feed.sequence, len(self.rows))
-            self.lengths[feed.sequence] = end
+            self.rows.setdefault(feed.sequence_id, len(self.rows))
+            self.lengths[feed.sequence_id] = end
         self.places, self._start = self._places(feeds, starts, max(ends)), max(starts)
         return starts
 
     def _places(self, feeds: Sequence[Feed], starts: Sequence[int], end: int) -> _Places:
-        rows, n = [self.rows[feed.sequence] for feed in feeds], max(map(len, feeds))
+        rows, n = [self.rows[feed.sequence_id] for feed in feeds], max(map(len, feeds))
         together = rows == list(range(rows[0], rows[0] + len(rows)))  # as they lie: nothing is copied
         chosen = slice(rows[0], rows[0] + len(rows)) if together else self._tensor(rows)
         if together and len(set(starts)) == 1 and all(len(feed) == n for feed in feeds):
@@ -172,50 +178,65 @@ class KVCache(Cache):
     def update(self, key_states, value_states, layer_idx: int, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         if layer_idx == 0:
             if self._start is None:
-                tokens = [0] * key_states.shape[2]
-                self.begin([Feed(row, tokens) for row in range(key_states.shape[0])])
+                self._begin_by_itself(*key_states.shape[::2][:2])
             self._start = None
         return self.layers[layer_idx].update(key_states, value_states)
+
+    def _begin_by_itself(self, batch_size: int, num_tokens: int) -> None:
+        """For a model that is run without `begin`: all that the cache holds goes on, row by row."""
+        if self.rows and (list(self.rows) != list(range(batch_size)) or len(set(self.lengths.values())) > 1):
+            raise CourseError(
+                "This cache holds sequences that came one by one: run the model by forward(feeds, cache)."
+            )
+        self.begin([Feed(row, [0] * num_tokens) for row in range(batch_size)])
+
+    def rollback(self, feeds: Sequence[Feed], starts: Sequence[int]) -> None:
+        """Undo `begin`, where the model's run was interrupted: the cache holds again what it held before."""
+        self._start = None
+        for feed, start in reversed(list(zip(feeds, starts))):
+            if start:
+                self.lengths[feed.sequence_id] = start
+            else:
+                self.free(feed.sequence_id)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens held of the longest sequence, before the step that has begun."""
         return self.length if self._start is None else self._start
 
-    def keep(self, sequence: Hashable, start: int, offsets: Sequence[int]) -> None:
+    def keep(self, sequence_id: Hashable, start: int, offsets: Sequence[int]) -> None:
         """Keep a sequence's first `start` tokens and, of those after them, the ones at `offsets`: a tree's path."""
-        held = self._held(sequence)
+        held = self._held(sequence_id)
         if start < 0 or min(offsets, default=0) < 0:
             raise CourseError("A cache keeps a number of tokens from 0 up, and offsets from 0 up.")
         if start > held or start + max(offsets, default=-1) >= held:
             raise CourseError(f"The cache holds {held} tokens of that sequence: it can't keep more.")
         in_place = next((k for k, offset in enumerate(offsets) if offset != k), len(offsets))
-        end = self.lengths[sequence] = start + len(offsets)
+        end = self.lengths[sequence_id] = start + len(offsets)
         if in_place < len(offsets):
             moved = self._tensor([start + offset for offset in offsets[in_place:]])
             for layer in self.layers:
-                layer.gather(self.rows[sequence], end, moved)
+                layer.gather(self.rows[sequence_id], end, moved)
 
-    def crop(self, length: int, sequence: Hashable = 0) -> None:
+    def crop(self, length: int, sequence_id: Hashable = 0) -> None:
         """Forget all but the first `length` tokens of a sequence."""
-        self.keep(sequence, length, ())
+        self.keep(sequence_id, length, ())
 
-    def free(self, sequence: Hashable) -> None:
+    def free(self, sequence_id: Hashable) -> None:
         """Forget a sequence; the one in the last row takes its place, so that the rows stay together."""
-        self._held(sequence)
-        row, last = self.rows[sequence], list(self.rows)[-1]
-        if sequence != last:
-            for layer in self.layers:
+        self._held(sequence_id)
+        row, last = self.rows[sequence_id], list(self.rows)[-1]
+        for layer in (layer for layer in self.layers if layer.is_initialized):
+            if sequence_id != last:
                 layer.move(row, self.rows[last], self.lengths[last])
-        for layer in self.layers:
             layer.clear(self.rows[last])
-        order = [last if other == sequence else other for other in list(self.rows)[:-1]]
+        order = [last if other == sequence_id else other for other in list(self.rows)[:-1]]
         self.rows = {other: place for place, other in enumerate(order)}
         self.lengths = {other: self.lengths[other] for other in order}
 
     def reset(self) -> None:
         self.rows, self.lengths, self.places, self._start = {}, {}, None, None
 
-    def _held(self, sequence: Hashable) -> int:
-        if sequence not in self.lengths:
-            raise CourseError(f"The cache holds no sequence {sequence!r}.")
-        return self.lengths[sequence]
+    def _held(self, sequence_id: Hashable) -> int:
+        if sequence_id not in self.lengths:
+            raise CourseError(f"The cache holds no sequence {sequence_id!r}.")
+        return self.lengths[sequence_id]

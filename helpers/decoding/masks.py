@@ -50,7 +50,7 @@ def step_mask(feeds: Sequence[Feed], starts: Sequence[int], window: int | None =
     if window:
         position = keys.expand(len(feeds), length).clone()  # of what is held; a tree's differ from its indices
         for row, (feed, start) in enumerate(zip(feeds, starts)):
-            position[row, start : start + len(feed)] = start + torch.tensor(list(feed.offsets))
+            position[row, start : start + len(feed)] = start + torch.tensor(list(feed.position_offsets))
         seen &= position.gather(1, index)[:, :, None] - position[:, None] < window
     return seen[:, None]
 

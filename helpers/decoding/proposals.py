@@ -29,8 +29,13 @@ class Proposal:
     def __post_init__(self):
         if len(self.tokens) > MAX_GUESSES:
             raise CourseError(f"A proposer guessed {len(self.tokens)} tokens; {MAX_GUESSES} are the most.")
-        if len(self.parents) != len(self.tokens) or any(not -1 <= p < i for i, p in enumerate(self.parents)):
+        if len(self.parents) != len(self.tokens) or not is_tree(self.parents):
             raise CourseError("A proposal needs a parent for each token: an earlier token's index, or -1.")
+
+
+def is_tree(parents: abc.Sequence[int]) -> bool:
+    """Whether each guess follows an earlier one, or the certain token (-1)."""
+    return all(-1 <= parent < i for i, parent in enumerate(parents))
 
 
 NOTHING = Proposal()

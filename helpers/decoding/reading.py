@@ -22,10 +22,10 @@ class Reading(NamedTuple):
 
 def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int], cache: KVCache) -> list[Reading]:
     """The run itself, of feeds that have their places in the cache. Shorter feeds are filled up on the left."""
-    n, wanted = max(map(len, feeds)), max(1, *(feed.wanted for feed in feeds))
+    n, wanted = max(map(len, feeds)), max(1, *(feed.num_wanted for feed in feeds))
     ids = torch.tensor([[*[0] * (n - len(feed)), *feed.tokens] for feed in feeds], device=model.device)
     positions = torch.tensor(
-        [[*[0] * (n - len(feed)), *(start + k for k in feed.offsets)] for feed, start in zip(feeds, starts)],
+        [[*[0] * (n - len(feed)), *(start + k for k in feed.position_offsets)] for feed, start in zip(feeds, starts)],
         device=model.device,
     )
     bias = None if _plain(feeds, starts, n, window) else step_bias(feeds, starts, window, model.dtype, model.device)
@@ -37,8 +37,11 @@ def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int]
     finally:
         hook.remove()
     logits = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
-    tails = [(logits.shape[1] - feed.wanted, states[0].shape[1] - feed.wanted) for feed in feeds]
-    return [Reading(logits[row, at:], states[0][row, there:]) for row, (at, there) in enumerate(tails)]
+    hidden = states[0]
+    return [
+        Reading(logits[row, logits.shape[1] - feed.num_wanted :], hidden[row, hidden.shape[1] - feed.num_wanted :])
+        for row, feed in enumerate(feeds)
+    ]
 
 
 def _plain(feeds: Sequence[Feed], starts: Sequence[int], n: int, window: int | None) -> bool:

@@ -71,12 +71,15 @@ class Sequence:
     def feed(self, budget: int | None = None) -> Feed:
         """What is certain and not in the cache yet, and the guesses after it.
 
-        With a `budget` of fewer tokens than are certain, so many of them alone: nothing is asked of the model there.
+        With a `budget` of fewer tokens than are certain, so many of them alone, and nothing is asked of the model
+        there; guesses that the budget has no room for are dropped.
         """
         certain = self.known[self.cached :]
         if budget is not None and len(certain) > budget:
-            return Feed(self.id, certain[:budget], num_logits=0)
-        return Feed(self.id, [*certain, *self.proposal.tokens], self.proposal.parents)
+            return Feed(self.id, certain[:budget], num_logits=0, start=self.cached)
+        if budget is not None and len(certain) + len(self.proposal.tokens) > budget:
+            self.proposal = NOTHING
+        return Feed(self.id, [*certain, *self.proposal.tokens], self.proposal.parents, start=self.cached)
 
     def propose(self, proposal: Proposal) -> None:
         """Guesses for the next step; those past the longest answer's end are left out."""
@@ -90,7 +93,7 @@ class Sequence:
             feed: what was read. If it ended before the last known token, nothing is made certain.
             logits: (1 + guesses, vocabulary), after the last known token and each guess; hidden: (1 + guesses, hidden).
         """
-        if not feed.wanted:
+        if not feed.num_wanted:
             self.cached += len(feed)
             return Verified((), (), ())
         accepted, bonus = accept(self.proposal, logits, self.sampler)

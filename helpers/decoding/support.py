@@ -75,14 +75,24 @@ def _check_kind(model, trouble: str, what: str) -> None:
         )
 
 
+def check_reads_chunks(model) -> None:
+    """Refuse a model that can't read several tokens after others, as a draft does."""
+    _check_kind(model, support_of(model).guesses, "several tokens after others")
+
+
 def support_of(model) -> Support:
     """What the model does exactly, tried once; UnsupportedModelError where that is nothing at all."""
-    if model not in _tried:
-        _tried[model] = tried(model)
-    if _tried[model].tokens:
+    if getattr(model, "training", False):
+        raise UnsupportedModelError("This model is in training mode, where dropout changes answers: call model.eval().")
+    attention = getattr(model.config, "_attn_implementation", "")  # another one takes other masks
+    by_attention = _tried.setdefault(model, {})
+    if attention not in by_attention:
+        by_attention[attention] = tried(model)
+    support = by_attention[attention]
+    if support.tokens:
         raise UnsupportedModelError(
             f"A model of the kind {model.config.model_type} does not work with the course's KV cache "
-            f"({_tried[model].tokens}): take a Llama, Mistral, Qwen or another decoder with plain attention, or "
+            f"({support.tokens}): take a Llama, Mistral, Qwen or another decoder with plain attention, or "
             "transformers' own generate."
         )
-    return _tried[model]
+    return support

@@ -33,7 +33,11 @@ class CompiledGreedy:
         device, eos = self.model.device, eos_tokens(self.model)
         logits = self.model(torch.tensor([ids], device=device), past_key_values=self.cache, logits_to_keep=1).logits
         written = [int(logits[0, -1].argmax())]
-        while written[-1] not in eos and len(written) < min(max_new_tokens, self.capacity - len(ids)):
+        while written[-1] not in eos and len(written) < max_new_tokens:
+            if len(ids) + len(written) > self.capacity:
+                raise CourseError(
+                    f"The cache's {self.capacity} places are full before the answer's end: make it larger."
+                )
             at = torch.tensor([[len(ids) + len(written) - 1]], device=device)
             feed = torch.tensor([written[-1:]], device=device)
             logits = self.step(input_ids=feed, position_ids=at, past_key_values=self.cache).logits

@@ -18,6 +18,7 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.masks import step_bias
 from helpers.errors import CourseError
+from helpers.kernels.packed_linear import PackedLinear
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")  # whose angles don't depend on how long the text is
@@ -44,26 +45,28 @@ class Beside(nn.Module):
 def joined(*linears: nn.Module) -> nn.Module:
     """Linear layers with the same input as one: its output is theirs, one after the other.
 
-    A layer that knows how to take others in has a method `join(others)`; weights of nn.Linear are put into one.
+    Dense weights are put into one; layers of any other kind, quantized ones say, stand beside each other.
     """
-    first, *others = linears
-    if hasattr(first, "join"):
-        return first.join(others)
-    if not others:
-        return first
-    if any(type(linear) is not nn.Linear for linear in linears) or len({linear.bias is None for linear in linears}) > 1:
+    dense = all(type(linear) in (nn.Linear, PackedLinear) for linear in linears)
+    if not dense or len({linear.bias is None for linear in linears}) > 1:
         return Beside(linears)
     weight = torch.cat([linear.weight for linear in linears])
-    one = nn.Linear(weight.shape[1], weight.shape[0], bias=first.bias is not None, device="meta")
+    one = nn.Linear(weight.shape[1], weight.shape[0], bias=linears[0].bias is not None, device="meta")
     one.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if one.bias is not None:
         one.bias = nn.Parameter(torch.cat([linear.bias for linear in linears]).detach(), requires_grad=False)
     return one
 
 
-def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Root-mean-square norm (Zhang and Sennrich 2019) in one operation."""
-    return F.rms_norm(x, weight.shape, weight, epsilon)
+class Norm(nn.Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019) in one operation, with a model's weight."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.weight, self.epsilon = norm.weight, norm.variance_epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
 class FusedLayer(nn.Module):
@@ -72,28 +75,27 @@ class FusedLayer(nn.Module):
     def __init__(self, layer: nn.Module):
         super().__init__()
         a, m = layer.self_attn, layer.mlp
-        self.norms = [(n.weight.detach(), n.variance_epsilon)
-                      for n in (layer.input_layernorm, layer.post_attention_layernorm)]  # fmt: skip
+        self.input_norm, self.mlp_norm = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.size, self.scale = a.head_dim, a.scaling
         self.heads, self.kv_heads = (
             p.out_features // a.head_dim for p in (a.q_proj, a.k_proj)
         )  # its own share of them
         self.qkv, self.out = joined(a.q_proj, a.k_proj, a.v_proj), a.o_proj
         self.gate_up, self.down = joined(m.gate_proj, m.up_proj), m.down_proj
-        self.head_norm = None  # Qwen3's, of each query and key
+        self.head_norm = None  # Qwen3's, of each query and key: (heads + kv_heads, head_dim)
         if hasattr(a, "q_norm"):
             weights = a.q_norm.weight.expand(self.heads, -1), a.k_norm.weight.expand(self.kv_heads, -1)
-            self.head_norm = torch.cat(weights).detach(), a.q_norm.variance_epsilon
+            self.head_norm = nn.Parameter(torch.cat(weights).detach(), requires_grad=False)
+            self.head_epsilon = a.q_norm.variance_epsilon
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: KVCache, place: int,
                 mask: torch.Tensor | None, causal: bool) -> torch.Tensor:  # fmt: skip
         batch_size, n, _ = x.shape
         turned, group = self.heads + self.kv_heads, self.heads // self.kv_heads
-        qkv = self.qkv(norm(x, *self.norms[0])).view(batch_size, n, turned + self.kv_heads, self.size)
+        qkv = self.qkv(self.input_norm(x)).view(batch_size, n, turned + self.kv_heads, self.size)
         qk = qkv[:, :, :turned]
-        if self.head_norm:
-            weight, epsilon = self.head_norm
-            qk = F.rms_norm(qk, (self.size,), None, epsilon) * weight
+        if self.head_norm is not None:
+            qk = F.rms_norm(qk, (self.size,), None, self.head_epsilon) * self.head_norm
         qk = torch.addcmul(qk * cos, qk.roll(self.size // 2, -1), sin).transpose(1, 2)
         query = qk[:, : self.heads]
         keys, values = cache.update(qk[:, self.heads :], qkv[:, :, turned:].transpose(1, 2), place)
@@ -106,7 +108,7 @@ class FusedLayer(nn.Module):
             a = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scale)
         a = a.reshape(batch_size, self.heads, n, self.size).transpose(1, 2).reshape(batch_size, n, -1)
         x = x + self.out(a)
-        gate, up = self.gate_up(norm(x, *self.norms[1])).chunk(2, -1)
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
 
 
@@ -125,17 +127,24 @@ class FusedLlama(nn.Module):
                 "without windows: leave this model as it is."
             )
         self.config, self.generation_config = config, model.generation_config
-        self.dtype, self.device = model.dtype, model.device
         self.embed, self.layers = inner.embed_tokens, nn.ModuleList(FusedLayer(layer) for layer in inner.layers)
-        self.last_norm = inner.norm.weight.detach(), inner.norm.variance_epsilon
+        self.last_norm = Norm(inner.norm)
         self.group = self.layers[0].heads // self.layers[0].kv_heads
         self.lm_head = model.get_output_embeddings()
         angles = torch.arange(config.max_position_embeddings)[:, None] * inner.rotary_emb.inv_freq.float().cpu()
         cos, sin = angles.cos() * inner.rotary_emb.attention_scaling, angles.sin() * inner.rotary_emb.attention_scaling
         like = dict(device=model.device, dtype=model.dtype)
-        self.cos = torch.cat([cos, cos], -1).to(**like)[:, None]  # (positions, 1, size)
-        self.sin = torch.cat([-sin, sin], -1).to(**like)[:, None]  # signed: turning needs no negation
+        self.register_buffer("cos", torch.cat([cos, cos], -1).to(**like)[:, None])  # (positions, 1, size)
+        self.register_buffer("sin", torch.cat([-sin, sin], -1).to(**like)[:, None])  # signed: nothing to negate
         self.eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.cos.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.cos.device
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
@@ -156,7 +165,7 @@ class FusedLlama(nn.Module):
         x, (cos, sin) = self.embed(input_ids), (table[position_ids] for table in (self.cos, self.sin))
         for place, layer in enumerate(self.layers):
             x = layer(x, cos, sin, cache, place, mask, mask is None and n > 1)
-        hidden = norm(x, *self.last_norm)
+        hidden = self.last_norm(x)
         return Output(self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden))
 
     def _check_length(self, length: int, position_ids: torch.Tensor | None) -> None:

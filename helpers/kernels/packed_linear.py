@@ -91,15 +91,9 @@ class PackedLinear(nn.Module):
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_kernels": None}  # a copy of the layer packs for itself
 
-    def join(self, others: Sequence[nn.Module]) -> nn.Module:
-        """This layer and others with the same input as one plain nn.Linear: what is fastest has to be measured anew."""
-        parts = [self, *others]
-        weight = torch.cat([linear.weight for linear in parts])
-        one = nn.Linear(weight.shape[1], weight.shape[0], bias=self.bias is not None, device="meta")
-        one.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        if self.bias is not None:
-            one.bias = nn.Parameter(torch.cat([linear.bias for linear in parts]).detach(), requires_grad=False)
-        return one
+    def _load_from_state_dict(self, *args, **kwargs):
+        self._kernels = None  # another weight
+        super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         num_tokens = x.numel() // self.in_features

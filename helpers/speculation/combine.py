@@ -57,7 +57,8 @@ class FirstOf(Together):
             if not empty:
                 break
             asked = [sequences[i] for i in empty]
-            for i, proposal in zip(empty, proposer.propose(asked, hidden[empty])):
+            answers = proposer.propose(asked, hidden[empty])
+            for i, proposal in zip(empty, answers, strict=True):
                 proposals[i] = proposal
         return proposals
 

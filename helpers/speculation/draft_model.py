@@ -20,7 +20,7 @@ from helpers.decoding.proposals import Proposal, Proposer, chain
 from helpers.decoding.reading import read
 from helpers.decoding.sampling import GREEDY, Sampling, draw, probabilities
 from helpers.decoding.sequence import Sequence
-from helpers.decoding.support import support_of
+from helpers.decoding.support import check_reads_chunks
 from helpers.errors import CourseError
 
 
@@ -60,8 +60,9 @@ def plain_speculative(
 class _Draft:
     """What the draft has of one sequence: the tokens that its own cache holds."""
 
-    def __init__(self, model, capacity: int):
+    def __init__(self, model, capacity: int, seed: int):
         self.cache, self.read = KVCache.for_model(model, capacity), []
+        self.generator = torch.Generator().manual_seed(seed + 1)  # not the target's own draws
 
     def crop_to(self, tokens: list[int]) -> list[int]:
         """Forget what the sequence did not become; returns the tokens to read, the last one at least."""
@@ -91,10 +92,9 @@ class DraftModel(Proposer):
                 f"The draft knows {draft.config.vocab_size} tokens and the target {target.config.vocab_size}: "
                 "both must have the same tokenizer."
             )
-        support_of(draft)  # refuses a model that keeps nothing in the cache; a guess need not be exact beyond that
+        check_reads_chunks(draft)  # a guess need not be exact beyond that
         self.model, self.window = draft, Limits.of(draft.config.get_text_config()).window
         self.count, self.sampling, self.min_probability = count, sampling, min_probability
-        self.generator = torch.Generator().manual_seed(sampling.seed + 1)  # not the target's own draws
         self.drafts: dict[int, _Draft] = {}
 
     def propose(self, sequences: list[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
@@ -105,7 +105,7 @@ class DraftModel(Proposer):
         draft = self.drafts.get(sequence.id)
         if draft is None or len(sequence.known) + self.count > draft.cache.capacity:
             longest = max(sequence.max_length, len(sequence.known)) + self.count
-            draft = self.drafts[sequence.id] = _Draft(self.model, longest)
+            draft = self.drafts[sequence.id] = _Draft(self.model, longest, self.sampling.seed)
         logits = self._read(draft, draft.crop_to(sequence.known))
         guesses, distributions = [], []
         while True:
@@ -113,7 +113,7 @@ class DraftModel(Proposer):
                 guesses.append(int(logits.argmax()))
             else:
                 distributions.append(probabilities(logits, self.sampling))
-                guesses.append(draw(distributions[-1], self.generator))
+                guesses.append(draw(distributions[-1], draft.generator))
             sure = not self.min_probability or logits.float().softmax(-1)[guesses[-1]] >= self.min_probability
             if len(guesses) == self.count or not sure:
                 return chain(guesses, "draft", torch.stack(distributions) if distributions else None)

@@ -18,6 +18,9 @@ def medusa(model, input_ids: torch.Tensor, generation_config=None, stopping_crit
     """
     if len(input_ids) != 1 or proposer is None:
         raise CourseError("custom_generate=medusa takes one prompt at a time, and proposer=Medusa(heads, tree).")
+    mask = unused.get("attention_mask")
+    if (mask is not None and not bool(mask.all())) or generation_config.return_dict_in_generate:
+        raise CourseError("custom_generate=medusa takes a prompt without padding, and returns token ids alone.")
     if generation_config.do_sample or len(logits_processor or ()):
         raise CourseError("custom_generate=medusa decodes greedily: leave out sampling and logits processors.")
     tokens, room = input_ids[0].tolist(), generation_config.max_length - input_ids.shape[1]

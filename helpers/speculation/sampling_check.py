@@ -27,13 +27,14 @@ def tables(seed: int) -> list[torch.Tensor]:
 
 @torch.inference_mode()
 def pair_counts(draws: int, seed: int = 0, left: Callable = residual) -> np.ndarray:
-    """How often each pair of first two tokens came, (vocabulary, vocabulary), the draft guessing two at a time."""
+    """How often each pair of first two tokens came, (vocabulary, vocabulary), the draft guessing one or two."""
     p1, p2, q1, q2 = tables(seed)
     generator, counts = torch.Generator().manual_seed(seed), np.zeros((VOCABULARY, VOCABULARY))
-    for x in torch.multinomial(q1, draws, replacement=True, generator=generator).tolist():
+    for turn, x in enumerate(torch.multinomial(q1, draws, replacement=True, generator=generator).tolist()):
         y = draw(q2[x], generator)
-        guesses = chain([x, y], "draft", torch.stack([q1, q2[x]]))
-        accepted, bonus = sampled_path(guesses, torch.stack([p1, p2[x], p2[y]]), generator, left)
+        length = 1 + turn % 2  # after a chain of one guess the second token is the target's own
+        chain_of = chain([x, y][:length], "draft", torch.stack([q1, q2[x]])[:length])
+        accepted, bonus = sampled_path(chain_of, torch.stack([p1, p2[x], p2[y]])[: length + 1], generator, left)
         tokens = [*([x, y][i] for i in accepted), bonus]
         if not accepted:  # the first guess was rejected: the next step would begin after the bonus token
             tokens.append(draw(p2[bonus], generator))

@@ -3,7 +3,7 @@
 #   course:
 #     minutes: 5
 #     headline: >-
-#       a decode step in bfloat16 {precision.decode_speedup.bf16:.2f} times as fast, foretold
+#       a decode step in bfloat16 {precision.decode_speedup.bf16:.2f} times as fast, predicted
 #       {precision.predicted_decode_speedup.bf16:.2f}; {precision.answers_broken.bf16:.0f} of
 #       {precision.answers_broken.bf16.n} answers broken, {precision.answers_fixed.bf16:.0f} fixed
 # ---
@@ -17,7 +17,7 @@
 # |---|---|
 # | previous, next | 00 start here, 02 quantization |
 # | the term it attacks | weight bytes / bandwidth |
-# | you will be able to | read a number's bits; say which format overflows, and which one loses small numbers; foretell what half the bytes bring; train in half precision |
+# | you will be able to | read a number's bits; say which format overflows, and which one loses small numbers; predict what half the bytes bring; train in half precision |
 # | time | 40 minutes for you; about 5 for the machine under the profile `cpu` |
 # | memory | 7 GiB |
 #
@@ -34,17 +34,18 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+MODEL_ID: str = "base"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
-GUESS_DECODE_SPEEDUP: float = 2.0  # your guess: a decode step in bfloat16 is so many times as fast as in float32
-EMULATE: str = "auto"  # formats that are emulated in float32: auto (those that are slow here), none, or names
-SHAPE: str = "llama-300m"  # random weights whose steps are foretold and measured (smoke takes llama-50m)
-PIECES: int = 1024  # training: each batch counts as one of so many that make a large one; try 1
+GUESS_DECODE_SPEEDUP: float = 2.0  # your guess: a step in float32 over one in bfloat16
+EMULATE: str = "auto"  # formats emulated in float32: auto (slow ones), none, or names
+SHAPE: str = "llama-300m"  # random weights for the prediction (smoke takes llama-50m)
+PIECES: int = 1024  # training: each batch is one of so many of a large one; try 1
 
 # %%
 import helpers
 
-lesson = helpers.start("01_half_precision", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+options = dict(profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+lesson = helpers.start("01_half_precision", **options)
 results, sizes = lesson.results, lesson.sizes
 results.prediction("precision.decode_speedup.bf16", GUESS_DECODE_SPEEDUP, "x")
 
@@ -55,9 +56,11 @@ from helpers.measuring import memory, timing
 
 shape = SHAPE if PROFILE != "smoke" else "llama-50m"
 config = models.config_of(shape)
-to_emulate = set() if EMULATE in ("auto", "none") else {name.strip() for name in EMULATE.split(",")}
+names = set(EMULATE.replace(" ", "").split(","))
+to_emulate = set() if EMULATE in ("auto", "none") else names
 if not to_emulate <= {"bfloat16", "float16"}:
-    raise CourseError(f"EMULATE is {EMULATE!r}: it can be auto, none, or of float16 and bfloat16 those to emulate.")
+    allowed = "auto, none, float16, bfloat16, or float16,bfloat16"
+    raise CourseError(f"EMULATE is {EMULATE!r}: it can be {allowed}.")
 
 # %% [markdown] tags=["build"]
 # ## Half the bytes
@@ -75,7 +78,8 @@ for dtype, size in held.items():
 exact = sum(2 * held[dtype] == held["float32"] for dtype in ("bfloat16", "float16"))
 results.invariant("precision.half_the_bytes", exact == 2, exact, 2)
 for dtype in ("bfloat16", "float16"):
-    results.metric(f"precision.weight_bytes_ratio.{SHORT[dtype]}", held[dtype] / held["float32"], "ratio")
+    key = f"precision.weight_bytes_ratio.{SHORT[dtype]}"
+    results.metric(key, held[dtype] / held["float32"], "ratio")
 
 # %% [markdown]
 # ## Where the bits go
@@ -96,20 +100,27 @@ from helpers.notebook import plots
 from helpers.weights.precision.formats import FORMATS
 
 fig, ax = plt.subplots(figsize=(8, 2.6))
-PARTS = (("sign", plots.COLORS[1], ""), ("exponent", plots.COLORS[2], "//"), ("mantissa", "white", ".."))
+dark, orange, blue = plots.COLORS[:3]
+LOOKS = {
+    "sign": dict(color=orange),
+    "exponent": dict(color=blue, hatch="//"),
+    "mantissa": dict(color="white", hatch=".."),
+}
 for place, f in enumerate(FORMATS.values()):
     left = 0
-    for (part, color, hatch), bits in zip(PARTS, (1, f.exponent_bits, f.mantissa_bits)):
-        label = part if place == 0 else None
-        ax.barh(place, bits, left=left, color=color, hatch=hatch, edgecolor=plots.COLORS[0], label=label)
+    for part, bits in zip(LOOKS, (1, f.exponent_bits, f.mantissa_bits)):
+        look = LOOKS[part] | dict(edgecolor=dark, label=None if place else part)
+        ax.barh(place, bits, left=left, **look)
         left += bits
-ax.set(title="How each format shares out its bits", xlabel="length (bits)", ylabel="format", xlim=(0, 36))
+ax.set(title="How each format shares out its bits", xlim=(0, 36))
+ax.set(xlabel="length (bits)", ylabel="format")
 ax.set_yticks(range(len(FORMATS)), list(FORMATS))
 ax.invert_yaxis()
 ax.legend(loc="lower right")
-print(f"{'':15} {'largest':>10} {'smallest normal':>16} {'smallest':>10} {'step at 1':>10}")
+print(" " * 18, "largest  smallest normal   smallest  step at 1")
 for f in FORMATS.values():
-    print(f"{f.name:15} {f.largest:10.5g} {f.smallest_normal:16.3g} {f.smallest:10.2g} {f.step_at_1:10.2g}")
+    print(f"{f.name:15} {f.largest:10.5g} {f.smallest_normal:16.3g}", end=" ")
+    print(f"{f.smallest:10.2g} {f.step_at_1:10.2g}")
 
 # %% [markdown]
 # *Step at 1* is the distance from 1 to the next number. Below *smallest normal* numbers go on for a while, losing one bit of precision with each halving: these are the **subnormal** ones. Below half of *smallest* there is only 0.
@@ -130,7 +141,8 @@ for number in (0.1, 1000.5, 70_000.0):
     for f in FORMATS.values():
         sign, exponent, mantissa = to_bits(number, f)
         bits = f"{sign} {exponent:0{f.exponent_bits}b} {mantissa:0{f.mantissa_bits}b}"
-        print(f"   {f.name:15} {bits:34} = {from_bits(Fields(sign, exponent, mantissa), f):.9g}")
+        kept = from_bits(Fields(sign, exponent, mantissa), f)
+        print(f"   {f.name:15} {bits:34} = {kept:.9g}")
 
 # %% [markdown]
 # (float8_e4m3fn has no infinity: here, what is too large becomes its largest number.)
@@ -144,13 +156,14 @@ for number in (0.1, 1000.5, 70_000.0):
 from helpers.notebook.exercises import check, hint, solution
 
 
-def my_value_of(sign, exponent, mantissa, exponent_bits, mantissa_bits):  # five whole numbers
-    return None  # your code
+def my_value_of(sign, exponent, mantissa, exponent_bits, mantissa_bits):
+    return None  # your code; all five are whole numbers
 
 
 # hint("01.1")  # uncomment for help; solution("01.1") shows the course's own
 value = check("01.1", my_value_of)
-print(value(0, 15, 512, 5, 10), "is 1.5 in float16;", value(0, 0, 1, 5, 10), "is the smallest number above 0")
+print(value(0, 15, 512, 5, 10), "is 1.5 in float16;", end=" ")
+print(value(0, 0, 1, 5, 10), "is the smallest number above 0")
 
 # %% [markdown]
 # ## Rounding a tensor
@@ -170,12 +183,14 @@ from helpers.weights.precision.formats import rounded
 
 # %%
 draw = torch.Generator().manual_seed(SEED)
-patterns = torch.randint(-(2**31), 2**31, (500_000,), generator=draw).to(torch.int32).view(torch.float32)
+patterns = torch.randint(-(2**31), 2**31, (500_000,), generator=draw)
+patterns = patterns.to(torch.int32).view(torch.float32)
 agreed = total = 0
 for f in list(FORMATS.values())[1:]:
     grid = rounded(patterns, f)
     exponent = (torch.frexp(grid.double())[1] - 1).clamp(min=1 - f.bias)
-    half_step = torch.ldexp(torch.ones_like(grid).double(), exponent - f.mantissa_bits - 1)
+    one = torch.ones_like(grid).double()
+    half_step = torch.ldexp(one, exponent - f.mantissa_bits - 1)
     halfway = (grid.double() + torch.copysign(half_step, grid.double())).float()
     numbers = torch.cat([patterns, halfway])
     if not f.infinity:  # what is too large is each library's own choice there
@@ -196,29 +211,31 @@ from helpers.training.group_packing import make_batch
 from helpers.training.mixed_precision import batch_loss
 from helpers.weights.precision.ranges import blocks_of, recording
 
-text_rows = 1 if PROFILE == "smoke" else 2
-batch = make_batch(tokenizer, 10_000 + SEED, 0, text_rows, 512).to(lesson.device)
+batch_size = 1 if PROFILE == "smoke" else 2
+batch = make_batch(tokenizer, 10_000 + SEED, 0, batch_size, 512).to(lesson.device)
 with recording(shipped["float32"]) as seen:
     batch_loss(shipped["float32"], batch).backward()  # the gradients come later
 of_weights = [p.grad for p in shipped["float32"].parameters() if p.grad is not None]
 shipped["float32"].zero_grad()
 largest = {name: x.abs().max().item() for name, x in seen.activations.items()}
 fig, ax = plt.subplots(figsize=(9, 3.6))
-for label, marker, names in (
-    ("read by a linear layer", "o", [n for n in largest if n.endswith(", in")]),
-    ("passed on by a block", "s", [n for n in largest if not n.endswith(", in")]),
+for label, marker, is_in in (
+    ("read by a linear layer", "o", True),
+    ("passed on by a block", "s", False),
 ):
-    ax.plot([list(largest).index(n) for n in names], [largest[n] for n in names], marker, label=label)
+    places = [i for i, n in enumerate(largest) if n.endswith(", in") == is_in]
+    ax.plot(places, [list(largest.values())[i] for i in places], marker, label=label)
 for name, style in (("float16", "--"), ("float8_e4m3fn", ":")):
-    ax.axhline(FORMATS[name].largest, color="#555555", linestyle=style, marker="", label=f"largest in {name}")
-ax.set_yscale("log")
-ax.set(xlabel="place in the model (count, from its first layer)", ylabel="largest activation (absolute value)")
-ax.set_title("How large activations get, and where two formats end")
+    line = dict(color="#555555", linestyle=style, marker="")
+    ax.axhline(FORMATS[name].largest, label=f"largest in {name}", **line)
+ax.set(title="How large activations get, and where two formats end", yscale="log")
+ax.set(xlabel="place in the model (count, from its first layer)")
+ax.set(ylabel="largest activation (absolute value)")
 ax.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 where = max(largest, key=largest.get)
-print(
-    f"largest: {largest[where]:.0f}, at {where}; float16 ends at {FORMATS['float16'].largest / largest[where]:.0f} times that"
-)
+room = FORMATS["float16"].largest / largest[where]
+print(f"largest: {largest[where]:.0f}, at {where};", end=" ")
+print(f"float16 ends at {room:.0f} times that")
 
 # %% [markdown]
 # What becomes of all these numbers in each format? *Error* is the median relative error of those that are kept.
@@ -229,7 +246,8 @@ from helpers.weights.precision.formats import fate
 everything = torch.cat([x.flatten() for x in seen.activations.values()])
 for f in list(FORMATS.values())[1:]:
     overflow, vanish, error = fate(everything, f)
-    print(f"{f.name:15} too large {overflow:8.4%}   become 0 {vanish:8.4%}   error {error:.2%}")
+    print(f"{f.name:15} too large {overflow:8.4%}", end="   ")
+    print(f"become 0 {vanish:8.4%}   error {error:.2%}")
 
 # %% [markdown]
 # In published models a few activations are thousands of times larger than the rest (Sun et al. 2024), and one is enough for an overflow. To see what follows, make some here without changing what the model computes:
@@ -242,16 +260,21 @@ from helpers.text_to_sql.prompts import prompt_for
 from helpers.weights.precision.ranges import with_outliers
 
 test = load_split("test")
-prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in test]
+texts = [prompt_for(tokenizer, example) for example in test]
+prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
 inside = max(size for name, size in largest.items() if "down_proj" in name)
 factor = 2.0 ** (math.ceil(math.log2(FORMATS["float16"].largest / inside)) + 1)
-print(f"inside the MLPs activations of up to {inside:.0f}, then of up to {inside * factor:.0f}")
+print(f"inside the MLPs activations of up to {inside:.0f},", end=" ")
+print(f"then of up to {inside * factor:.0f}")
 for dtype, model in shipped.items():
-    before, after = (logits_of(m)(prompts[0]) for m in (model, with_outliers(model, factor)))
+    before = logits_of(model)(prompts[0])
+    after = logits_of(with_outliers(model, factor))(prompts[0])
     broken = (~after.isfinite()).float().mean()
     change = (after - before).abs().max().item()
-    verdict = f"{broken:.0%} of the logits are NaN" if broken else f"logits change by {change:.3g} at most"
-    print(f"   {dtype:9} {verdict}")
+    if broken:
+        print(f"   {dtype:9} {broken:.0%} of the logits are NaN")
+    else:
+        print(f"   {dtype:9} logits change by {change:.3g} at most")
 
 # %% [markdown]
 # float16 went to infinity inside, and infinity minus infinity is NaN. bfloat16 has float32's exponent, and so its range; it gives up precision instead.
@@ -267,13 +290,16 @@ from helpers.weights.precision.ranges import magnitudes, vanishing
 
 gradients = list(seen.gradients.values())
 fig, ax = plt.subplots(figsize=(8, 3.6))
-for label, scale, marker in (("one batch", 1, "o"), (f"a piece, one of {PIECES}", 1 / PIECES, "s")):
+scales = {"one batch": 1, f"a piece, one of {PIECES}": 1 / PIECES}
+for (label, scale), marker in zip(scales.items(), plots.MARKERS):
     powers, shares = magnitudes([g * scale for g in gradients], lowest=-48, highest=0)
     ax.plot(powers, [100 * s for s in shares], marker=marker, markevery=3, label=label)
-ax.axvspan(-48, math.log2(FORMATS["float16"].smallest) - 1, color="#dddddd", zorder=0, label="0 in float16")
-ax.set(title="Gradients by size, and what float16 makes 0", xlabel="size (power of two)", ylabel="gradients (%)")
+end = math.log2(FORMATS["float16"].smallest) - 1
+ax.axvspan(-48, end, color="#dddddd", zorder=0, label="0 in float16")
+ax.set(title="Gradients by size, and what float16 makes 0")
+ax.set(xlabel="size (power of two)", ylabel="gradients (%)")
 ax.legend()
-print(f"{'become 0 in':15} {'one batch':>12} {'a piece':>10} {'a piece, loss x 65536':>24}")
+print("become 0 in        one batch    a piece    a piece, loss x 65536")
 for f in list(FORMATS.values())[1:]:
     lost = [vanishing(gradients, f, scale) for scale in (1, 1 / PIECES, 65536 / PIECES)]
     print(f"{f.name:15} {lost[0]:12.2%} {lost[1]:10.2%} {lost[2]:24.2%}")
@@ -294,8 +320,9 @@ def my_largest_scale(largest_gradient, largest_number):  # two positive numbers
 # hint("01.2")  # solution("01.2")
 largest_scale = check("01.2", my_largest_scale)
 steepest = max(g.abs().max().item() for g in gradients + of_weights) / PIECES
-most = largest_scale(steepest, FORMATS["float16"].largest)
-print(f"the largest gradient of a piece is {steepest:.2g}: the loss can be multiplied by 2^{math.log2(most):.0f}")
+power = math.log2(largest_scale(steepest, FORMATS["float16"].largest))
+print(f"the largest gradient of a piece is {steepest:.2g}:", end=" ")
+print(f"the loss can be multiplied by 2^{power:.0f}")
 
 # %% [markdown]
 # ## Mixed precision
@@ -316,42 +343,51 @@ from helpers.training.mixed_precision import LossScaler, train
 
 # %%
 STEPS = {"smoke": 6, "full": 150}.get(PROFILE, 60)
-SMALL = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
-batches = [make_batch(tokenizer, 20_000 + SEED, n, 2, 512).to(lesson.device) for n in range(STEPS)]
+SMALL = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, head_dim=32)
+SMALL |= dict(num_attention_heads=4, num_key_value_heads=2, vocab_size=len(tokenizer))
+seeds = [(20_000 + SEED, n) for n in range(STEPS)]
+batches = [make_batch(tokenizer, *seed, 2, 512).to(lesson.device) for seed in seeds]
+float16, scaler = torch.float16, LossScaler(PIECES * 2.0**20, patience=100)
 ARMS = {
     "float32": {},
     "bfloat16 (autocast)": dict(autocast=torch.bfloat16),
-    "float16, no scaling (emulated)": dict(emulate=torch.float16),
-    "float16, loss scaling (emulated)": dict(emulate=torch.float16, scaler=LossScaler(PIECES * 2.0**20, patience=100)),
+    "float16, no scaling (emulated)": dict(emulate=float16),
+    "float16, loss scaling (emulated)": dict(emulate=float16, scaler=scaler),
 }
 curves = {}
-for name, how in ARMS.items():
-    small = models.shape_only(
-        "llama-50m", device=lesson.device, seed=SEED, vocab_size=len(tokenizer), head_dim=32, **SMALL
-    )
-    curves[name] = train(small, batches, lr=5e-4, pieces=PIECES, **how)
-    zeros, skipped = (sum(getattr(s, what) for s in curves[name]) for what in ("zeros", "skipped"))
-    print(f"{name:33} {zeros / STEPS:6.1%} of the weights' gradients were 0; {skipped} steps skipped for an overflow")
+for name, options in ARMS.items():
+    small = models.shape_only("llama-50m", device=lesson.device, seed=SEED, **SMALL)
+    curves[name] = train(small, batches, lr=5e-4, pieces=PIECES, **options)
+    zeros = sum(step.zeros for step in curves[name]) / STEPS
+    skipped = sum(step.skipped for step in curves[name])
+    print(f"{name:33} {zeros:6.1%} of the weights' gradients were 0;", end=" ")
+    print(f"{skipped} steps skipped for an overflow")
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(3, 2))
+from statistics import mean
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(3, 2))
 for (name, steps), style in zip(curves.items(), ("-", "--", ":", "-.")):
-    axes[0].plot([s.loss for s in steps], label=name, linestyle=style, markevery=max(1, STEPS // 10))
-axes[0].set(title="The same training in four precisions", xlabel="training (steps)", ylabel="loss (nats per token)")
-axes[0].legend(fontsize=8)
+    look = dict(linestyle=style, markevery=max(1, STEPS // 10))
+    left.plot([step.loss for step in steps], label=name, **look)
+left.set(xlabel="training (steps)", ylabel="loss (nats per token)")
+left.set_title("The same training in four precisions")
+left.legend(fontsize=8)
 scaled = curves["float16, loss scaling (emulated)"]
-axes[1].plot([math.log2(s.scale) for s in scaled], marker="", label="scale")
-overflowed = [n for n, s in enumerate(scaled) if s.skipped]
-axes[1].plot(overflowed, [math.log2(scaled[n].scale) for n in overflowed], "v", linestyle="", label="overflow, skipped")
-axes[1].set(title="The scale looks for its place", xlabel="training (steps)", ylabel="loss scale (power of two)")
-axes[1].legend()
-last = {name: sum(s.loss for s in steps[-STEPS // 6 :]) / len(steps[-STEPS // 6 :]) for name, steps in curves.items()}
-for name, loss in last.items():
-    print(f"{name:33} loss at the end {loss:.3f}")
-names = ("fp32", "bf16", "fp16_unscaled", "fp16_scaled")
-for key, (name, loss) in zip(names, last.items()):
+powers = [math.log2(step.scale) for step in scaled]
+right.plot(powers, marker="", label="scale")
+skips = [n for n, step in enumerate(scaled) if step.skipped]
+right.plot(skips, [powers[n] for n in skips], "v", label="overflow, skipped")
+right.set(xlabel="training (steps)", ylabel="loss scale (power of two)")
+right.set_title("The scale looks for its place")
+right.legend()
+KEYS = ("fp32", "bf16", "fp16_unscaled", "fp16_scaled")
+for key, (name, steps) in zip(KEYS, curves.items()):
+    last = [step.loss for step in steps[-STEPS // 6 :]]
+    print(f"{name:33} loss at the end {mean(last):.3f}")
     kind = "simulated" if "emulated" in name else "measured"
-    results.metric(f"precision.training_loss.{key}", loss, "nats", kind=kind, n=len(curves[name][-STEPS // 6 :]))
+    key = f"precision.training_loss.{key}"
+    results.metric(key, mean(last), "nats", kind=kind, n=len(last))
 
 # %% [markdown]
 # And why are the weights kept in float32? A step changes a weight by a little. Added to a weight of two bytes, that little may be less than half the distance to its neighbour: it is rounded away.
@@ -365,26 +401,27 @@ from helpers.training.mixed_precision import swallowed
 
 TUNING_STEPS = {"smoke": 3, "full": 40}.get(PROFILE, 16)
 tuned = copy.deepcopy(shipped["float32"]).train()
-more = [make_batch(tokenizer, 30_000 + SEED, n, text_rows, 512).to(lesson.device) for n in range(TUNING_STEPS)]
+seeds = [(30_000 + SEED, n) for n in range(TUNING_STEPS)]
+more = [make_batch(tokenizer, *seed, batch_size, 512).to(lesson.device) for seed in seeds]
 train(tuned, more[:-1], lr=3e-5)
 before = [p.detach().clone() for p in tuned.parameters()]
-train(tuned, more[-1:], lr=3e-5)  # a fresh AdamW: each weight moves by about the learning rate
-for dtype in (torch.bfloat16, torch.float16):
-    share = swallowed(before, [p.detach() for p in tuned.parameters()], dtype)
-    print(f"of one step's changes, weights kept in {dtype} would have missed {share:.0%}".replace("torch.", ""))
+train(tuned, more[-1:], lr=3e-5)  # a fresh AdamW: a weight moves by the learning rate
+for dtype in ("bfloat16", "float16"):
+    after = [p.detach() for p in tuned.parameters()]
+    share = swallowed(before, after, models.dtype_of(dtype))
+    print(f"of one step's changes, weights kept in {dtype} would have missed {share:.0%}")
 tuned.eval()
 for name, model in (("shipped", shipped["float32"]), ("trained further", tuned)):
     numbers = torch.cat([p.detach().flatten() for p in model.parameters()])
-    print(
-        f"{name}: rounding to bfloat16 changes {(numbers.bfloat16().float() != numbers).float().mean():.0%} of the weights"
-    )
+    share = (numbers.bfloat16().float() != numbers).float().mean()
+    print(f"{name}: rounding to bfloat16 changes {share:.0%} of the weights")
 
 # %% [markdown]
 # ## What will a step take?
 #
 # From bytes alone: half of them, half the time. But that is the time for reading. Measure what it is made of:
 #
-# * one linear layer in each format, its weights coming from memory, with 1, 8 and 32 rows in a step, and with those of a whole prompt;
+# * one linear layer in each format, its weights coming from memory, for 1, 8 and 32 tokens in a step, and for those of a whole prompt;
 # * the overhead: a model with all the layers, but so narrow that its weights are next to nothing.
 #
 # First, what does this processor say it can do, and which formats are too slow here to go on with?
@@ -393,23 +430,29 @@ for name, model in (("shipped", shipped["float32"]), ("trained further", tuned))
 from helpers.measuring.machine import describe_machine
 
 machine = describe_machine()
-for dtype, native in (("bfloat16", machine.bf16_is_native), ("float16", machine.fp16_is_native)):
-    told = "in hardware" if native else "not in hardware (or it doesn't tell): torch goes by way of float32"
-    print(f"{dtype}: the CPU multiplies it {told}")
-x, w = torch.randn(32, 1024, device=lesson.device), torch.randn(1024, 1024, device=lesson.device)
+native = {"bfloat16": machine.bf16_is_native, "float16": machine.fp16_is_native}
+yes = "in hardware"
+no = "not in hardware (or it doesn't tell): torch goes by way of float32"
+for dtype in native:
+    print(f"{dtype}: the CPU multiplies it {yes if native[dtype] else no}")
 probe = {}
 for dtype in SHORT:
-    x_, w_ = x.to(models.dtype_of(dtype)), w.to(models.dtype_of(dtype))
-    probe[dtype] = timing.seconds_of(lambda a=x_, b=w_: torch.nn.functional.linear(a, b), device=lesson.device)
-    print(f"{dtype:9} 32 rows through a small layer: {probe[dtype] * 1e6:.0f} microseconds")
-slow = {d for d in SHORT if probe[d] > 4 * probe["float32"]} if EMULATE == "auto" else to_emulate
-print("emulated from here on, and timed for one row only:", ", ".join(sorted(slow)) or "none")
+    place = dict(device=lesson.device, dtype=models.dtype_of(dtype))
+    layer, x = torch.nn.Linear(1024, 1024, **place), torch.randn(32, 1024).to(**place)
+    with torch.inference_mode():
+        probe[dtype] = timing.seconds_of(lambda: layer(x), device=lesson.device)
+    microseconds = probe[dtype] * 1e6
+    print(f"{dtype:9} 32 tokens through a small layer: {microseconds:.0f} microseconds")
+too_slow = {dtype for dtype in SHORT if probe[dtype] > 4 * probe["float32"]}
+slow = too_slow if EMULATE == "auto" else to_emulate
+print("emulated from here on, and timed for one token only:", end=" ")
+print(", ".join(sorted(slow)) or "none")
 
 # %%
 from helpers.kernels import packed_linear
 from helpers.profiling.step_parts import step_parts
 
-ROWS, PROMPT, CONTEXT = (1, 8, 32), 256, 128
+NUM_TOKENS, PROMPT, CONTEXT = (1, 8, 32), 256, 128
 quick = [dtype for dtype in SHORT if dtype not in slow]
 
 
@@ -419,14 +462,17 @@ def built(name, dtype):
 
 
 giant = {dtype: built(shape, dtype) for dtype in SHORT}
-parts = step_parts({d: giant[d] for d in quick}, ROWS, prompt=PROMPT, context=CONTEXT, rounds=sizes.rounds)
+options = dict(prompt=PROMPT, context=CONTEXT, rounds=sizes.rounds)
+parts = step_parts({dtype: giant[dtype] for dtype in quick}, NUM_TOKENS, **options)
 for dtype in slow:
     parts |= step_parts({dtype: giant[dtype]}, (1,), context=8, rounds=3)
 for dtype, part in parts.items():
-    told = f"{dtype:9} a layer reads {part.bytes_per_second() / 1e9:5.1f} GB/s with 1 row"
+    reads = part.bytes_per_second() / 1e9
+    line = f"{dtype:9} a layer reads {reads:5.1f} GB/s with 1 token"
     if dtype in quick:
-        told += f", computes {part.operations_per_second(PROMPT) / 1e9:5.0f} GFLOP/s with {PROMPT}"
-    print(told)
+        computes = part.operations_per_second(PROMPT) / 1e9
+        line += f", computes {computes:5.0f} GFLOP/s with {PROMPT}"
+    print(line)
 
 # %% [markdown]
 # A step is as many such layers as hold the model's weights, and the overhead:
@@ -435,10 +481,16 @@ for dtype, part in parts.items():
 # show: helpers.profiling.step_parts:StepParts.seconds
 
 # %%
-print(f"a step of {shape}, {parts['float32'].weights / 1e6:.0f} million weights, as foretold (ms):")
+def tokens(n):
+    return f"{n} token{'s' * (n > 1)}"
+
+
+millions = parts["float32"].weights / 1e6
+print(f"a step of {shape}, {millions:.0f} million weights, as predicted (ms):")
 for dtype, part in parts.items():
-    rows = ", ".join(f"{n} row{'s' * (n > 1)} {1e3 * part.seconds(n):.1f}" for n in part.layer)
-    print(f"   {dtype:9} {rows}; of the first, overhead {part.overhead[1] / part.seconds(1):.0%}")
+    listed = ", ".join(f"{tokens(n)} {1e3 * part.seconds(n):.1f}" for n in part.layer)
+    share = part.overhead[1] / part.seconds(1)
+    print(f"   {dtype:9} {listed}; of the first, overhead {share:.0%}")
 
 # %% [markdown]
 # **Exercise 01.3** (3 minutes) *Why it matters: nearly every disappointing speedup of this course has this reason.*
@@ -455,13 +507,16 @@ def my_speedup_of_part(share, factor):  # 0 to 1, and a number above 0
 speedup_of_part = check("01.3", my_speedup_of_part)
 full, half = parts["float32"], parts["bfloat16"]
 reading = 1 - full.overhead[1] / full.seconds(1)
-foretold = {n: full.seconds(n) / half.seconds(n) for n in half.layer}
-print(f"bfloat16, one row: from bytes alone {held['float32'] / held['bfloat16']:.2f} times as fast;")
+predicted = {n: full.seconds(n) / half.seconds(n) for n in half.layer}
+bytes_alone = held["float32"] / held["bfloat16"]
+print(f"bfloat16, one token: from bytes alone {bytes_alone:.2f} times as fast;")
 print(f"   with the overhead as it is {speedup_of_part(reading, 2):.2f} times;")
-print(f"   from single layers and overhead, each measured in its format, {foretold[1]:.2f} times")
-results.prediction("precision.predicted_decode_speedup.bf16", foretold[1], "x")
-if PROMPT in foretold:
-    results.prediction("precision.predicted_prefill_speedup.bf16", foretold[PROMPT], "x")
+print("   from single layers and overhead, each measured in its format,", end=" ")
+print(f"{predicted[1]:.2f} times")
+for kind, n in (("decode", 1), ("prefill", PROMPT)):
+    if n in predicted:
+        key = f"precision.predicted_{kind}_speedup.bf16"
+        results.prediction(key, predicted[n], "x")
 
 # %% [markdown] tags=["library"]
 # ## The library that people use

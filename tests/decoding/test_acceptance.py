@@ -42,6 +42,20 @@ def test_a_draft_that_is_the_target_is_always_right():
         assert accepted == [0]
 
 
+def test_a_bonus_token_drawn_after_the_wrong_guess_is_caught(monkeypatch):
+    from helpers.decoding import acceptance
+    from helpers.speculation import sampling_check
+
+    def from_the_first(proposal, target, generator, left=residual):
+        accepted, bonus = sampled_path(proposal, target, generator, left)
+        if len(accepted) == len(proposal.tokens):
+            bonus = acceptance.draw(target[0], generator)  # the mistake
+        return accepted, bonus
+
+    monkeypatch.setattr(sampling_check, "sampled_path", from_the_first)
+    assert goodness_of_fit(pair_counts(10_000)) < LEVEL
+
+
 def test_greedy_verification_is_the_longest_path_whatever_the_guesses_came_from():
     logits = torch.eye(4)[[1, 2, 3]]
     drawn = chain([1, 2], "draft", torch.full((2, 4), 0.25))

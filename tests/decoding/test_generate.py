@@ -30,10 +30,10 @@ class Letters:
 
 
 class Guesser(TokenProposer):
-    """Guesses a tree around the truth: a wrong branch first, then the right one."""
+    """Guesses a tree around the truth: a wrong branch and the right one."""
 
-    def __init__(self, truth, start):
-        self.truth, self.start = truth, start
+    def __init__(self, truth, start, wrong_first=True):
+        self.truth, self.start, self.wrong_first = truth, start, wrong_first
 
     def guess(self, tokens):
         at = len(tokens) - self.start
@@ -41,7 +41,7 @@ class Guesser(TokenProposer):
         wrong = [(t + 1) % VOCABULARY for t in right]
         n = len(right)
         parents = [*range(-1, n - 1), -1, *range(n, 2 * n - 1)][: 2 * n]
-        return Proposal(wrong + right, parents, ["test"] * 2 * n)
+        return Proposal(wrong + right if self.wrong_first else right + wrong, parents, ["test"] * 2 * n)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,7 +133,8 @@ def test_a_proposer_sees_the_hidden_state_of_the_last_certain_token_but_one(mode
             return super().propose(sequences, hidden)
 
     truth = greedy(model, prompt, 12)
-    list(steps(model, prompt, max_new_tokens=12, proposer=Watch(truth + [0] * 4, len(prompt))))
+    for wrong_first in (True, False):  # the right branch is the last one, and the first
+        list(steps(model, prompt, max_new_tokens=12, proposer=Watch(truth + [0] * 4, len(prompt), wrong_first)))
     assert len(seen) > 2
     for tokens, hidden in seen:
         with torch.no_grad():

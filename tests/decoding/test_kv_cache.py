@@ -176,6 +176,7 @@ def test_one_sequence_keeps_its_path_and_the_others_stay():
     cache.layers[0].keys[0, 0, :3, 0] = torch.tensor([5.0, 6.0, 7.0])
     cache.keep(0, 1, [1])
     assert cache.lengths == {0: 2, 1: 3} and cache.layers[0].keys[0, 0, :2, 0].tolist() == [5, 7]
+    cache.begin([Feed(0, [9]), Feed(1, [9])])
     keys, _ = cache.update(torch.full((2, 1, 1, 1), 9.0), torch.zeros(2, 1, 1, 1), 0)
     assert keys[0, 0, :3, 0].tolist() == [5, 7, 9] and keys[1, 0, :, 0].tolist() == [1, 1, 1, 9]
 

@@ -14,7 +14,7 @@ def test_a_tree_s_mask_positions_and_depths():
     assert step_mask([tree], [2])[0, 0].int().tolist() == [
         [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]
     ]  # fmt: skip
-    assert list(tree.offsets) == [0, 1, 2, 1]
+    assert list(tree.position_offsets) == [0, 1, 2, 1]
     bias = step_bias([tree], [2], None, torch.bfloat16, torch.device("cpu"))
     assert torch.equal(bias, masks.additive(step_mask([tree], [2]), torch.bfloat16))
 
@@ -24,7 +24,7 @@ def test_several_certain_tokens_come_before_a_tree():
     assert step_mask([feed], [1])[0, 0].int().tolist() == [
         [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 0, 1]
     ]  # fmt: skip
-    assert feed.num_certain == 2 and feed.wanted == 3 and list(feed.offsets) == [0, 1, 2, 2]
+    assert feed.num_certain == 2 and feed.num_wanted == 3 and list(feed.position_offsets) == [0, 1, 2, 2]
 
 
 def test_shorter_feeds_are_filled_up_on_the_left():

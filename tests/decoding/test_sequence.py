@@ -12,6 +12,7 @@ from helpers.decoding.forward import Forward
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.proposals import Proposal, chain, no_deeper
 from helpers.decoding.sequence import Sequence
+from helpers.errors import CourseError
 from helpers.speculation.combine import Together
 from helpers.speculation.draft_model import DraftModel
 from helpers.speculation.medusa import Medusa
@@ -22,11 +23,11 @@ from tests.tiny_models import VOCABULARY, greedy, tiny
 
 def test_a_feed_is_what_is_known_and_not_cached_and_the_guesses():
     sequence = Sequence([1, 2, 3], max_new_tokens=8)
-    assert sequence.feed() == Feed(sequence.id, [1, 2, 3]) and sequence.prefilling
-    assert sequence.feed(budget=2) == Feed(sequence.id, [1, 2], num_logits=0)
+    assert sequence.feed() == Feed(sequence.id, [1, 2, 3], start=0) and sequence.prefilling
+    assert sequence.feed(budget=2) == Feed(sequence.id, [1, 2], num_logits=0, start=0)
     logits, hidden = torch.eye(10), torch.zeros(10, 4)
     assert sequence.take(sequence.feed(budget=2), logits[:0], hidden[:0]).emitted == () and sequence.cached == 2
-    assert sequence.feed() == Feed(sequence.id, [3]) and sequence.prefilling  # one token, and still a prefill
+    assert sequence.feed() == Feed(sequence.id, [3], start=2) and sequence.prefilling  # one token, and still a prefill
     assert sequence.take(sequence.feed(), logits[[7]], hidden[:1]).emitted == (7,)
     sequence.propose(chain([5, 6], "test"))
     assert not sequence.prefilling and list(sequence.feed().tokens) == [7, 5, 6]
@@ -34,7 +35,9 @@ def test_a_feed_is_what_is_known_and_not_cached_and_the_guesses():
     assert (verified.accepted, verified.emitted) == ((0,), (5, 9))
     assert (sequence.written, sequence.cached) == ([7, 5, 9], 5) and list(sequence.feed().tokens) == [9]
     sequence.preempt()
-    assert list(sequence.feed().tokens) == [1, 2, 3, 7, 5, 9] and sequence.prefilling and sequence.feed().wanted == 1
+    assert (
+        list(sequence.feed().tokens) == [1, 2, 3, 7, 5, 9] and sequence.prefilling and sequence.feed().num_wanted == 1
+    )
 
 
 def test_guesses_past_the_longest_answer_are_left_out():
@@ -72,34 +75,75 @@ def test_sequences_that_share_a_cache_write_what_each_writes_alone(model, seed):
                 sequence.preempt()
         feeds = [sequence.feed(rng.choice([1, 2, 4, None])) for sequence in now]
         for sequence, feed, reading in zip(now, feeds, forward(feeds, cache), strict=True):
-            num_certain, proposer = len(sequence.known), chosen[sequence.id]
+            proposer = chosen[sequence.id]
             verified = sequence.take(feed, *reading)
             if verified.emitted:
-                cache.keep(sequence.id, num_certain, verified.accepted)
+                cache.keep(sequence.id, sequence.cached - len(verified.accepted), verified.accepted)
                 if proposer and not sequence.finish_reason:
                     sequence.propose(*proposer.propose([sequence], sequence.hidden[None]))
             assert cache.lengths[sequence.id] == sequence.cached
     assert [sequence.written for sequence in sequences] == [greedy(model, prompt, 8) for prompt in prompts]
 
 
-def test_a_preempted_sequence_whose_cache_is_not_read_again_is_caught():
-    model, prompt = tiny(), [5, 9, 2, 44]
-    sequence, forward = Sequence(prompt, max_new_tokens=8), Forward(model)
-    cache = KVCache.for_model(model, 64)
-    for turn in range(8):
-        feed = sequence.feed()
-        if turn == 3:  # the mistake: the cache has lost it, and the sequence does not know
-            cache.free(sequence.id)
-        known = len(sequence.known)
-        [reading] = forward([feed], cache)
-        verified = sequence.take(feed, *reading)
-        if turn < 3:
-            cache.keep(sequence.id, known, verified.accepted)
-    assert sequence.written != greedy(model, prompt, 8)
+def test_a_sequence_that_the_cache_has_lost_is_refused():
+    sequence, forward = Sequence([5, 9, 2, 44], max_new_tokens=8), Forward(tiny())
+    cache = KVCache.for_model(forward.model, 64)
+    feed = sequence.feed()
+    sequence.take(feed, *forward([feed], cache)[0])
+    cache.free(sequence.id)
+    with pytest.raises(CourseError, match="goes on after 4 tokens, and the cache holds 0"):
+        forward([sequence.feed()], cache)
+    sequence.preempt()
+    assert forward([sequence.feed()], cache)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_sequence_ahead_shares_nothing_that_changes(seed):
+def test_an_interrupted_step_leaves_the_cache_as_it_was():
+    model = tiny()
+    forward, cache = Forward(model), KVCache.for_model(model, 64, 3)
+    with torch.inference_mode():
+        forward([Feed("a", [1, 2, 3])], cache)
+
+        def interrupted(module, args):
+            raise KeyboardInterrupt
+
+        hook = model.model.layers[1].register_forward_pre_hook(interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            forward([Feed("b", [4, 5]), Feed("a", [6]), Feed("c", [7])], cache)
+        hook.remove()
+        assert cache.lengths == {"a": 3}
+        [reading] = forward([Feed("a", [6])], cache)
+        torch.testing.assert_close(reading.logits[-1], model(torch.tensor([[1, 2, 3, 6]])).logits[0, -1])
+
+
+def test_feeds_that_make_no_sense_are_refused():
+    forward, cache = Forward(tiny()), KVCache.for_model(tiny(), 16, 2)
+    for make, match in (
+        (lambda: [Feed(0, [])], "certain token"),
+        (lambda: [Feed(0, [5, 6], [-1, -1])], "certain token"),
+        (lambda: [Feed(0, [5, 6, 7], [-2, 0])], "an earlier guess"),
+        (lambda: [Feed(0, [5], num_logits=2)], "has no 2 logits"),
+        (list, "one at least"),
+        (lambda: [Feed(0, [1, 2]), Feed(0, [3])], "one feed of each"),
+    ):
+        with pytest.raises(CourseError, match=match):
+            forward(make(), cache)
+    assert cache.lengths == {}
+    with torch.inference_mode():
+        forward([Feed(0, [1, 2, 3]), Feed(1, [4])], cache)
+        with pytest.raises(CourseError, match="one by one: run the model by forward"):
+            forward.model(torch.tensor([[9], [9]]), past_key_values=cache)
+
+
+def test_a_budget_bounds_guesses_too():
+    sequence = Sequence([1, 2], max_new_tokens=8)
+    logits = torch.eye(10)
+    sequence.take(sequence.feed(), logits[[7]], logits[:1])
+    sequence.propose(chain([5, 6], "test"))
+    assert len(sequence.feed(budget=3)) == 3 and list(sequence.feed(budget=2).tokens) == [7]
+    assert sequence.take(sequence.feed(), logits[[5]], logits[:1]).accepted == ()
+
+
+def test_a_sequence_ahead_leaves_the_sequence_as_it_is():
     sequence = Sequence([1, 2], max_new_tokens=5)
     further = sequence.ahead([3])
     assert (further.id, further.known, sequence.known) == (sequence.id, [1, 2, 3], [1, 2])

@@ -171,7 +171,7 @@ def test_a_trial_that_is_not_made_lets_wrong_tokens_through(monkeypatch):
     model = built("Mpt")
     truth = greedy(model, PROMPT, 16)
     assert "other logits" in support_of(model).guesses
-    monkeypatch.setitem(support._tried, model, Support("", "", ""))
+    monkeypatch.setitem(support._tried[model], model.config._attn_implementation, Support("", "", ""))
     assert written(model, 16, Branches(truth)) != truth
 
 
@@ -202,3 +202,22 @@ def test_a_step_beyond_the_limits_is_refused_whoever_asks():
             forward(feeds, cache)
     forward([Feed(0, [1, 2])], cache)
     assert cache.lengths == {0: 32}
+
+
+def test_a_model_in_training_mode_is_refused_until_it_is_not():
+    model = tiny().train()
+    with pytest.raises(UnsupportedModelError, match=r"call model\.eval"):
+        written(model, 4)
+    assert written(model.eval(), 4) == greedy(model, PROMPT, 4)
+
+
+def test_what_all_logits_have_in_common_hides_no_mistake():
+    model = built("Mpt")
+    torch.nn.init.normal_(model.lm_head.weight, 0, 0.12)
+    model.lm_head.bias = torch.nn.Parameter(1000 * torch.randn(VOCABULARY).double())
+    assert "other logits" in support_of(model).guesses
+
+
+def test_a_draft_that_cannot_read_several_tokens_is_refused():
+    with pytest.raises(UnsupportedModelError, match="several tokens after others"):
+        DraftModel(built("Bloom"))

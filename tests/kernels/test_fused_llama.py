@@ -51,7 +51,7 @@ def test_a_norm_of_queries_that_is_left_out_is_caught():
     model = tiny("qwen3")
     fused = FusedLlama(model)
     for layer in fused.layers:
-        layer.head_norm = None
+        layer.head_norm = None  # the mistake
     assert emitted(steps(fused, PROMPT, max_new_tokens=30)) != greedy(model, PROMPT, 30)
 
 
@@ -77,12 +77,15 @@ def test_linear_layers_of_any_kind_are_joined():
             return 2 * x @ self.half.T + self.bias
 
     variants = ["plain"] * 7
+    packed, bare = PackedLinear(a, variants), nn.Linear(4, 2, bias=False)
+    for pair in ((packed, bare), (bare, packed)):
+        torch.testing.assert_close(joined(*pair)(x), torch.cat([layer(x) for layer in pair], -1))
     for pair, kind in (((a, b), nn.Linear), ((Halved(a), b), Beside), ((a, Halved(b)), Beside),
                        ((PackedLinear(a, variants), PackedLinear(b, variants)), nn.Linear)):  # fmt: skip
         one = joined(*pair)
         assert type(one) is kind
         torch.testing.assert_close(one(x), wanted)
-    assert joined(a) is a
+    assert type(joined(a)) is nn.Linear
     without = nn.Linear(4, 2, bias=False)
     torch.testing.assert_close(joined(a, without)(x), torch.cat([a(x), without(x)], -1))
 
@@ -95,3 +98,8 @@ def test_what_it_is_not_written_for_is_refused():
     longest = [t % 97 for t in range(fused.config.max_position_embeddings)]
     with pytest.raises(CourseError, match="has 2048 positions, and the text is longer"):
         list(steps(fused, longest, max_new_tokens=4))
+
+
+def test_it_can_be_cast():
+    fused = FusedLlama(tiny()).float()
+    assert fused.dtype == torch.float32 and len(list(steps(fused, PROMPT, max_new_tokens=4))) == 4

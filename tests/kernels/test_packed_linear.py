@@ -1,6 +1,7 @@
 """Every variant is the same product; the choice is measured once and kept."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +46,10 @@ def test_a_packed_layer_can_be_copied_and_cast():
     half = copy.deepcopy(layer).to(torch.bfloat16)
     assert half(x.bfloat16()).dtype == torch.bfloat16
     torch.testing.assert_close(half(x.bfloat16()).float(), wanted, atol=0.05, rtol=0.05)
+    again = copy.deepcopy(layer)
+    again(x)
+    again.load_state_dict(nn.Linear(48, 80).state_dict())
+    assert not torch.allclose(again(x), wanted)
     with torch.no_grad():
         linear.weight.zero_()
     assert layer(x).any()  # the copy is the copy: what the docstring warns of
@@ -90,8 +95,13 @@ def test_what_an_older_version_kept_is_measured_anew(monkeypatch, tmp_path):
     monkeypatch.setattr(packed_linear, "is_calm", lambda: SimpleNamespace(calm=True))
     install(tiny().float())
     kept = tmp_path / "packed_linear.json"
-    kept.write_text(kept.read_text().replace("plain", "sorcery").replace("swapped", "sorcery"))
-    assert packed_linear.variants_of(install(tiny().float())).values()
+    choices = {
+        entry: {shape: ["sorcery"] * 7 for shape in of_entry}
+        for entry, of_entry in json.loads(kept.read_text()).items()
+    }
+    kept.write_text(json.dumps(choices))
+    chosen = packed_linear.variants_of(install(tiny().float()))
+    assert chosen and set().union(*chosen.values()) <= set(VARIANTS)
 
 
 def test_every_variant_is_timed_for_every_shape():

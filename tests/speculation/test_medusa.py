@@ -150,6 +150,7 @@ def test_eos_inside_an_accepted_path_ends_the_answer(model, place):
     end = truth[place]
     done = list(steps(model, PROMPT, max_new_tokens=30, eos=[end], proposer=Foreseeing(truth, place)))
     assert emitted(done) == truth[: truth.index(end) + 1]
+    assert len(done[-1].emitted) - len(done[-1].accepted) in (0, 1)  # what was accepted past the end is not told
 
 
 class Letters:
@@ -247,6 +248,9 @@ def test_transformers_generate_takes_it(model):
         assert out[0, len(PROMPT) :].tolist() == greedy(model, PROMPT, 20)[: greedy(model, PROMPT, 20).index(end) + 1]
     with pytest.raises(CourseError, match="one prompt at a time"):
         model.generate(ids.repeat(2, 1), max_new_tokens=4, custom_generate=medusa, proposer=proposer)
+    padded = dict(attention_mask=torch.tensor([[0, 1, 1, 1]]), custom_generate=medusa, proposer=proposer)
+    with pytest.raises(CourseError, match="without padding"):
+        model.generate(ids, max_new_tokens=4, **padded)
     with pytest.raises(CourseError, match="decodes greedily"):
         model.generate(ids, max_new_tokens=4, do_sample=True, custom_generate=medusa, proposer=proposer)
 
