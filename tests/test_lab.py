@@ -37,12 +37,23 @@ def lab(tmp_path):
     start = tmp_path / "work" / "00_start_here.ipynb"
     start.write_text(start.read_text().replace('PROFILE: str = \\"cpu\\"', 'PROFILE: str = \\"smoke\\"'))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COURSE_BUILD": str(tmp_path / "build")}
-    options = ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True", "--ServerApp.port=0",
-               f"--ServerApp.root_dir={tmp_path / 'work'}", "--IdentityProvider.token=learner"]  # fmt: skip
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--LabApp.expose_app_in_browser=True",
+        "--ServerApp.port=0",
+        f"--ServerApp.root_dir={tmp_path / 'work'}",
+        "--IdentityProvider.token=learner",
+    ]
     log = tmp_path / "lab.log"
     with log.open("w") as out:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=out,
-                                  stderr=out, cwd=tmp_path / "work")  # fmt: skip
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            env=environment,
+            stdout=out,
+            stderr=out,
+            cwd=tmp_path / "work",
+        )
     try:
         for _ in range(IN_A_MINUTE):
             found = re.search(r"http://(localhost|127\.0\.0\.1):\d+", log.read_text())
@@ -87,8 +98,11 @@ class Learner:
         self.until(f"{idle} && !notebook.content.widgets.some({running})", seconds=seconds)
 
     def cell(self, text):
-        found = self.js("return notebook.content.widgets.findIndex(c => c.model.type === 'code' &&"
-                        " c.model.sharedModel.source.includes(arguments[0]))", text)  # fmt: skip
+        found = self.js(
+            "return notebook.content.widgets.findIndex(c => c.model.type === 'code' &&"
+            " c.model.sharedModel.source.includes(arguments[0]))",
+            text,
+        )
         assert found >= 0, f"no cell holds {text}"
         return found
 
@@ -117,8 +131,10 @@ class Learner:
         return "".join("".join(each.get("text", "")) for each in outputs)
 
     def errors(self):
-        return self.js("return notebook.content.widgets.flatMap(c => c.model.outputs?.toJSON() ?? [])"
-                       ".filter(o => o.output_type === 'error').map(o => o.evalue)")  # fmt: skip
+        return self.js(
+            "return notebook.content.widgets.flatMap(c => c.model.outputs?.toJSON() ?? [])"
+            ".filter(o => o.output_type === 'error').map(o => o.evalue)"
+        )
 
 
 @pytest.mark.timeout(1200)

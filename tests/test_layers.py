@@ -7,9 +7,22 @@ import pytest
 from helpers.files import ROOT
 
 FOLDERS = [
-    "measuring", "text_to_sql", "models", "weights", "decoding", "speculation", "kernels", "profiling", "training",
-    "engine", "parallel", "serving", "cloud", "notebook", "course",
-]  # fmt: skip
+    "measuring",
+    "text_to_sql",
+    "models",
+    "weights",
+    "decoding",
+    "speculation",
+    "kernels",
+    "profiling",
+    "training",
+    "engine",
+    "parallel",
+    "serving",
+    "cloud",
+    "notebook",
+    "course",
+]
 FIRST, LAST = {"errors", "files", "source_code"}, {"__init__", "__main__", "recipes"}
 MODULES = sorted((ROOT / "helpers").rglob("*.py"))
 

@@ -36,9 +36,18 @@ def qwen2(tmp_path_factory):
     torch.manual_seed(0)
     examples = training_mix(60)
     tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
-    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, bos_token_id=None,
-                         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     place = tmp_path_factory.mktemp("qwen2") / "a folder with spaces"
     model = Qwen2ForCausalLM(config)
     for p in model.parameters():  # the default spread makes a model say one token for ever

@@ -15,17 +15,26 @@ from transformers import (
 )
 
 VOCABULARY = 97
-COMMON = dict(vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, eos_token_id=None,
-              bos_token_id=None, pad_token_id=None)  # fmt: skip
+COMMON = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    eos_token_id=None,
+    bos_token_id=None,
+    pad_token_id=None,
+)
 KINDS = {
     "llama": (LlamaForCausalLM, LlamaConfig, dict(intermediate_size=96, num_key_value_heads=2)),
-    "mistral": (MistralForCausalLM, MistralConfig,
-                dict(intermediate_size=96, num_key_value_heads=2, sliding_window=8)),
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config,
-              dict(intermediate_size=96, num_key_value_heads=2, tie_word_embeddings=False)),
+    "mistral": (MistralForCausalLM, MistralConfig, dict(intermediate_size=96, num_key_value_heads=2, sliding_window=8)),
+    "qwen2": (
+        Qwen2ForCausalLM,
+        Qwen2Config,
+        dict(intermediate_size=96, num_key_value_heads=2, tie_word_embeddings=False),
+    ),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, dict(intermediate_size=96, num_key_value_heads=2, head_dim=16)),
     "falcon": (FalconForCausalLM, FalconConfig, dict(multi_query=True, new_decoder_architecture=False, alibi=False)),
-}  # fmt: skip
+}
 ROPES = {  # rotary positions of every kind, on a Llama of 32 positions
     "default": {},
     "linear": dict(factor=4.0),
@@ -41,8 +50,10 @@ def tiny(kind="llama", seed=0):
     cls, config, more = KINDS["llama" if kind in ROPES else kind]
     if kind in ROPES:
         original = kind in ("default", "dynamic", "linear")
-        more = more | dict(max_position_embeddings=32 if original else 128,
-                           rope_parameters=dict(rope_type=kind, rope_theta=1e4, **ROPES[kind]))  # fmt: skip
+        more = more | dict(
+            max_position_embeddings=32 if original else 128,
+            rope_parameters=dict(rope_type=kind, rope_theta=1e4, **ROPES[kind]),
+        )
     torch.manual_seed(seed)
     return spread(cls(config(**COMMON, **more)))
 

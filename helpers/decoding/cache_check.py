@@ -20,8 +20,9 @@ MAX_BATCH_SIZE, CAPACITY = 4, 64
 
 
 @torch.inference_mode()
-def equals_recomputation(model, seed: int, operations: int = 8, tolerance: float = 1e-9,
-                         make: Callable = KVCache.for_model) -> bool:  # fmt: skip
+def equals_recomputation(
+    model, seed: int, operations: int = 8, tolerance: float = 1e-9, make: Callable = KVCache.for_model
+) -> bool:
     """Sequences come and are read together, in parts of any size and with trees of guesses of which one path is kept,
     are cropped and leave, at random; whether every logit on the way equals that of a model that reads it all anew."""
     rng, forward, cache = random.Random(seed), Forward(model), make(model, CAPACITY, MAX_BATCH_SIZE)

@@ -58,15 +58,23 @@ def decode(model, sequence: Sequence, proposer: Proposer | None = None) -> Itera
             proposer.release(sequence)
 
 
-def steps(model, prompt_ids: Iterable[int], *, proposer: Proposer | None = None, eos: Iterable[int] | None = None,
-          **options) -> Iterator[Step]:  # fmt: skip
+def steps(
+    model, prompt_ids: Iterable[int], *, proposer: Proposer | None = None, eos: Iterable[int] | None = None, **options
+) -> Iterator[Step]:
     """Steps of the answer to a prompt; `options` are max_new_tokens, sampling and detokenizer, as of Sequence."""
     eos = eos_tokens(model) if eos is None else eos
     return decode(model, Sequence(prompt_ids, eos=eos, **options), proposer)
 
 
-def stream(model, tokenizer, prompt: str | Iterable[int], *, stop: Iterable[str] = (),
-           completion: Completion | None = None, **options) -> Iterator[str]:  # fmt: skip
+def stream(
+    model,
+    tokenizer,
+    prompt: str | Iterable[int],
+    *,
+    stop: Iterable[str] = (),
+    completion: Completion | None = None,
+    **options,
+) -> Iterator[str]:
     """Yields the answer's text piece by piece, as far as it is certain; a `completion` given to it is filled on the
     way. `options` are those of `steps`; an answer ends before a `stop` string."""
     detokenizer = Detokenizer(tokenizer, stop)

@@ -142,15 +142,19 @@ class KVCache(Cache):
         """
         new = sum(feed.sequence_id not in self.rows for feed in feeds)
         if len(self.rows) + new > self.max_sequences:
-            raise CacheFullError(f"The cache is made for {self.max_sequences} sequences and has {len(self.rows)}, "
-                                 f"{new} more came: free one, or make it larger.")  # fmt: skip
+            raise CacheFullError(
+                f"The cache is made for {self.max_sequences} sequences and has {len(self.rows)}, "
+                f"{new} more came: free one, or make it larger."
+            )
         starts = [self.lengths.get(feed.sequence_id, 0) for feed in feeds]
         if not feeds or len({feed.sequence_id for feed in feeds}) < len(feeds):
             raise CourseError("A step reads one feed of each sequence, and one at least.")
         for feed, start in zip(feeds, starts):
             if feed.start not in (None, start):
-                raise CourseError(f"A sequence goes on after {feed.start} tokens, and the cache holds {start} of them: "
-                                  "preempt it, and everything is read anew.")  # fmt: skip
+                raise CourseError(
+                    f"A sequence goes on after {feed.start} tokens, and the cache holds {start} of them: "
+                    "preempt it, and everything is read anew."
+                )
         ends = [start + len(feed) for start, feed in zip(starts, feeds)]
         if max(ends) > self.capacity:
             raise CacheFullError(f"The cache holds {self.capacity} tokens and {max(ends)} were needed: make it larger.")
@@ -166,8 +170,11 @@ class KVCache(Cache):
         chosen = slice(rows[0], rows[0] + len(rows)) if together else self._tensor(rows)
         if together and len(set(starts)) == 1 and all(len(feed) == n for feed in feeds):
             return _Places(chosen, slice(starts[0], starts[0] + n), None, None, end)
-        tokens = [(row, start + k, here, n - len(feed) + k) for here, (row, start, feed)
-                  in enumerate(zip(rows, starts, feeds)) for k in range(len(feed))]  # fmt: skip
+        tokens = [
+            (row, start + k, here, n - len(feed) + k)
+            for here, (row, start, feed) in enumerate(zip(rows, starts, feeds))
+            for k in range(len(feed))
+        ]
         row, at, here, token = self._tensor(list(zip(*tokens)))
         return _Places(chosen, None, (row, at), (here, token), end)
 

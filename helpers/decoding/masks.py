@@ -55,8 +55,9 @@ def step_mask(feeds: Sequence[Feed], starts: Sequence[int], window: int | None =
     return seen[:, None]
 
 
-def step_bias(feeds: Sequence[Feed], starts: Sequence[int], window: int | None, dtype: torch.dtype,
-              device: torch.device) -> torch.Tensor:  # fmt: skip
+def step_bias(
+    feeds: Sequence[Feed], starts: Sequence[int], window: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """`step_mask` as an additive one; that of a lone small feed takes one operation, since its own part is kept."""
     if len(feeds) == 1 and not window and len(feeds[0]) <= SMALL:
         own = _own_bias(feeds[0].num_certain, tuple(feeds[0].parents), dtype, device)

@@ -32,8 +32,14 @@ def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int]
     states: list[torch.Tensor] = []
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: states.append(args[0]))
     try:
-        out = model(input_ids=ids, position_ids=positions, attention_mask=bias, past_key_values=cache, use_cache=True,
-                    logits_to_keep=wanted)  # fmt: skip
+        out = model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=bias,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=wanted,
+        )
     finally:
         hook.remove()
     logits = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))

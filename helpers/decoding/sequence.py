@@ -42,8 +42,15 @@ class Sequence:
     state that made the last token, at the input of the model's lm_head.
     """
 
-    def __init__(self, prompt_ids: Iterable[int], *, max_new_tokens: int = 256, sampling: Sampling = GREEDY,
-                 eos: Iterable[int] = (), detokenizer: Detokenizer | None = None):  # fmt: skip
+    def __init__(
+        self,
+        prompt_ids: Iterable[int],
+        *,
+        max_new_tokens: int = 256,
+        sampling: Sampling = GREEDY,
+        eos: Iterable[int] = (),
+        detokenizer: Detokenizer | None = None,
+    ):
         self.id = next(_ids)
         self.known = list(prompt_ids)
         self.num_prompt_tokens = len(self.known)

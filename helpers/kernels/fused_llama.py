@@ -88,8 +88,16 @@ class FusedLayer(nn.Module):
             self.head_norm = nn.Parameter(torch.cat(weights).detach(), requires_grad=False)
             self.head_epsilon = a.q_norm.variance_epsilon
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: KVCache, place: int,
-                mask: torch.Tensor | None, causal: bool) -> torch.Tensor:  # fmt: skip
+    def forward(
+        self,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        cache: KVCache,
+        place: int,
+        mask: torch.Tensor | None,
+        causal: bool,
+    ) -> torch.Tensor:
         batch_size, n, _ = x.shape
         turned, group = self.heads + self.kv_heads, self.heads // self.kv_heads
         qkv = self.qkv(self.input_norm(x)).view(batch_size, n, turned + self.kv_heads, self.size)
@@ -149,9 +157,15 @@ class FusedLlama(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def forward(self, input_ids: torch.Tensor, past_key_values: KVCache | None = None,
-                position_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None,
-                logits_to_keep: int = 0, **unused) -> Output:  # fmt: skip
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: KVCache | None = None,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
+        **unused,
+    ) -> Output:
         """As transformers' models, for input_ids (batch_size, n); a mask is additive, (batch_size or 1, 1, n, held)."""
         batch_size, n = input_ids.shape
         cache = KVCache.for_model(self, n, batch_size) if past_key_values is None else past_key_values

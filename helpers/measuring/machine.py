@@ -16,9 +16,20 @@ from pathlib import Path
 GIB = 1024**3
 
 FLAGS = (
-    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
-    "asimddp", "asimdhp", "i8mm", "bf16",
-)  # fmt: skip
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "amx_fp16",
+    "asimddp",
+    "asimdhp",
+    "i8mm",
+    "bf16",
+)
 
 NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 

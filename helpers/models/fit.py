@@ -12,8 +12,9 @@ from helpers.errors import CourseError
 BUFFERS = re.compile(r"\.(masked_bias|attn\.bias|attention\.bias|inv_freq|position_ids)$")
 
 
-def check_weights(what: str, missing: Collection[str], unexpected: Collection[str], resized: Collection[str],
-                  remedy: str) -> None:  # fmt: skip
+def check_weights(
+    what: str, missing: Collection[str], unexpected: Collection[str], resized: Collection[str], remedy: str
+) -> None:
     """CourseError "`what` (missing ...; without a place ...; of another size ...): `remedy`." unless all fits."""
     unexpected = [name for name in unexpected if not BUFFERS.search(name)]
     faults = {"missing": missing, "without a place": unexpected, "of another size": resized}

@@ -53,9 +53,13 @@ def from_checkpoint(name: str | Path, **options):
     try:
         # Tensors of another size are let pass here, so that they are reported by their names.
         model, info = AutoModelForCausalLM.from_pretrained(
-            place, **options, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True,
+            place,
+            **options,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
-        )  # fmt: skip
+        )
     except Exception as error:
         raise CourseError(trouble(name, place, error)) from error
     remedy = remedy_for(place) or "export the model again, its weights and config.json together"

@@ -12,10 +12,17 @@ _LLAMA = dict(model_type="llama", vocab_size=32_000, rope_theta=10_000.0)
 
 
 def _llama(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, **more) -> dict:
-    return _LLAMA | dict(
-        hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-    ) | more  # fmt: skip
+    return (
+        _LLAMA
+        | dict(
+            hidden_size=hidden,
+            intermediate_size=mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+        )
+        | more
+    )
 
 
 # The small ones are ours, for CPUs (their vocabulary is small, so that the layers are most of the weights);
@@ -31,9 +38,10 @@ SHAPES = {
     "llama-7b": _llama(4096, 11_008, 32, 32, 32),  # Llama 2 7B
     "llama-8b": _llama(4096, 14_336, 32, 32, 8, vocab_size=128_256, rope_theta=5e5),  # Llama 3.1 8B
     "mistral-7b": _llama(4096, 14_336, 32, 32, 8, model_type="mistral", sliding_window=4096),  # Mistral 7B v0.1
-    "qwen2-0.5b": _llama(896, 4864, 24, 14, 2, model_type="qwen2", vocab_size=151_936, tie_word_embeddings=True,
-                         rope_theta=1e6),  # Qwen2 0.5B
-}  # fmt: skip
+    "qwen2-0.5b": _llama(
+        896, 4864, 24, 14, 2, model_type="qwen2", vocab_size=151_936, tie_word_embeddings=True, rope_theta=1e6
+    ),  # Qwen2 0.5B
+}
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:

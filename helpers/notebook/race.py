@@ -83,8 +83,13 @@ class Race:
             if lane[-1].end <= until:
                 caption += f", {1e3 * lane[-1].end:.0f} ms: {self.results[name]}"
             ax.text(0, place - 0.44, caption, fontsize=10, va="bottom")
-        ax.set(title=self.title + replay, xlabel="time since the request (ms)",
-               xlim=(0, 1e3 * self.seconds * 1.01), ylim=(len(self.lanes) - 0.4, -0.62), yticks=[])  # fmt: skip
+        ax.set(
+            title=self.title + replay,
+            xlabel="time since the request (ms)",
+            xlim=(0, 1e3 * self.seconds * 1.01),
+            ylim=(len(self.lanes) - 0.4, -0.62),
+            yticks=[],
+        )
         ax.spines["left"].set_visible(False)
         ax.grid(visible=False)
         marks = {mark for lane in self.lanes.values() for block in lane for _, mark in block.emitted}

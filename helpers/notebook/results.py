@@ -52,8 +52,16 @@ class Results:
         self.model_hash = self.model_hash or files.model_hash(self.models)
         self.machine = dict(self.machine or _machine())
 
-    def metric(self, key: str, value: float, unit: str, kind: str = "measured", low: float | None = None,
-               high: float | None = None, n: int | None = None) -> None:  # fmt: skip
+    def metric(
+        self,
+        key: str,
+        value: float,
+        unit: str,
+        kind: str = "measured",
+        low: float | None = None,
+        high: float | None = None,
+        n: int | None = None,
+    ) -> None:
         """A number with its unit ("ms", "GB/s", "x", "share"); a measured ratio ("x") needs its interval and n."""
         if kind == "predicted":
             return self.prediction(key, value, unit)
@@ -65,11 +73,26 @@ class Results:
         entry = {"holds": holds, "count": count, "of": of}
         self.invariants[key] = checked("invariant", key, {k: _plain(v) for k, v in entry.items()})
 
-    def prompt(self, prompt_id: str | int, technique: str, dtype: str, seconds: float, tokens: int, text: str,
-               right: bool | None) -> None:  # fmt: skip
+    def prompt(
+        self,
+        prompt_id: str | int,
+        technique: str,
+        dtype: str,
+        seconds: float,
+        tokens: int,
+        text: str,
+        right: bool | None,
+    ) -> None:
         """One answer, a line of NN_name.prompts.jsonl: seconds for all of it, tokens in it, whether it was right."""
-        entry = {"prompt": prompt_id, "technique": technique, "dtype": dtype, "seconds": seconds, "tokens": tokens,
-                 "text": text, "right": right}  # fmt: skip
+        entry = {
+            "prompt": prompt_id,
+            "technique": technique,
+            "dtype": dtype,
+            "seconds": seconds,
+            "tokens": tokens,
+            "text": text,
+            "right": right,
+        }
         self.prompts.append(checked("prompt", "prompts.row", {k: _plain(v) for k, v in entry.items()}))
 
     def prediction(self, key: str, value: float, unit: str) -> None:
@@ -93,11 +116,19 @@ class Results:
     def write(self) -> Path:
         """Write NN_name.json, and NN_name.prompts.jsonl where there are prompts; returns the JSON's path."""
         document = {
-            "notebook": self.name, "profile": self.profile, "machine": self.machine, "versions": _versions(),
-            "seconds": round(time.perf_counter() - self._started, 3), "peak_memory_gib": round(peak_memory_gib(), 3),
-            "finished": _now(), "models": self.models, "code_hash": self.code_hash, "model_hash": self.model_hash,
-            "metrics": self.metrics, "invariants": self.invariants,
-        }  # fmt: skip
+            "notebook": self.name,
+            "profile": self.profile,
+            "machine": self.machine,
+            "versions": _versions(),
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "peak_memory_gib": round(peak_memory_gib(), 3),
+            "finished": _now(),
+            "models": self.models,
+            "code_hash": self.code_hash,
+            "model_hash": self.model_hash,
+            "metrics": self.metrics,
+            "invariants": self.invariants,
+        }
         validate(document)
         prompts_path = self._path.with_suffix(".prompts.jsonl")
         if self.prompts:

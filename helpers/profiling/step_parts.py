@@ -44,8 +44,14 @@ class StepParts:
         return 2 * num_tokens * self.layer_weights / self.layer[num_tokens]
 
 
-def step_parts(arms: Mapping[str, nn.Module], num_tokens: Sequence[int], *, prompt: int | None = None,
-               context: int = 128, rounds: int = 15) -> dict[str, StepParts]:  # fmt: skip
+def step_parts(
+    arms: Mapping[str, nn.Module],
+    num_tokens: Sequence[int],
+    *,
+    prompt: int | None = None,
+    context: int = 128,
+    rounds: int = 15,
+) -> dict[str, StepParts]:
     """The parts of steps that read each of `num_tokens` tokens after `context` tokens, and of the prefill of a prompt
     of `prompt` tokens, for several models that take turns."""
     counts = [*num_tokens, *([prompt] if prompt else [])]
@@ -57,10 +63,15 @@ def step_parts(arms: Mapping[str, nn.Module], num_tokens: Sequence[int], *, prom
         for name, times in steps_in_turns(thin, [prompt], context=0, rounds=rounds).items():
             overhead[name] |= times
     return {
-        name: StepParts({n: median(seconds) for n, seconds in overhead[name].items()}, layer[name],
-                        alike[name][0].weight.numel(), Shape.of(model).parameters, model.dtype.itemsize)
+        name: StepParts(
+            {n: median(seconds) for n, seconds in overhead[name].items()},
+            layer[name],
+            alike[name][0].weight.numel(),
+            Shape.of(model).parameters,
+            model.dtype.itemsize,
+        )
         for name, model in arms.items()
-    }  # fmt: skip
+    }
 
 
 def alike_layers(model: nn.Module) -> list[nn.Module]:
@@ -80,8 +91,14 @@ def narrow(model: nn.Module) -> nn.Module:
     config = model.config
     width, size = 4 * config.num_attention_heads, kv_heads_of(config)[1]
     has_size = "head_dim" in config.to_dict()  # Falcon's heads are as wide as its hidden state makes them
-    changes = dict(vocab_size=256, pad_token_id=None, bos_token_id=None, eos_token_id=None, intermediate_size=64,
-                   hidden_size=width if has_size else size * config.num_attention_heads)  # fmt: skip
+    changes = dict(
+        vocab_size=256,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+        intermediate_size=64,
+        hidden_size=width if has_size else size * config.num_attention_heads,
+    )
     thin = type(config).from_dict(config.to_dict() | changes | ({"head_dim": size} if has_size else {}))
     with torch.random.fork_rng(), torch.device(model.device):
         attention = config._attn_implementation

@@ -14,8 +14,14 @@ from helpers.measuring.cost_model import kv_heads_of
 from helpers.measuring.timing import take_turns
 
 
-def step_seconds(model, num_tokens: Sequence[int], *, context: int = 128, rounds: int = 15,
-                 before: Callable[[], object] = lambda: None) -> dict[int, list[float]]:  # fmt: skip
+def step_seconds(
+    model,
+    num_tokens: Sequence[int],
+    *,
+    context: int = 128,
+    rounds: int = 15,
+    before: Callable[[], object] = lambda: None,
+) -> dict[int, list[float]]:
     """Seconds of steps that read each of `num_tokens` tokens after `context` tokens: `rounds` of each, in turns.
 
     `before` is called ahead of each step, off the clock: something that empties the processor's caches, say.
@@ -24,9 +30,14 @@ def step_seconds(model, num_tokens: Sequence[int], *, context: int = 128, rounds
 
 
 @torch.inference_mode()
-def steps_in_turns(models: Mapping[str, torch.nn.Module], num_tokens: Sequence[int], *, context: int = 128,
-                   rounds: int = 15, before: Callable[[], object] = lambda: None,
-                   ) -> dict[str, dict[int, list[float]]]:  # fmt: skip
+def steps_in_turns(
+    models: Mapping[str, torch.nn.Module],
+    num_tokens: Sequence[int],
+    *,
+    context: int = 128,
+    rounds: int = 15,
+    before: Callable[[], object] = lambda: None,
+) -> dict[str, dict[int, list[float]]]:
     """As `step_seconds`, for several models that take turns: their times can be compared round by round.
 
     With `context=0` a step is the prefill of a prompt of so many tokens.
@@ -44,15 +55,20 @@ def steps_in_turns(models: Mapping[str, torch.nn.Module], num_tokens: Sequence[i
         for name in models
     }
     times = take_turns(
-        arms, rounds, warmup=2, device=_device(models), before=lambda arm: before(),
+        arms,
+        rounds,
+        warmup=2,
+        device=_device(models),
+        before=lambda arm: before(),
         after=lambda arm, readings: caches[arm[0]].crop(context),
-    )  # fmt: skip
+    )
     return {name: {n: times[name, n] for n in num_tokens} for name in models}
 
 
 @torch.inference_mode()
-def batch_step_seconds(models: Mapping[str, torch.nn.Module], batch_size: int, *, context: int = 128, rounds: int = 15,
-                       uneven: bool = True) -> dict[str, list[float]]:  # fmt: skip
+def batch_step_seconds(
+    models: Mapping[str, torch.nn.Module], batch_size: int, *, context: int = 128, rounds: int = 15, uneven: bool = True
+) -> dict[str, list[float]]:
     """Seconds of whole decode steps of `batch_size` sequences that hold `context` tokens each, the models taking turns.
 
     With `uneven` one sequence is a token shorter, as in any real batch: then the step needs a mask. The cache is filled

@@ -47,8 +47,16 @@ def installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Path | None = None, num_guesses: int = 5,
-        compiled: bool = False, max_new_tokens: int = 256) -> dict:  # fmt: skip
+def run(
+    model: Path,
+    prompts: Sequence[Sequence[int]],
+    *,
+    dtype: str,
+    heads: Path | None = None,
+    num_guesses: int = 5,
+    compiled: bool = False,
+    max_new_tokens: int = 256,
+) -> dict:
     """Answer token-id prompts with the model in a folder, one by one.
 
     Returns:
@@ -60,8 +68,15 @@ def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Pat
     if compiled and (reason := torch_compile.why_not()):
         raise CourseError(f"vLLM can't compile here, {reason}: or take compiled=False.")
     folder = build_root() / "in_vllm"
-    request = dict(model=str(model), prompts=[list(p) for p in prompts], dtype=dtype, max_new_tokens=max_new_tokens,
-                   heads=heads and str(heads), num_guesses=num_guesses, compiled=compiled)  # fmt: skip
+    request = dict(
+        model=str(model),
+        prompts=[list(p) for p in prompts],
+        dtype=dtype,
+        max_new_tokens=max_new_tokens,
+        heads=heads and str(heads),
+        num_guesses=num_guesses,
+        compiled=compiled,
+    )
     write_whole(folder / "request.json", json.dumps(request))
     (folder / "answer.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "helpers.profiling.vllm_baseline", str(folder)]
@@ -73,8 +88,9 @@ def run(model: Path, prompts: Sequence[Sequence[int]], *, dtype: str, heads: Pat
     return json.loads((folder / "answer.json").read_text())
 
 
-def accepted_by_place(model, heads: MedusaHeads, prompts: Sequence[Sequence[int]],
-                      answers: Sequence[Sequence[int]]) -> list[float]:  # fmt: skip
+def accepted_by_place(
+    model, heads: MedusaHeads, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> list[float]:
     """Our own chain's acceptance as vLLM counts it: of all runs of the model, in how many was each place of the chain
     accepted. What a step accepts beyond an answer's end counts, too, though nobody gets to see it."""
     num_accepted: list[int] = []
@@ -101,9 +117,17 @@ def main() -> None:
     speculative = None
     if request["heads"]:
         speculative = dict(method="medusa", model=request["heads"], num_speculative_tokens=request["num_guesses"])
-    llm = LLM(model=request["model"], dtype=request["dtype"], max_model_len=1024, max_num_seqs=4, seed=0,
-              enforce_eager=not request["compiled"], speculative_config=speculative, disable_log_stats=False,
-              enable_prefix_caching=False)  # fmt: skip
+    llm = LLM(
+        model=request["model"],
+        dtype=request["dtype"],
+        max_model_len=1024,
+        max_num_seqs=4,
+        seed=0,
+        enforce_eager=not request["compiled"],
+        speculative_config=speculative,
+        disable_log_stats=False,
+        enable_prefix_caching=False,
+    )
     greedy = SamplingParams(temperature=0.0, max_tokens=request["max_new_tokens"])
 
     def answer(prompt: list[int]) -> list[int]:

@@ -26,8 +26,9 @@ def predicted_speedup(acceptance: float, k: int, step_seconds: Callable[[int], f
     return expected_tokens(acceptance, k) * step_seconds(1) / per_step
 
 
-def best_k(acceptance: float, step_seconds: Callable[[int], float], draft_seconds: float,
-           choices: Iterable[int] = range(17)) -> int:  # fmt: skip
+def best_k(
+    acceptance: float, step_seconds: Callable[[int], float], draft_seconds: float, choices: Iterable[int] = range(17)
+) -> int:
     """How many guesses are best; 0 where speculation does not pay."""
     return max(choices, key=lambda k: (predicted_speedup(acceptance, k, step_seconds, draft_seconds), -k))
 

@@ -9,8 +9,16 @@ from helpers.errors import CourseError
 
 
 @torch.inference_mode()
-def medusa(model, input_ids: torch.Tensor, generation_config=None, stopping_criteria=None, logits_processor=None,
-           streamer=None, proposer=None, **unused) -> torch.Tensor:  # fmt: skip
+def medusa(
+    model,
+    input_ids: torch.Tensor,
+    generation_config=None,
+    stopping_criteria=None,
+    logits_processor=None,
+    streamer=None,
+    proposer=None,
+    **unused,
+) -> torch.Tensor:
     """For transformers: `model.generate(ids, custom_generate=medusa, proposer=Medusa(heads, tree))`; greedy, 1 prompt.
 
     Returns:

@@ -20,9 +20,15 @@ def config_of(heads: MedusaHeads, base: str) -> dict:
     """The configuration that vLLM and TGI read; any other key would mislead one of them."""
     vocabulary, hidden = _lm_head(heads).shape[-2:]
     small = {} if heads.own_lm_heads else {"original_lm_head": True}
-    return {"model_type": "medusa", "medusa_num_heads": heads.count, "medusa_num_layers": heads.layers,
-            "base_model_name_or_path": base, "hidden_size": hidden, "vocab_size": vocabulary,
-            "medusa_fc_bias": True} | small  # fmt: skip
+    return {
+        "model_type": "medusa",
+        "medusa_num_heads": heads.count,
+        "medusa_num_layers": heads.layers,
+        "base_model_name_or_path": base,
+        "hidden_size": hidden,
+        "vocab_size": vocabulary,
+        "medusa_fc_bias": True,
+    } | small
 
 
 def _lm_head(heads: MedusaHeads) -> torch.Tensor:

@@ -78,15 +78,20 @@ def tokens_per_step(answers: Sequence[Ranks], tree: Tree) -> float:
     return sum(emitted) / max(1, len(emitted))
 
 
-def decode_seconds(answers: Sequence[Ranks], tree: Tree, step_seconds: Callable[[int], float],
-                   heads_seconds: float) -> float:  # fmt: skip
+def decode_seconds(
+    answers: Sequence[Ranks], tree: Tree, step_seconds: Callable[[int], float], heads_seconds: float
+) -> float:
     """What the decode steps of these answers take: `step_seconds(num_tokens)` of the model, the heads once a step."""
     count = sum(len(accepted_steps(answer, tree)) for answer in answers)
     return count * (step_seconds(len(tree) + 1) + (heads_seconds if tree else 0.0))
 
 
-def choose_tree(answers: Sequence[Ranks], step_seconds: Callable[[int], float], heads_seconds: float,
-                sizes: Sequence[int] = tuple(range(65))) -> Tree:  # fmt: skip
+def choose_tree(
+    answers: Sequence[Ranks],
+    step_seconds: Callable[[int], float],
+    heads_seconds: float,
+    sizes: Sequence[int] = tuple(range(65)),
+) -> Tree:
     """The tree with which these answers take the least time; the empty one where guessing does not pay."""
     shares = path_shares(answers)
     trees = [best_tree(shares, size) for size in sizes]

@@ -109,9 +109,16 @@ def kind_of(sql: str) -> str:
     """A rough kind of a query that comes without one: its most telling clause."""
     upper = f" {sql.upper()} "
     for sign, kind in (
-        (" JOIN ", "join"), (" GROUP BY ", "group"), (" ORDER BY ", "sorted"), ("COUNT(", "count"),
-        (" DISTINCT ", "distinct"), ("AVG(", "AVG"), ("SUM(", "SUM"), ("MAX(", "MAX"), ("MIN(", "MIN"),
-    ):  # fmt: skip
+        (" JOIN ", "join"),
+        (" GROUP BY ", "group"),
+        (" ORDER BY ", "sorted"),
+        ("COUNT(", "count"),
+        (" DISTINCT ", "distinct"),
+        ("AVG(", "AVG"),
+        ("SUM(", "SUM"),
+        ("MAX(", "MAX"),
+        ("MIN(", "MIN"),
+    ):
         if sign in upper:
             return kind
     return "select"

@@ -70,7 +70,8 @@ def extract_sql(text: str) -> str | None:
     fenced = re.search(r"```(?:sql)?\s*\n?(.*?)(?:```|$)", text, re.DOTALL | re.IGNORECASE)
     match = fenced or re.search(
         r"\b((?:SELECT\b|WITH\s+\w+(?:\s*\([^)]*\))?\s+AS\b)(?:'[^']*'|[^;'])*?)(?:;|\n\s*\n|$)",
-        text, re.DOTALL | re.IGNORECASE,
-    )  # fmt: skip
+        text,
+        re.DOTALL | re.IGNORECASE,
+    )
     sql = match.group(1).strip().rstrip(";").strip() if match else ""
     return sql or None

@@ -66,8 +66,9 @@ def make_group(examples: list[Example], tokenizer, rng: random.Random, lesson: L
         return tokenizer(text, add_special_tokens=False).input_ids
 
     schema = encode(f"{USER}{examples[0].context}\n")
-    group = _Group(list(schema), list(range(len(schema))), [0] * len(schema), [-100] * len(schema),
-                   [0.0] * len(schema), 0)  # fmt: skip
+    group = _Group(
+        list(schema), list(range(len(schema))), [0] * len(schema), [-100] * len(schema), [0.0] * len(schema), 0
+    )
     for part, example in enumerate(examples, 1):
         bare = rng.random() < lesson.bare_share
         question = encode(f"{example.question}{BARE if bare else ASSISTANT}")
@@ -85,9 +86,13 @@ def make_group(examples: list[Example], tokenizer, rng: random.Random, lesson: L
         group.parts += [part] * len(ids)
         group.labels += [*ids[1:], -100]
         group.weights += [
-            *[lesson.question_weight] * (len(question) - 1), *[lesson.prose_weight] * len(before), *[1.0] * len(sql),
-            *[lesson.prose_weight] * len(after), 1.0, 0.0,
-        ]  # fmt: skip
+            *[lesson.question_weight] * (len(question) - 1),
+            *[lesson.prose_weight] * len(before),
+            *[1.0] * len(sql),
+            *[lesson.prose_weight] * len(after),
+            1.0,
+            0.0,
+        ]
         group.answers += 1
     return group
 
@@ -115,8 +120,9 @@ def collate(rows: list[list[_Group]], length: int, pad: int) -> Batch:
     return Batch(as_tensor(ids), as_tensor(positions), mask, as_tensor(labels), as_tensor(weights), answers)
 
 
-def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, lesson: Lesson = LAST,
-               questions: int = 6) -> Batch:  # fmt: skip
+def make_batch(
+    tokenizer, seed: int, step: int, rows: int, length: int, lesson: Lesson = LAST, questions: int = 6
+) -> Batch:
     """The batch of one step: it depends on `seed` and `step` alone, so a resumed run goes on where it stopped."""
     rng = random.Random(f"{seed}-{step}")
     filled: list[list[_Group]] = [[] for _ in range(rows)]
@@ -125,8 +131,11 @@ def make_batch(tokenizer, seed: int, step: int, rows: int, length: int, lesson: 
         row = max(range(rows), key=room.__getitem__)
         harder = {"joined_share": JOINED_SHARE}
         if rng.random() < lesson.hard_share:
-            harder = {"joined_share": HARD_JOINED_SHARE, "shortened": HARD_SHORTENED,
-                      "distractors": rng.choices(range(6), HARD_DISTRACTORS)[0]}  # fmt: skip
+            harder = {
+                "joined_share": HARD_JOINED_SHARE,
+                "shortened": HARD_SHORTENED,
+                "distractors": rng.choices(range(6), HARD_DISTRACTORS)[0],
+            }
         group = generate_group(rng.getrandbits(48), questions, **harder)
         examples = [e for e in group if key(e) not in reserved_for_tests()]
         if not examples:

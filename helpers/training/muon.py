@@ -28,8 +28,14 @@ class Muon(torch.optim.Optimizer):
     `dtype` is what the iteration runs in: it needs no precision, so bfloat16 wherever the machine multiplies it faster.
     """
 
-    def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.01,
-                 dtype: torch.dtype = torch.float32):  # fmt: skip
+    def __init__(
+        self,
+        params,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
 
@@ -46,8 +52,9 @@ class Muon(torch.optim.Optimizer):
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
 
-def muon_and_adam(model: nn.Module, muon_lr: float, adam_lr: float, dtype: torch.dtype,
-                  more: Iterable[nn.Parameter] = ()) -> list[torch.optim.Optimizer]:  # fmt: skip
+def muon_and_adam(
+    model: nn.Module, muon_lr: float, adam_lr: float, dtype: torch.dtype, more: Iterable[nn.Parameter] = ()
+) -> list[torch.optim.Optimizer]:
     """Muon for a model's matrices; AdamW for its embeddings, its vectors and `more`."""
     named = list(model.named_parameters())
     matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]

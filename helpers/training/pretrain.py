@@ -166,11 +166,19 @@ def bare_share(step: int, s: Settings) -> float:
 
 def new_model(shape: dict, tokenizer) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=len(tokenizer), num_attention_heads=8, num_key_value_heads=4, head_dim=64, tie_word_embeddings=True,
-        max_position_embeddings=1024, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
-        initializer_range=0.02, **shape,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        tie_word_embeddings=True,
+        max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        initializer_range=0.02,
+        **shape,
+    )
     return LlamaForCausalLM(config)
 
 
@@ -227,9 +235,16 @@ class Run:
         return tokenizer
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "step": self.step,
-                 "optimizers": [o.state_dict() for o in self.optimizers], "seconds": self.seconds,
-                 "answers": self.answers, "smooth": self.smooth, "settings": asdict(self.settings)}  # fmt: skip
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "step": self.step,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "seconds": self.seconds,
+            "answers": self.answers,
+            "smooth": self.smooth,
+            "settings": asdict(self.settings),
+        }
         checkpoint.write(self.folder, state)
 
     def load(self) -> None:
@@ -258,11 +273,16 @@ class Run:
         copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(target)
         self._tokenizer().save_pretrained(target)  # as it was read: an evaluation leaves its padding in the other
         before = models.card(self.settings.start_from) if self.settings.start_from else {}
-        card = {"parameters": sum(p.numel() for p in self.model.parameters()),
-                "minutes": round(self.seconds / 60 + before.get("minutes", 0), 1),
-                "answers": self.answers + before.get("answers", 0), "machine": asdict(describe_machine()),
-                "torch": torch.__version__, "settings": asdict(self.settings), "curve": self.curve(),
-                "before": before}  # fmt: skip
+        card = {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "minutes": round(self.seconds / 60 + before.get("minutes", 0), 1),
+            "answers": self.answers + before.get("answers", 0),
+            "machine": asdict(describe_machine()),
+            "torch": torch.__version__,
+            "settings": asdict(self.settings),
+            "curve": self.curve(),
+            "before": before,
+        }
         (target / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
@@ -316,15 +336,24 @@ def train(run: Run, compiled: bool = True) -> None:
         if run.step % 10 == 0:
             minutes = run.seconds / 60
             left = minutes / run.step * (s.steps - run.step)
-            print(f"step {run.step}/{s.steps}  loss {run.smooth:.4f}  {run.answers} answers  {minutes:.1f} min,"
-                  f" {left:.0f} left", flush=True)  # fmt: skip
+            print(
+                f"step {run.step}/{s.steps}  loss {run.smooth:.4f}  {run.answers} answers  {minutes:.1f} min,"
+                f" {left:.0f} left",
+                flush=True,
+            )
         if run.step % s.eval_every == 0:
             run.model.eval()
             seen, unseen = (evaluate(run.model, run.tokenizer, 200, u, bare=True) for u in (False, True))
             run.model.train()
             log.add_scalars("accuracy", {"seen": seen, "unseen": unseen}, run.step)
-            row = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answers, "loss": run.smooth,
-                   "seen": seen, "unseen": unseen}  # fmt: skip
+            row = {
+                "step": run.step,
+                "minutes": run.seconds / 60,
+                "answers": run.answers,
+                "loss": run.smooth,
+                "seen": seen,
+                "unseen": unseen,
+            }
             with (run.folder / "curve.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"  execution accuracy (bare SQL, n=200): seen {seen:.2f}, unseen {unseen:.2f}", flush=True)

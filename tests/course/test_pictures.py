@@ -32,10 +32,13 @@ def test_a_chart_gets_smaller_and_looks_the_same():
 
 
 def test_only_pictures_change(tmp_path):
-    outputs = [nbformat.v4.new_output("display_data", data={"image/png": chart(), "text/plain": "a chart"}),
-               nbformat.v4.new_output("stream", text="words")]  # fmt: skip
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("draw()", outputs=outputs),
-                                               nbformat.v4.new_markdown_cell("prose")])  # fmt: skip
+    outputs = [
+        nbformat.v4.new_output("display_data", data={"image/png": chart(), "text/plain": "a chart"}),
+        nbformat.v4.new_output("stream", text="words"),
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("draw()", outputs=outputs), nbformat.v4.new_markdown_cell("prose")]
+    )
     path = tmp_path / "one.ipynb"
     nbformat.write(notebook, path)
     shrink_pictures(path)

@@ -65,8 +65,15 @@ def test_greedy_verification_is_the_longest_path_whatever_the_guesses_came_from(
 
 def test_typical_acceptance_keeps_the_longest_likely_path():
     proposal = Proposal([1, 2, 3, 4], [-1, -1, 1, 2], ["a"] * 4)
-    probs = torch.tensor([[0.1, 0.2, 0.7, 0.0, 0.0], [0.2] * 5, [0.0, 0.0, 0.0, 1.0, 0.0], [0.3, 0.3, 0.3, 0.05, 0.05],
-                          [1.0, 0.0, 0.0, 0.0, 0.0]])  # fmt: skip
+    probs = torch.tensor(
+        [
+            [0.1, 0.2, 0.7, 0.0, 0.0],
+            [0.2] * 5,
+            [0.0, 0.0, 0.0, 1.0, 0.0],
+            [0.3, 0.3, 0.3, 0.05, 0.05],
+            [1.0, 0.0, 0.0, 0.0, 0.0],
+        ]
+    )
     sampler = Sampler(Sampling(temperature=1.0, typical=0.3))
     assert typical_path(proposal, probs, sampler)[0] == [1, 2]  # 4 has .05: less than is asked even there
     assert typical_path(proposal, probs, Sampler(Sampling(temperature=1.0, typical=0.01))) == ([1, 2, 3], 0)

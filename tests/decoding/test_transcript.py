@@ -11,12 +11,15 @@ class Letters:
 
 
 def test_who_guessed_what_and_what_was_wrong():
-    done = Completion(3, steps=[
-        Step("prefill", 0.1, 3, 0, NOTHING, (), (1,), (0.0,)),
-        Step("decode", 0.1, 4, 3, chain([2, 3, 4], "lookup"), (0, 1), (2, 3, 5), (0.0,) * 3),
-        Step("decode", 0.1, 2, 6, chain([6], "draft"), (), (7,), (0.0,)),
-        Step("decode", 0.1, 3, 7, chain([8, 9], "draft"), (0,), (8,), (0.0,)),  # the answer ends with a guess
-    ])  # fmt: skip
+    done = Completion(
+        3,
+        steps=[
+            Step("prefill", 0.1, 3, 0, NOTHING, (), (1,), (0.0,)),
+            Step("decode", 0.1, 4, 3, chain([2, 3, 4], "lookup"), (0, 1), (2, 3, 5), (0.0,) * 3),
+            Step("decode", 0.1, 2, 6, chain([6], "draft"), (), (7,), (0.0,)),
+            Step("decode", 0.1, 3, 7, chain([8, 9], "draft"), (0,), (8,), (0.0,)),  # the answer ends with a guess
+        ],
+    )
     assert transcript(done, Letters()) == [
         "step  0: 'a'·",
         f"step  1: 'b'[lookup] 'c'[lookup] 'e'·  {struck('d')}",

@@ -24,8 +24,12 @@ def test_logits_and_hidden_states_are_the_model_s(kind):
     model = tiny(kind)
     fused = FusedLlama(model)
     caches = [KVCache.for_model(model, 40, 2) for _ in range(2)]
-    feeds = ([Feed(0, PROMPT)], [Feed(0, [3])], [Feed(0, [4, 5, 6]), Feed(1, [8, 2])],
-             [Feed(0, [9, 8, 7, 6], (-1, -1, 0)), Feed(1, [1])])  # fmt: skip
+    feeds = (
+        [Feed(0, PROMPT)],
+        [Feed(0, [3])],
+        [Feed(0, [4, 5, 6]), Feed(1, [8, 2])],
+        [Feed(0, [9, 8, 7, 6], (-1, -1, 0)), Feed(1, [1])],
+    )
     for of_step in feeds:
         wanted, fast = (Forward(m)(of_step, cache) for m, cache in zip((model, fused), caches))
         for a, b in zip(wanted, fast, strict=True):
@@ -80,8 +84,12 @@ def test_linear_layers_of_any_kind_are_joined():
     packed, bare = PackedLinear(a, variants), nn.Linear(4, 2, bias=False)
     for pair in ((packed, bare), (bare, packed)):
         torch.testing.assert_close(joined(*pair)(x), torch.cat([layer(x) for layer in pair], -1))
-    for pair, kind in (((a, b), nn.Linear), ((Halved(a), b), Beside), ((a, Halved(b)), Beside),
-                       ((PackedLinear(a, variants), PackedLinear(b, variants)), nn.Linear)):  # fmt: skip
+    for pair, kind in (
+        ((a, b), nn.Linear),
+        ((Halved(a), b), Beside),
+        ((a, Halved(b)), Beside),
+        ((PackedLinear(a, variants), PackedLinear(b, variants)), nn.Linear),
+    ):
         one = joined(*pair)
         assert type(one) is kind
         torch.testing.assert_close(one(x), wanted)

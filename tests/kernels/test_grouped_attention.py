@@ -23,8 +23,14 @@ def by_the_book(query, key, value, seen):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 3), st.sampled_from([(4, 4), (4, 2), (6, 2), (4, 1)]), st.integers(1, 5), st.integers(0, 6),
-       st.booleans(), st.integers(0, 99))  # fmt: skip
+@given(
+    st.integers(1, 3),
+    st.sampled_from([(4, 4), (4, 2), (6, 2), (4, 1)]),
+    st.integers(1, 5),
+    st.integers(0, 6),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_it_is_attention_by_the_book(batch_size, heads, n, before, given_mask, seed):
     torch.manual_seed(seed)
     query = torch.randn(batch_size, heads[0], n, 8, dtype=torch.float64)

@@ -12,8 +12,7 @@ from helpers.errors import CourseError
 from helpers.measuring.cost_model import Measured, Shape, StepTime, balance_tokens, errors, fit, r2
 from tests.tiny_models import tiny
 
-SHAPES = {n: Shape(layers, int(p), int(4 * p), 1000) for n, layers, p in
-          (("s", 4, 1e7), ("m", 8, 5e7), ("l", 12, 3e8))}  # fmt: skip
+SHAPES = {n: Shape(layers, int(p), int(4 * p), 1000) for n, layers, p in (("s", 4, 1e7), ("m", 8, 5e7), ("l", 12, 3e8))}
 
 
 def measured(truth, noise=0.0, seed=0):
@@ -30,8 +29,9 @@ def measured(truth, noise=0.0, seed=0):
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["sum", "max"]), st.floats(1e-4, 3e-3), st.floats(5e9, 5e10), st.floats(2e11, 1e12))
 def test_the_fit_finds_the_constants_that_made_the_points(form, overhead, bandwidth, rate):
-    truth = StepTime(form, overhead, {"float32": bandwidth, "bfloat16": bandwidth * 0.8},
-                     {"float32": rate / 4, "bfloat16": rate})  # fmt: skip
+    truth = StepTime(
+        form, overhead, {"float32": bandwidth, "bfloat16": bandwidth * 0.8}, {"float32": rate / 4, "bfloat16": rate}
+    )
     points = measured(truth)
     equation = fit(points, form)
     assert max(map(abs, errors(equation, points))) < 0.05 and r2(equation, points) > 0.999

@@ -83,7 +83,10 @@ def test_paired_counts_both_ways():
 
 
 def test_nothing_to_judge_is_refused(model):
-    for call in (lambda: wilson(0, 0), lambda: perplexity(logits_of(model), []),
-                 lambda: worst_logit_error(logits_of(model), logits_of(model), [])):  # fmt: skip
+    for call in (
+        lambda: wilson(0, 0),
+        lambda: perplexity(logits_of(model), []),
+        lambda: worst_logit_error(logits_of(model), logits_of(model), []),
+    ):
         with pytest.raises(CourseError, match="at least one"):
             call()

@@ -7,8 +7,14 @@ from helpers.errors import CourseError
 from helpers.models import shapes
 from helpers.models.shapes import SHAPES, shape_only
 
-PUBLISHED = {"llama-1b": 1_235_814_400, "tinyllama-1.1b": 1_100_048_384, "llama-7b": 6_738_415_616,
-             "llama-8b": 8_030_261_248, "mistral-7b": 7_241_732_096, "qwen2-0.5b": 494_032_768}  # fmt: skip
+PUBLISHED = {
+    "llama-1b": 1_235_814_400,
+    "tinyllama-1.1b": 1_100_048_384,
+    "llama-7b": 6_738_415_616,
+    "llama-8b": 8_030_261_248,
+    "mistral-7b": 7_241_732_096,
+    "qwen2-0.5b": 494_032_768,
+}
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "llama-tiny"])  # which promises no size

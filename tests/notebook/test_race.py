@@ -38,8 +38,12 @@ def _title(fig):
 @pytest.fixture
 def lanes():
     tree = Proposal([1, 9, 2], [-1, -1, 0], ["head 1", "head 1", "head 2"])
-    medusa = answer((1, (), NOTHING), (3, (0, 2), tree), (2, (0,), chain([4, 9], "lookup")),
-                    *[(5, (0, 1, 2, 3), chain(range(n, n + 4), "head 3")) for n in (6, 11, 16)])  # fmt: skip
+    medusa = answer(
+        (1, (), NOTHING),
+        (3, (0, 2), tree),
+        (2, (0,), chain([4, 9], "lookup")),
+        *[(5, (0, 1, 2, 3), chain(range(n, n + 4), "head 3")) for n in (6, 11, 16)],
+    )
     return {"greedy": answer(*[(1, (), NOTHING)] * 21), "Medusa": medusa}
 
 

@@ -87,8 +87,9 @@ def test_a_hesitating_draft_stops_early(model):
 
 
 def test_another_vocabulary_is_refused(model):
-    other = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                                         intermediate_size=32))  # fmt: skip
+    other = LlamaForCausalLM(
+        LlamaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    )
     with pytest.raises(CourseError, match="50 tokens and the target 97: both must have the same tokenizer"):
         DraftModel(other, model)
     with pytest.raises(CourseError, match="count >= 1"):

@@ -200,10 +200,12 @@ def test_heads_that_do_not_fit_are_refused_in_a_sentence(model, tmp_path):
     def written(**changes):
         (tmp_path / "config.json").write_text(json.dumps(config | changes))
 
-    for change, told in ((dict(hidden_size=128), "width 128, this one has 97 tokens and width 64"),
-                         (dict(vocab_size=50), "a model of 50 tokens"),
-                         (dict(medusa_num_heads=6), "promises 6 heads"),
-                         (dict(medusa_num_layers=2), "5 heads of 2 layers")):  # fmt: skip
+    for change, told in (
+        (dict(hidden_size=128), "width 128, this one has 97 tokens and width 64"),
+        (dict(vocab_size=50), "a model of 50 tokens"),
+        (dict(medusa_num_heads=6), "promises 6 heads"),
+        (dict(medusa_num_layers=2), "5 heads of 2 layers"),
+    ):
         written(**change)
         with pytest.raises(CourseError, match=told):
             load(tmp_path, model)
@@ -222,8 +224,12 @@ def test_heads_that_do_not_fit_are_refused_in_a_sentence(model, tmp_path):
 
 def test_a_tree_that_is_none_is_refused(model):
     heads = heads_for(model)
-    for tree, told in ((((0, 0),), "the way to it"), (((0,), (0,)), "each node once"), ((((0,) * 6),), "the way"),
-                       (tuple((0,) * d for d in range(1, 7)), "6 deep, and there are 5 heads")):  # fmt: skip
+    for tree, told in (
+        (((0, 0),), "the way to it"),
+        (((0,), (0,)), "each node once"),
+        ((((0,) * 6),), "the way"),
+        (tuple((0,) * d for d in range(1, 7)), "6 deep, and there are 5 heads"),
+    ):
         with pytest.raises(CourseError, match=told):
             Medusa(heads, tree)
     assert not guess(Medusa(heads, ())).tokens

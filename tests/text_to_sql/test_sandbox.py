@@ -81,8 +81,12 @@ def measured(attacks: dict[str, str], **limits: float) -> tuple[dict[str, float]
     done = subprocess.run(
         [sys.executable, "-c", MEASURE],
         input=json.dumps([HIVES, ROWS, attacks, limits]),
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=200,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
+    )
     return tuple(json.loads(done.stdout))
 
 

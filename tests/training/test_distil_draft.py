@@ -37,8 +37,10 @@ def places(tmp_path, monkeypatch):
     """A target and a draft; the target answers with the reference, so that nobody waits for random words."""
     examples = load_split("train", limit=12)
     tokenizer = models.tokenizer_of("base")
-    answers = {tuple(e.ids[: e.labels.count(IGNORED)]): e.ids[e.labels.count(IGNORED) :]
-               for e in (encode(example, tokenizer) for example in examples)}  # fmt: skip
+    answers = {
+        tuple(e.ids[: e.labels.count(IGNORED)]): e.ids[e.labels.count(IGNORED) :]
+        for e in (encode(example, tokenizer) for example in examples)
+    }
     monkeypatch.setattr(distil_draft, "training_examples", lambda more, seed: examples)
     monkeypatch.setattr(self_distillation, "greedy_tokens", lambda m, prompts, _: [answers[tuple(p)] for p in prompts])
     return save_tiny_llama(tmp_path / "target"), save_tiny_llama(tmp_path / "small", layers=1, seed=1), tmp_path

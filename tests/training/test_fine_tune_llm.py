@@ -111,8 +111,16 @@ def test_validation_answers_are_judged_by_running_them(base, tmp_path, monkeypat
 
 def test_accumulating_gradients_is_a_larger_batch_and_checkpointing_changes_nothing(base, tmp_path):
     large = train(arguments(base, tmp_path / "a", per_device_train_batch_size=2, max_steps=2))
-    small = train(arguments(base, tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=2,
-                            gradient_checkpointing=True, max_steps=2))  # fmt: skip
+    small = train(
+        arguments(
+            base,
+            tmp_path / "b",
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=2,
+            gradient_checkpointing=True,
+            max_steps=2,
+        )
+    )
     assert small["loss"] == pytest.approx(large["loss"], rel=1e-3)
 
 

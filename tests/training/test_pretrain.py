@@ -156,10 +156,12 @@ def test_a_head_is_judged_by_its_own_token_of_the_same_question(small):
         torch.nn.init.normal_(block.weight)
         said = run.model.lm_head(hidden[0] + torch.nn.functional.silu(block(hidden[0]))).log_softmax(-1)
         costs = [
-            -said[t, batch.labels[0, t + i]] for t in range(256 - i)
-            if batch.weights[0, t] == 1 and batch.labels[0, t + i] != -100
+            -said[t, batch.labels[0, t + i]]
+            for t in range(256 - i)
+            if batch.weights[0, t] == 1
+            and batch.labels[0, t + i] != -100
             and batch.positions[0, t + i] == batch.positions[0, t] + i
-        ]  # fmt: skip
+        ]
         wanted += sum(costs) / len(costs) / 2
     torch.testing.assert_close(heads.loss(hidden, run.model.lm_head, batch, keep=1.0), wanted)
 

@@ -135,8 +135,17 @@ script.run(train_medusa_heads.train, train_medusa_heads.Arguments, "")
 @pytest.mark.parametrize("mistake", [False, True])
 def test_two_processes_under_torchrun_end_with_the_weights_of_one(place, tmp_path, mistake):
     """Each step sees all positions; the two processes have different numbers of them, and of labels for each head."""
-    common = dict(model_id=place, answers="reference", max_examples=7, epochs=4, batch_positions=100_000, lr=0.02,
-                  warmup_steps=1, eval_samples=4, bf16="False")  # fmt: skip
+    common = dict(
+        model_id=place,
+        answers="reference",
+        max_examples=7,
+        epochs=4,
+        batch_positions=100_000,
+        lr=0.02,
+        warmup_steps=1,
+        eval_samples=4,
+        bf16="False",
+    )
     command = ["-m", "helpers.training.train_medusa_heads"]
     if mistake:
         command = [tmp_path / "mistake.py"]

@@ -41,8 +41,13 @@ EXERCISES: tuple[Exercise, ...] = (
         ),
         tolerance=0,
         case_names=(
-            "1.5 in float16", "negative, in bfloat16", "the smallest normal number of float16",
-            "the smallest number of float16", "subnormal and negative, in 8 bits", "zero", "240 in 8 bits",
+            "1.5 in float16",
+            "negative, in bfloat16",
+            "the smallest normal number of float16",
+            "the smallest number of float16",
+            "subnormal and negative, in 8 bits",
+            "zero",
+            "240 in 8 bits",
             "448 in 8 bits, which have no infinity",
         ),
     ),
@@ -56,7 +61,10 @@ EXERCISES: tuple[Exercise, ...] = (
         ),
         tolerance=0,
         case_names=(
-            "a gradient of 1", "a small gradient", "a power of two", "a gradient that is too large already",
+            "a gradient of 1",
+            "a small gradient",
+            "a power of two",
+            "a gradient that is too large already",
             "exactly the largest number",
         ),
     ),
@@ -69,4 +77,4 @@ EXERCISES: tuple[Exercise, ...] = (
             "The part takes share / factor, the rest 1 - share. The old time was 1.",
         ),
     ),
-)  # fmt: skip
+)

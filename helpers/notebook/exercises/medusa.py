@@ -14,9 +14,11 @@ def states_and_weights() -> list[tuple]:
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
-    return [(random(1, 4), torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)),
-            (random(1, 4), random(4, 4), torch.zeros(4, dtype=torch.float64)),
-            (random(3, 4), random(4, 4), random(4))]  # fmt: skip
+    return [
+        (random(1, 4), torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)),
+        (random(1, 4), random(4, 4), torch.zeros(4, dtype=torch.float64)),
+        (random(3, 4), random(4, 4), random(4)),
+    ]
 
 
 def trees_by_parents() -> list[tuple]:
@@ -28,8 +30,13 @@ def trees_by_parents() -> list[tuple]:
 def ranks_and_trees() -> list[tuple]:
     """For each position of an answer the ranks of what came, by head; the paths that the tree has."""
     two, chain = ((0,), (1,), (0, 0)), ((0,), (0, 0))
-    return [([[5, 0], [7], []], two), ([[0, 0], [0, 0], [0, 0], [0], []], chain), ([[1, 0], [0, 0], [0], []], two),
-            ([[0], []], two), ([[0, 0], [3], []], ())]  # fmt: skip
+    return [
+        ([[5, 0], [7], []], two),
+        ([[0, 0], [0, 0], [0, 0], [0], []], chain),
+        ([[1, 0], [0, 0], [0], []], two),
+        ([[0], []], two),
+        ([[0, 0], [3], []], ()),
+    ]
 
 
 EXERCISES: tuple[Exercise, ...] = (

@@ -47,8 +47,13 @@ EXERCISES: tuple[Exercise, ...] = (
             "What followed is tokens[start + n : start + n + count], which may be shorter than count.",
         ),
         case_names=(
-            "stood before, once", "twice before: the later one counts", "never before", "right before",
-            "overlaps the last tokens", "all of the last tokens, in their order", "fewer tokens than asked for",
+            "stood before, once",
+            "twice before: the later one counts",
+            "never before",
+            "right before",
+            "overlaps the last tokens",
+            "all of the last tokens, in their order",
+            "fewer tokens than asked for",
         ),
     ),
     Exercise(
@@ -71,4 +76,4 @@ EXERCISES: tuple[Exercise, ...] = (
         ),
         case_names=("one guess", "four good guesses", "a dead draft", "a perfect draft", "no guesses"),
     ),
-)  # fmt: skip
+)

@@ -28,8 +28,11 @@ class Verdict:
 def judge(yours: object, exercise: Exercise) -> Verdict:
     """Call `yours` and the reference with copies of each case, so that neither sees what the other did to them."""
     if not callable(yours):
-        return Verdict(False, f'This is {kind_of(yours)}, not a function: write check("{exercise.id}", your_function), '
-                       f"with no brackets after its name. {GOES_ON}")  # fmt: skip
+        return Verdict(
+            False,
+            f'This is {kind_of(yours)}, not a function: write check("{exercise.id}", your_function), '
+            f"with no brackets after its name. {GOES_ON}",
+        )
     reference, cases, changes = exercise.function(), exercise.cases(), False
     for number, case in enumerate(cases, 1):
         names = inspect.signature(reference).bind(*case).arguments

@@ -8,8 +8,17 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-KINDS = {bool: "a bool", np.bool_: "a bool", Real: "a number", str: "a string", torch.Tensor: "a tensor",
-         np.ndarray: "a numpy array", list: "a list", tuple: "a tuple", dict: "a dict"}  # fmt: skip
+KINDS = {
+    bool: "a bool",
+    np.bool_: "a bool",
+    Real: "a number",
+    str: "a string",
+    torch.Tensor: "a tensor",
+    np.ndarray: "a numpy array",
+    list: "a list",
+    tuple: "a tuple",
+    dict: "a dict",
+}
 LONGEST = 60  # characters of a value that is shown whole
 
 

@@ -98,8 +98,11 @@ def test_equal(actual, expected):
         (torch.float16, torch.bfloat16, "it is torch.float16, it should be torch.bfloat16"),
         ("0 110", "0 101", "from index 3 on it differs: it is '0 110', it should be '0 101'"),
         ("ab", "abc", "from index 2 on it differs: it is 'ab', it should be 'abc'"),
-        ("x" * 99 + "y", "x" * 99 + "z",
-         f"from index 99 on it differs: it is '{'x' * 30}y', it should be '{'x' * 30}z'"),
+        (
+            "x" * 99 + "y",
+            "x" * 99 + "z",
+            f"from index 99 on it differs: it is '{'x' * 30}y', it should be '{'x' * 30}z'",
+        ),
         (torch.ones(2, 3), torch.ones(3, 2), "its shape is (2, 3), it should be (3, 2)"),
         (torch.ones(2), torch.ones(2).bfloat16(), "its dtype is torch.float32, it should be torch.bfloat16"),
         (np.ones(2), np.ones(2, np.float32), "its dtype is float64, it should be float32"),
@@ -107,13 +110,22 @@ def test_equal(actual, expected):
         (torch.ones(2, device="meta"), torch.ones(2), "its device is meta, it should be cpu"),
         (10**400, np.float32(1), "it is inf, it should be 1"),
         (np.ones(2), torch.ones(2), "it is a numpy array, it should be a tensor"),
-        (torch.tensor([[1.0, 2.0], [6.0, 9.0]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
-         "at [1, 0], it is 6, it should be 3 (yours is 2 times that); 2 of 4 values differ"),
-        (t(1, 3, dtype=torch.int64), t(1, 2, dtype=torch.int64),
-         "at [1], it is 3, it should be 2 (yours is 1.5 times that); 1 of 2 values differ"),
+        (
+            torch.tensor([[1.0, 2.0], [6.0, 9.0]]),
+            torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+            "at [1, 0], it is 6, it should be 3 (yours is 2 times that); 2 of 4 values differ",
+        ),
+        (
+            t(1, 3, dtype=torch.int64),
+            t(1, 2, dtype=torch.int64),
+            "at [1], it is 3, it should be 2 (yours is 1.5 times that); 1 of 2 values differ",
+        ),
         (t(1.0, float("nan")), t(1.0, 2.0), "at [1], it is nan, it should be 2; 1 of 2 values differ"),
-        (t(float("inf"), 2.0), t(float("inf"), 4.0),
-         "at [1], it is 2, it should be 4 (yours is 0.5 times that); 1 of 2 values differ"),
+        (
+            t(float("inf"), 2.0),
+            t(float("inf"), 4.0),
+            "at [1], it is 2, it should be 4 (yours is 0.5 times that); 1 of 2 values differ",
+        ),
         (torch.tensor(True), torch.tensor(False), "it is True, it should be False"),
         ([1, 2], [1, 2, 3], "its length is 2, it should be 3"),
         ([1, [2, 5]], [1, [2, 4]], "at [1][1], it is 5, it should be 4 (yours is 1.25 times that)"),
@@ -126,7 +138,7 @@ def test_equal(actual, expected):
         ({"name": "x"}, Record("x", 1.0), "it is a dict, it should be a Record"),
         (Pair(1, 2), Pair(1, 3), "at [1], it is 2, it should be 3 (yours is 0.667 times that)"),
     ],
-)  # fmt: skip
+)
 def test_a_difference_is_told_in_its_own_words(actual, expected, says):
     assert difference(actual, expected) == says
 

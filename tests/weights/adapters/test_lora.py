@@ -152,8 +152,14 @@ def test_adapters_on_different_layers_share_a_base(model):
 
 
 def test_rslora_is_scaled_by_the_root_of_the_rank_and_what_is_more_than_lora_is_refused(model, tmp_path):
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj"],
-                        init_lora_weights=False)  # fmt: skip
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=4,
+        lora_alpha=8,
+        use_rslora=True,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+    )
     theirs = get_peft_model(copy.deepcopy(model), config)
     theirs.save_pretrained(tmp_path)
     torch.testing.assert_close(logits(load_adapter(copy.deepcopy(model), tmp_path)), theirs(input_ids=IDS).logits)

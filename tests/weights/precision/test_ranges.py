@@ -25,8 +25,11 @@ def test_activations_and_gradients_are_those_of_the_model(model):
     name = "model.layers.1.mlp.down_proj, in"
     x, grad = seen.activations[name], seen.gradients[name]
     mlp = model.model.layers[1].mlp
-    torch.testing.assert_close(mlp.act_fn(mlp.gate_proj(seen.activations["model.layers.1.mlp.up_proj, in"]))
-                               * mlp.up_proj(seen.activations["model.layers.1.mlp.up_proj, in"]), x)  # fmt: skip
+    torch.testing.assert_close(
+        mlp.act_fn(mlp.gate_proj(seen.activations["model.layers.1.mlp.up_proj, in"]))
+        * mlp.up_proj(seen.activations["model.layers.1.mlp.up_proj, in"]),
+        x,
+    )
     assert grad.shape == x.shape and grad.abs().sum() > 0 and down.weight.grad is not None
     torch.testing.assert_close(seen.activations["model.layers.0"], out.hidden_states[1])
     model.zero_grad()
@@ -77,8 +80,16 @@ def test_a_scale_saves_what_would_vanish():
 
 @torch.no_grad()
 def test_biases_grow_with_their_weights():
-    config = LlamaConfig(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1, mlp_bias=True,
-                         num_attention_heads=2, eos_token_id=None, bos_token_id=None)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        mlp_bias=True,
+        num_attention_heads=2,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
     model = LlamaForCausalLM(config).eval()
     for mlp in (layer.mlp for layer in model.model.layers):
         mlp.up_proj.bias.data.normal_()

@@ -22,8 +22,16 @@ def base(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("models") / "small"
     torch.manual_seed(0)
-    shape = dict(vocab_size=100, hidden_size=128, intermediate_size=256, num_hidden_layers=2, head_dim=32,
-                 num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)  # fmt: skip
+    shape = dict(
+        vocab_size=100,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        head_dim=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
     config = LlamaConfig(eos_token_id=1, **shape)
     LlamaForCausalLM(config).save_pretrained(folder)
     words = {f"w{i}": i for i in range(98)} | {"<eos>": 98, "<pad>": 99}

@@ -28,9 +28,11 @@ def all_like_the_first(shapes, rank):
 
 
 def order_of_a_and_b(weight, a, b, scaling):
-    return (weight.float() + scaling * (a.T.float() @ b.T.float()).T).to(weight.dtype) if a.shape != b.shape else (
-        weight + scaling * a @ b
-    )  # fmt: skip
+    return (
+        (weight.float() + scaling * (a.T.float() @ b.T.float()).T).to(weight.dtype)
+        if a.shape != b.shape
+        else (weight + scaling * a @ b)
+    )
 
 
 def no_scaling(weight, a, b, scaling):

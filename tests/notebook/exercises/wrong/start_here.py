@@ -74,7 +74,7 @@ WRONG = {
         (each_token_once, "(several tokens a step), it is 175, it should be 200"),
         (ids_added_up, "it is 46050, it should be 150 (yours is 307 times that)"),
         (tuples_added_up, "TypeError: unsupported operand type(s) for +: 'int' and 'tuple', at line"),
-        (dicts_expected, 'TypeError: \'Step\' object is not subscriptable, at line'),
+        (dicts_expected, "TypeError: 'Step' object is not subscriptable, at line"),
     ],
     "00.2": [
         (lambda size, bandwidth: size / bandwidth, "yours is 0.001 times that"),
@@ -98,4 +98,4 @@ WRONG = {
         (lambda size, bandwidth, rate: ceil(rate / bandwidth * size / 2), "it is 296, it should be 295.522"),
         (lambda size, bandwidth, rate: rate / bandwidth * max(size, 1) / 2, "it is 13, it should be 6.5"),
     ],
-}  # fmt: skip
+}
