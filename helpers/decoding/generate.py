@@ -12,7 +12,8 @@ import torch
 from helpers.decoding.completion import Completion, Step
 from helpers.decoding.forward import Forward, eos_tokens
 from helpers.decoding.kv_cache import KVCache
-from helpers.decoding.proposals import MAX_GUESSES, Proposer
+from helpers.decoding.proposals import MAX_GUESSES
+from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.decoding.streaming import Detokenizer
 from helpers.decoding.support import check_request

@@ -1,17 +1,13 @@
-"""Guesses of what comes next: how they are written down, and what a proposer is (notebooks 07 and 08)."""
+"""Guesses of what comes next: how they are written down (notebooks 07 and 08)."""
 
 from __future__ import annotations
 
 from collections import abc
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from helpers.errors import CourseError
-
-if TYPE_CHECKING:
-    from helpers.decoding.sequence import Sequence
 
 MAX_GUESSES = 128  # for one sequence in one step: the room that a cache keeps for them
 
@@ -39,27 +35,6 @@ def is_tree(parents: abc.Sequence[int]) -> bool:
 
 
 NOTHING = Proposal()
-
-
-class Proposer(Protocol):
-    """Guesses what comes next, for several sequences at once."""
-
-    def propose(self, sequences: list[Sequence], hidden: torch.Tensor) -> list[Proposal]:
-        """A proposal for each sequence; `hidden` (sequences, hidden) are the states that made their last tokens."""
-
-    def release(self, sequence: Sequence) -> None:
-        """The sequence is done: forget what was kept for it."""
-
-
-class TokenProposer(Proposer):
-    """A proposer that looks at each sequence's tokens alone."""
-
-    def guess(self, tokens: list[int]) -> Proposal:
-        """What may follow these tokens."""
-        raise NotImplementedError
-
-    def propose(self, sequences: list[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
-        return [self.guess(sequence.known) for sequence in sequences]
 
 
 def chain(tokens: abc.Sequence[int], proposer: str, probs: torch.Tensor | None = None) -> Proposal:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from helpers.decoding.generate import steps
-from helpers.decoding.proposals import Proposal, Proposer
+from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.speculation.medusa import Medusa, Tree
 from helpers.speculation.medusa_heads import MedusaHeads

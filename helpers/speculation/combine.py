@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from helpers.decoding.proposals import NOTHING, Proposal, Proposer
+from helpers.decoding.proposals import NOTHING, Proposal
+from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 

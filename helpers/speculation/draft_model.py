@@ -16,7 +16,8 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.forward import eos_tokens
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.limits import Limits
-from helpers.decoding.proposals import Proposal, Proposer, chain
+from helpers.decoding.proposals import Proposal, chain
+from helpers.decoding.proposer import Proposer
 from helpers.decoding.reading import read
 from helpers.decoding.sampling import GREEDY, Sampling, draw, probabilities
 from helpers.decoding.sequence import Sequence

@@ -7,7 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from helpers.decoding.proposals import Proposal, Proposer
+from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.speculation.medusa_heads import MedusaHeads

@@ -11,7 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from helpers.decoding.proposals import NOTHING, Proposal, TokenProposer, chain
+from helpers.decoding.proposals import NOTHING, Proposal, chain
+from helpers.decoding.proposer import TokenProposer
 from helpers.errors import CourseError
 
 

@@ -35,13 +35,13 @@ def is_correct(predicted_sql: str | None, context: str, reference_sql: str, seed
 
 @torch.inference_mode()
 def answer_in_batches(
-    model, tokenizer, prompts: Sequence[str], *, rows: int = 50, max_new_tokens: int = 256
+    model, tokenizer, prompts: Sequence[str], *, batch_size: int = 50, max_new_tokens: int = 256
 ) -> list[str]:
     """Greedy answers, special tokens left out, many prompts at a time: for counting right ones, not for timing."""
     answers: list[str] = []
-    for start in range(0, len(prompts), rows):
+    for start in range(0, len(prompts), batch_size):
         inputs = tokenizer(
-            list(prompts[start : start + rows]),
+            list(prompts[start : start + batch_size]),
             return_tensors="pt",
             padding=True,
             padding_side="left",

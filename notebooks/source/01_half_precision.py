@@ -401,15 +401,16 @@ from helpers.training.mixed_precision import swallowed
 
 TUNING_STEPS = {"smoke": 3, "full": 40}.get(PROFILE, 16)
 tuned = copy.deepcopy(shipped["float32"]).train()
-seeds = [(30_000 + SEED, n) for n in range(TUNING_STEPS)]
-more = [make_batch(tokenizer, *seed, batch_size, 512).to(lesson.device) for seed in seeds]
+seeds, size = [(30_000 + SEED, n) for n in range(TUNING_STEPS)], (batch_size, 512)
+more = [make_batch(tokenizer, *seed, *size).to(lesson.device) for seed in seeds]
 train(tuned, more[:-1], lr=3e-5)
 before = [p.detach().clone() for p in tuned.parameters()]
 train(tuned, more[-1:], lr=3e-5)  # a fresh AdamW: a weight moves by the learning rate
 for dtype in ("bfloat16", "float16"):
     after = [p.detach() for p in tuned.parameters()]
     share = swallowed(before, after, models.dtype_of(dtype))
-    print(f"of one step's changes, weights kept in {dtype} would have missed {share:.0%}")
+    print(f"of one step's changes, weights kept in {dtype}", end=" ")
+    print(f"would have missed {share:.0%}")
 tuned.eval()
 for name, model in (("shipped", shipped["float32"]), ("trained further", tuned)):
     numbers = torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -427,6 +428,8 @@ for name, model in (("shipped", shipped["float32"]), ("trained further", tuned))
 # First, what does this processor say it can do, and which formats are too slow here to go on with?
 
 # %%
+from functools import partial
+
 from helpers.measuring.machine import describe_machine
 
 machine = describe_machine()
@@ -438,9 +441,9 @@ for dtype in native:
 probe = {}
 for dtype in SHORT:
     place = dict(device=lesson.device, dtype=models.dtype_of(dtype))
-    layer, x = torch.nn.Linear(1024, 1024, **place), torch.randn(32, 1024).to(**place)
-    with torch.inference_mode():
-        probe[dtype] = timing.seconds_of(lambda: layer(x), device=lesson.device)
+    layer = torch.nn.Linear(1024, 1024, bias=False, **place).requires_grad_(False)
+    run = partial(layer, torch.randn(32, 1024).to(**place))
+    probe[dtype] = timing.seconds_of(run, device=lesson.device)
     microseconds = probe[dtype] * 1e6
     print(f"{dtype:9} 32 tokens through a small layer: {microseconds:.0f} microseconds")
 too_slow = {dtype for dtype in SHORT if probe[dtype] > 4 * probe["float32"]}
@@ -480,15 +483,16 @@ for dtype, part in parts.items():
 # %%
 # show: helpers.profiling.step_parts:StepParts.seconds
 
+
 # %%
-def tokens(n):
+def counted(n):
     return f"{n} token{'s' * (n > 1)}"
 
 
 millions = parts["float32"].weights / 1e6
 print(f"a step of {shape}, {millions:.0f} million weights, as predicted (ms):")
 for dtype, part in parts.items():
-    listed = ", ".join(f"{tokens(n)} {1e3 * part.seconds(n):.1f}" for n in part.layer)
+    listed = ", ".join(f"{counted(n)} {1e3 * part.seconds(n):.1f}" for n in part.layer)
     share = part.overhead[1] / part.seconds(1)
     print(f"   {dtype:9} {listed}; of the first, overhead {share:.0%}")
 
@@ -533,20 +537,25 @@ for kind, n in (("decode", 1), ("prefill", PROMPT)):
 # %%
 from helpers.measuring.quality import worst_logit_error
 
-converted = {"dtype=": shipped["bfloat16"], ".to()": copy.deepcopy(shipped["float32"]).to(torch.bfloat16)}
-for way, network in converted.items():
-    kept = {str(b.dtype).removeprefix("torch.") for n, b in network.named_buffers() if n.endswith("inv_freq")}
-    print(f"{way:7} keeps the frequencies in {', '.join(kept) or '(this model has none)'}")
+
+def frequencies_of(network):
+    return [b for name, b in network.named_buffers() if name.endswith("inv_freq")]
+
+
+cast = copy.deepcopy(shipped["float32"]).to(torch.bfloat16)
+for name, network in {"dtype=": shipped["bfloat16"], ".to()": cast}.items():
+    dtypes = {str(f.dtype).removeprefix("torch.") for f in frequencies_of(network)}
+    kept = ", ".join(dtypes) or "(this model has none)"
+    print(f"{name:7} keeps the frequencies in {kept}")
 only_rounded = copy.deepcopy(shipped["float32"])
-for name, frequencies in only_rounded.named_buffers():
-    if name.endswith("inv_freq"):
-        frequencies.copy_(frequencies.bfloat16())
+for frequencies in frequencies_of(only_rounded):
+    frequencies.copy_(frequencies.bfloat16())
 by_length = sorted(prompts[: max(40, sizes.answers)], key=len)
-for words, some in (("short", by_length[:10]), ("long", by_length[-10:])):
-    error = worst_logit_error(logits_of(only_rounded), logits_of(shipped["float32"]), some)
-    print(
-        f"only the frequencies in bfloat16, {words} prompts ({len(some[0])} to {len(some[-1])} tokens): logits off by {error:.3f}"
-    )
+logits, exact_logits = logits_of(only_rounded), logits_of(shipped["float32"])
+for words, chosen in (("short", by_length[:10]), ("long", by_length[-10:])):
+    error = worst_logit_error(logits, exact_logits, chosen)
+    print(f"only the frequencies in bfloat16, {words} prompts", end=" ")
+    print(f"({len(chosen[0])} to {len(chosen[-1])} tokens): logits off by {error:.3f}")
 
 # %% [markdown]
 # Now autocast, against a model that was converted. What does each hold, what does it cast in a step, and how long does a step take?
@@ -557,22 +566,31 @@ import numpy as np
 from helpers.profiling.step_time import steps_in_turns
 from helpers.weights.precision.autocast import cast_bytes, under_autocast
 
-ways = {"float32": shipped["float32"], "converted": shipped["bfloat16"],
-        "autocast": under_autocast(shipped["float32"], torch.bfloat16)}  # fmt: skip
+
+def note(key, gain):
+    results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+    return gain
+
+
+arms = {
+    "float32": shipped["float32"],
+    "converted": shipped["bfloat16"],
+    "autocast": under_autocast(shipped["float32"], torch.bfloat16),
+}
 one = torch.tensor([prompts[0][:1]], device=lesson.device)
-times = steps_in_turns(ways, (1, 32) if "bfloat16" not in slow else (1,), context=CONTEXT, rounds=sizes.rounds)
-for way, network in ways.items():
-    cast = cast_bytes(lambda network=network: network(one))
-    holds = memory.weight_bytes(network)
-    print(f"{way:10} holds {holds / 1e6:5.1f} MB and casts {cast / 1e6:5.1f} MB more in a step")
-    for rows, seconds in times[way].items() if way != "float32" else ():
-        gain = timing.speedup(times["float32"][rows], seconds, of=np.median)
-        print(f"     a step for {rows} rows against float32:", gain)
-        key = f"precision.{way}_speedup.shipped.rows_{rows}"
-        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+counts, options = (1,) if "bfloat16" in slow else (1, 32), dict(rounds=sizes.rounds)
+times = steps_in_turns(arms, counts, context=CONTEXT, **options)
+for name, network in arms.items():
+    casts = cast_bytes(partial(network, one)) / 1e6
+    holds = memory.weight_bytes(network) / 1e6
+    print(f"{name:10} holds {holds:5.1f} MB and casts {casts:5.1f} MB more in a step")
+    for n, seconds in times[name].items() if name != "float32" else ():
+        gain = timing.speedup(times["float32"][n], seconds, of=np.median)
+        note(f"precision.{name}_speedup.shipped.rows_{n}", gain)
+        print(f"     a step for {counted(n)} against float32:", gain)
 
 # %% [markdown]
-# Autocast reads four bytes of every weight, writes two, and reads those again: more work than float32 had for one row. With many rows faster arithmetic may pay for it; converting once still does less. In training it buys float32 weights that learn.
+# Autocast reads four bytes of every weight, writes two, and reads those again: more work than float32 had for one token. With many tokens faster arithmetic may pay for it; converting once still does less. In training it buys float32 weights that learn.
 #
 # Last, torch's `GradScaler` beside ours: the same overflows must lead to the same scales.
 
@@ -589,76 +607,88 @@ for finite in fates:
     theirs.update()
     ours.update(bool(finite))
     equal += theirs.get_scale() == ours.scale
-results.invariant("precision.loss_scaler_equals_torch", equal == len(fates), equal, len(fates))
-print(f"the same scale after {equal} of {len(fates)} steps")
+of = len(fates)
+results.invariant("precision.loss_scaler_equals_torch", equal == of, equal, of)
+print(f"the same scale after {equal} of {of} steps")
 
 # %% [markdown] tags=["measure"]
 # ## How much faster?
 #
-# The steps of all formats take turns; a step for as many rows as a prompt has tokens is the prefill. The large models have random weights: what they say means nothing, what they cost is real.
+# The steps of all formats take turns; a step for all of a prompt's tokens is the prefill. The large models have random weights: what they say means nothing, what they cost is real.
 
 # %%
 speed = {}
 
 
-def compare(name, arms, rows, **how):
-    times = steps_in_turns(arms, rows, **how)
-    for dtype, taken in times.items():
-        for n, seconds in taken.items() if dtype != "float32" else ():
-            speed[name, dtype, n] = timing.speedup(times["float32"][n], seconds, of=np.median)
+def compare(name, arms, num_tokens, **options):
+    times = steps_in_turns(arms, num_tokens, **options)
+    base = times.pop("float32")
+    for dtype, n in [(dtype, n) for dtype in times for n in num_tokens]:
+        speed[name, dtype, n] = timing.speedup(base[n], times[dtype][n], of=np.median)
 
 
 def compare_all(name, arms):
     fast = {dtype: arms[dtype] for dtype in quick}
-    compare(name, fast, ROWS, context=CONTEXT, rounds=sizes.rounds)
+    compare(name, fast, NUM_TOKENS, context=CONTEXT, rounds=sizes.rounds)
     if name in ("shipped", shape):
         compare(name, fast, (PROMPT,), context=0, rounds=max(3, sizes.rounds // 2))
 
 
-small_arms = {dtype: packed_linear.install(copy.deepcopy(shipped[dtype]), turns=2) for dtype in quick}
-compare_all("shipped", small_arms)
+copies = {dtype: copy.deepcopy(shipped[dtype]) for dtype in quick}
+compare_all("shipped", {d: packed_linear.install(copies[d], turns=2) for d in copies})
 compare_all(shape, giant)
 for dtype in slow:
-    compare(shape, {"float32": giant["float32"], dtype: giant[dtype]}, (1,), context=8, rounds=3)
-del giant  # make room for the next
+    pair = {d: giant[d] for d in ("float32", dtype)}
+    compare(shape, pair, (1,), context=8, rounds=3)
+del giant, copies  # make room for the next
 for name in sizes.shapes if PROFILE != "smoke" else ():
     if name not in ("llama-50m", shape):
         compare_all(name, {dtype: built(name, dtype) for dtype in quick})
 for (name, dtype, n), gain in speed.items():
-    print(f"{name:11} {dtype:9} {n:3} row{'s' * (n > 1):1} {gain}")
+    print(f"{name:11} {dtype:9} {counted(n):10} {gain}")
 
 # %%
 labels, values, intervals, kinds = [], [], [], []
-for n, gain in [(n, g) for (name, dtype, n), g in speed.items() if (name, dtype) == (shape, "bfloat16")]:
-    told_rows = f"prefill of {n} tokens" if n == PROMPT else f"decode, {n} row{'s' * (n > 1)}"
-    labels += [told_rows, told_rows]
-    values += [foretold.get(n, 2.0), gain.ratio]
+for n in [n for name, dtype, n in speed if (name, dtype) == (shape, "bfloat16")]:
+    gain = speed[shape, "bfloat16", n]
+    label = f"prefill of {n} tokens" if n == PROMPT else f"decode, {counted(n)}"
+    labels += [label, label]
+    values += [predicted.get(n, 2.0), gain.ratio]
     intervals += [None, (gain.low, gain.high)]
     kinds += ["predicted", "measured"]
 ax = plots.bars_with_intervals(
-    labels, values, intervals, kinds=kinds, title=f"{shape}: bfloat16 against float32",
+    labels,
+    values,
+    intervals,
+    kinds=kinds,
+    title=f"{shape}: bfloat16 against float32",
     value_label="speedup (times as fast as float32)",
-)  # fmt: skip
+)
 ax.axvline(1, color="#555555", linewidth=0.8)
 ax.figure.set_size_inches(8, 4)
 for (name, dtype, n), gain in speed.items():
     if name == shape:
         kind = "prefill" if n == PROMPT else "decode"
-        key = f"precision.{kind}_speedup.{SHORT[dtype]}" + (f".rows_{n}" if n in ROWS[1:] else "")
-        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
+        suffix = f".rows_{n}" if n in NUM_TOKENS[1:] else ""
+        note(f"precision.{kind}_speedup.{SHORT[dtype]}{suffix}", gain)
 
 # %% [markdown]
 # Where is half precision no gain here, or even slower? And how far was each prediction off?
 
 # %%
-lost = [f"{dtype} on {name}, {n} rows ({g.ratio:.2f}x)" for (name, dtype, n), g in speed.items() if g.low <= 1]
+lost = []
+for (name, dtype, n), gain in speed.items():
+    if gain.low <= 1:
+        lost.append(f"{dtype} on {name}, {counted(n)} ({gain.ratio:.2f}x)")
 print("not faster here:", "; ".join(lost) or "nowhere")
 measured = speed[shape, "bfloat16", 1]
-print(f"{shape}, bfloat16, one row: you said {GUESS_DECODE_SPEEDUP:g} times, measured {measured}")
-bytes_alone, off = held["float32"] / held["bfloat16"], foretold[1] / measured.ratio - 1
-print(f"   from bytes alone {bytes_alone:.2f} times ({bytes_alone / measured.ratio - 1:+.0%} off);")
-print(f"   from single layers {foretold[1]:.2f} times ({off:+.0%} off)")
-print(f"why: {half.overhead[1] / half.seconds(1):.0%} of bfloat16's step is overhead, which doesn't shrink;")
+print(f"{shape}, bfloat16, one token: you said {GUESS_DECODE_SPEEDUP:g}", end=" ")
+print(f"times, measured {measured}")
+for source, guess in (("bytes alone", bytes_alone), ("single layers", predicted[1])):
+    off = guess / measured.ratio - 1
+    print(f"   from {source} {guess:.2f} times ({off:+.0%} off)")
+share = half.overhead[1] / half.seconds(1)
+print(f"why: {share:.0%} of bfloat16's step is overhead, which doesn't shrink;")
 for name, part in (("float32", full), ("bfloat16", half)):
     print(f"   a layer reads {part.bytes_per_second() / 1e9:.1f} GB/s in {name}")
 
@@ -688,18 +718,21 @@ def ids_of(text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-chosen = range(sizes.timed)
-references = [ids_of(chatty_answer(test[i], random.Random(SEED + i)) + tokenizer.eos_token) for i in chosen]
-pairs = [(prompts[i], answer) for i, answer in zip(chosen, references)]
+pairs = []
+for i in range(sizes.timed):
+    reference = chatty_answer(test[i], random.Random(SEED + i))
+    pairs.append((prompts[i], ids_of(reference + tokenizer.eos_token)))
 sequences = [prompt + answer for prompt, answer in pairs]
-trained = {dtype: loaded(tuned, "float32" if dtype in slow else dtype) for dtype in SHORT}
+computed_in = {dtype: "float32" if dtype in slow else dtype for dtype in SHORT}
+trained = {dtype: loaded(tuned, computed_in[dtype]) for dtype in SHORT}
 top = torch.cat([logits_of(tuned)(s).topk(2).values for s in sequences])
-print(f"the best token leads the second by {(top[:, 0] - top[:, 1]).median():.1f} logits (median)")
+lead = (top[:, 0] - top[:, 1]).median()
+print(f"the best token leads the second by {lead:.1f} logits (median)")
 
 
 # %%
 def as_if(network, dtype):
-    """Around a model that has to stand for a slow format: emulated; around all others nothing."""
+    """Around a model that stands for a slow format: emulated; around others nothing."""
     return emulated(network, models.dtype_of(dtype)) if dtype in slow else nullcontext()
 
 
@@ -707,25 +740,25 @@ def costs(words, network, dtype, base, key=None):
     with as_if(network, dtype):
         error = worst_logit_error(logits_of(network), logits_of(base), sequences)
         hesitates = perplexity(logits_of(network), pairs)
-    kind = "simulated" if dtype in slow else "measured"
-    print(f"{words:54} {error:8.4f} {hesitates:10.5f}" + ("   emulated" if dtype in slow else ""))
+    ending = "   emulated" if dtype in slow else ""
+    print(f"{words:54} {error:8.4f} {hesitates:10.5f}{ending}")
     if key:
-        results.metric(f"precision.worst_logit_error.{key}", error, "logits", kind=kind, n=len(sequences))
-        results.metric(f"precision.perplexity.{key}", hesitates, "tokens", kind=kind, n=len(sequences))
+        about = dict(kind="simulated" if ending else "measured", n=len(sequences))
+        results.metric(f"precision.worst_logit_error.{key}", error, "logits", **about)
+        results.metric(f"precision.perplexity.{key}", hesitates, "tokens", **about)
     return error
 
 
-print(f"{'largest error of a logit, and perplexity':54} {'logits':>8} {'perplexity':>10}")
+print(f"{'largest error of a logit, and perplexity':54}   logits perplexity")
 costs("trained further, float32", trained["float32"], "float32", tuned, "fp32")
 for dtype in ("bfloat16", "float16"):
-    only = loaded(loaded(tuned, dtype), "float32")
-    costs(f"trained further, {dtype} weights, float32 arithmetic", only, "float32", tuned)
-    costs(f"trained further, {dtype} throughout", trained[dtype], dtype, tuned, SHORT[dtype])
-only = loaded(shipped["bfloat16"], "float32")
-error = costs("shipped, bfloat16 weights, float32 arithmetic", only, "float32", shipped["float32"])
-print(
-    "the shipped weights", "lose nothing: they were stored in bfloat16" if error == 0 else "were not stored in bfloat16"
-)
+    only, words = loaded(loaded(tuned, dtype), "float32"), f"trained further, {dtype}"
+    costs(f"{words} weights, float32 arithmetic", only, "float32", tuned)
+    costs(f"{words} throughout", trained[dtype], dtype, tuned, SHORT[dtype])
+only, words = loaded(shipped["bfloat16"], "float32"), "shipped, bfloat16 weights"
+error = costs(f"{words}, float32 arithmetic", only, "float32", shipped["float32"])
+exactly = "lose nothing: they were stored in bfloat16"
+print("the shipped weights", "were not stored in bfloat16" if error else exactly)
 
 # %% [markdown]
 # Does any of this matter? What counts are the answers. They are compared *paired*, question by question: how many did a format fix, how many did it break? Two equal accuracies could hide many changes.
@@ -734,23 +767,23 @@ print(
 from helpers.measuring.quality import paired, wilson
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 
-asked = test[: sizes.answers]
-right = {}
+asked, right = test[: sizes.answers], {}
 for dtype, network in trained.items():
     with as_if(network, dtype):
-        right[dtype] = right_answers(
-            asked, answer_in_batches(network, tokenizer, [prompt_for(tokenizer, e) for e in asked])
-        )
-    low, high = wilson(sum(right[dtype]), len(asked))
-    print(f"{dtype:9} {sum(right[dtype])} of {len(asked)} right ({low:.0%} to {high:.0%})", end="")
+        answers = answer_in_batches(network, tokenizer, texts[: len(asked)])
+    right[dtype] = right_answers(asked, answers)
+    good, of = sum(right[dtype]), len(asked)
+    low, high = wilson(good, of)
+    print(f"{dtype:9} {good} of {of} right ({low:.0%} to {high:.0%})", end="")
     if dtype == "float32":
         print()
         continue
     change = paired(right["float32"], right[dtype])
     print(f"; against float32 {change}" + (" (emulated)" if dtype in slow else ""))
-    for what in ("fixed", "broken"):
-        key, kind = f"precision.answers_{what}.{SHORT[dtype]}", "simulated" if dtype in slow else "measured"
-        results.metric(key, getattr(change, what), "answers", kind=kind, n=change.n)
+    about = dict(kind="simulated" if dtype in slow else "measured", n=change.n)
+    for what, count in (("fixed", change.fixed), ("broken", change.broken)):
+        key = f"precision.answers_{what}.{SHORT[dtype]}"
+        results.metric(key, count, "answers", **about)
 
 # %% [markdown]
 # And how long does a user wait? Whole answers of the small model, prefill and all, the formats taking turns. Overhead is a larger share of a small model's step (notebook 00), so expect less here than of the large shapes. Only prompts with equal answers are compared.
@@ -758,20 +791,29 @@ for dtype, network in trained.items():
 # %%
 from helpers.decoding.generate import steps as decode
 
-fast = {dtype: packed_linear.install(copy.deepcopy(trained[dtype]), turns=2) for dtype in quick}
-arms = {d: (lambda ids, n=network: [t for step in decode(n, ids) for t in step.emitted]) for d, network in fast.items()}
-timed = timing.interleave(arms, prompts[: sizes.timed], warmup=1, device=lesson.device)
+
+def answer(network, ids):
+    return [token for step in decode(network, ids) for token in step.emitted]
+
+
+copies = {dtype: copy.deepcopy(trained[dtype]) for dtype in quick}
+fast = {d: packed_linear.install(copies[d], turns=2) for d in copies}
+arms, few = {d: partial(answer, fast[d]) for d in fast}, prompts[: sizes.timed]
+timed = timing.interleave(arms, few, warmup=1, device=lesson.device)
+base = timed["float32"]
 for dtype, arm in timed.items():
-    texts = tokenizer.batch_decode(arm.results, skip_special_tokens=True)
-    judged = right_answers(test[: len(texts)], texts)
-    for example, seconds, ids, text, good in zip(test, arm.seconds, arm.results, texts, judged):
-        results.prompt(example.id, "greedy", dtype, seconds, len(ids), text, good)
-    same = [i for i, (a, b) in enumerate(zip(timed["float32"].results, arm.results)) if a == b]
+    written = tokenizer.batch_decode(arm.results, skip_special_tokens=True)
+    good = right_answers(test[: len(few)], written)
+    lengths = map(len, arm.results)
+    for example, *about in zip(test, arm.seconds, lengths, written, good):
+        results.prompt(example.id, "greedy", dtype, *about)
+    same = [i for i in range(len(few)) if base.results[i] == arm.results[i]]
     if dtype != "float32" and len(same) > 1:
-        gain = timing.speedup([timed["float32"].seconds[i] for i in same], [arm.seconds[i] for i in same])
-        key = f"precision.answer_speedup.shipped.{SHORT[dtype]}"
-        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
-        print(f"{dtype:9} {len(same)} of {len(texts)} answers the same, token by token; whole answers: {gain}")
+        seconds = ([timed_arm.seconds[i] for i in same] for timed_arm in (base, arm))
+        gain = timing.speedup(*seconds)
+        note(f"precision.answer_speedup.shipped.{SHORT[dtype]}", gain)
+        print(f"{dtype:9} {len(same)} of {len(few)} answers the same,", end=" ")
+        print(f"token by token; whole answers: {gain}")
 results.write()
 results.assert_invariants()
 
@@ -779,7 +821,7 @@ results.assert_invariants()
 # ## When it loses
 #
 # * **Where the step is overhead.** A small model has few bytes to save.
-# * **Where the processor can't multiply the format.** Then every product goes by way of float32, and prefill and batches get slower, not faster. Fewer bytes may still help a single row: see the table above.
+# * **Where the processor can't multiply the format.** Then every product goes by way of float32, and prefill and batches get slower, not faster. Fewer bytes may still help a single token: see the table above.
 # * **float16 where activations are large, or where you train without loss scaling.** bfloat16 has the range of float32; that is why most models of today are kept in it.
 # * **bfloat16 where neighbours must be told apart.** Angles, sums over many numbers, softmax, losses: keep them in float32.
 #
@@ -793,8 +835,9 @@ results.assert_invariants()
 
 # %%
 slower = sorted({dtype for (_, dtype, _), gain in speed.items() if gain.high < 1})
-print("slower than float32 somewhere on this machine:", ", ".join(slower) or "none of the formats")
-print("too slow here to be used, and so emulated above:", ", ".join(sorted(slow)) or "none of the formats")
+none, emulated_here = "none of the formats", ", ".join(sorted(slow))
+print("slower than float32 somewhere on this machine:", ", ".join(slower) or none)
+print("too slow here to be used, and so emulated above:", emulated_here or none)
 
 # %% [markdown] tags=["decide"]
 # ## Decide

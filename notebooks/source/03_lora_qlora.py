@@ -543,7 +543,7 @@ few, alone = prompts[:count], {}
 for who in wanted:
     alone[who] = answer_in_batches(lora.use(both, who), tokenizer, few)
 mix = [wanted[i % 3] for i in range(count)]
-mixed = answer_in_batches(lora.use(both, mix), tokenizer, few, rows=count)
+mixed = answer_in_batches(lora.use(both, mix), tokenizer, few, batch_size=count)
 same = sum(alone[who][i] == answer for i, (who, answer) in enumerate(zip(mix, mixed)))
 results.invariant("lora.two_adapters_in_one_batch", same == count, same, count)
 one_model = sum(p.nbytes for p in base.parameters())

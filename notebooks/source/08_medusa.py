@@ -409,7 +409,7 @@ ax.grid(visible=False)
 # %%
 from itertools import product
 
-from helpers.decoding.proposals import Proposer
+from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.speculation.combine import FirstOf, Relay, Together, merged
 from helpers.speculation.ngram import BigramTable, PromptLookup

@@ -11,7 +11,8 @@ from helpers.decoding.acceptance import longest_path
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import generate, plain_greedy, steps, stream
 from helpers.decoding.kv_cache import KVCache
-from helpers.decoding.proposals import Proposal, TokenProposer
+from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposer import TokenProposer
 from helpers.decoding.sampling import Sampling
 from helpers.decoding.support import support_of
 from helpers.errors import CourseError

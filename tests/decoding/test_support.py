@@ -13,7 +13,8 @@ from helpers.decoding.forward import Forward
 from helpers.decoding.generate import steps
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.limits import Limits
-from helpers.decoding.proposals import Proposal, TokenProposer
+from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposer import TokenProposer
 from helpers.decoding.support import UnsupportedModelError, support_of
 from helpers.decoding.trials import Support
 from helpers.speculation.draft_model import DraftModel

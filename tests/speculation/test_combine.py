@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.decoding.proposals import NOTHING, Proposal, TokenProposer, chain
+from helpers.decoding.proposals import NOTHING, Proposal, chain
+from helpers.decoding.proposer import TokenProposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.speculation.combine import FirstOf, Relay, Together, chain_from, merged

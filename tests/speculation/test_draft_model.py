@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.decoding.completion import Completion, Step
 from helpers.decoding.generate import generate, steps
-from helpers.decoding.proposals import NOTHING, TokenProposer, chain
+from helpers.decoding.proposals import NOTHING, chain
+from helpers.decoding.proposer import TokenProposer
 from helpers.decoding.sampling import Sampling
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from helpers.decoding import feed, masks, proposals, reading
 from helpers.decoding.generate import generate, steps
-from helpers.decoding.proposals import Proposal, TokenProposer
+from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposer import TokenProposer
 from helpers.decoding.sequence import Sequence
 from helpers.decoding.support import support_of
 from helpers.errors import CourseError

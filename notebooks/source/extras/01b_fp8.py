@@ -30,9 +30,9 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the course's model, a folder, or a model of the Hub as owner/name
+MODEL_ID: str = "base"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
-GUESS_BROKEN: float = 5.0  # your guess: of 100 right answers, so many are wrong afterwards
+GUESS_BROKEN: float = 5.0  # your guess: of 100 right answers, so many become wrong
 
 # %%
 import helpers
@@ -47,34 +47,34 @@ results.prediction("fp8.broken_per_hundred", GUESS_BROKEN, "answers")
 # Take one matrix of the model, cast it to e4m3, and look at what is left of it. Then do the same after multiplying by a power of two (and dividing afterwards).
 
 # %%
-import copy
-
 import matplotlib.pyplot as plt
 import torch
 
 from helpers import models
 from helpers.notebook import plots
-from helpers.weights.quantization import fp8
 from helpers.weights.quantization.fp8 import dequantize, quantize
 
 model, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
-name, linear = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear))
-weight = linear.weight.detach()
-print(f"{name}: weights of {weight.std().item():.3f} (root mean square), the largest {weight.abs().max().item():.2f}")
+linears = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+name, weight = next((n, m.weight.detach()) for n, m in linears.items())
+size, largest = weight.std().item(), weight.abs().max().item()
+print(f"{name}: weights of {size:.3f} (root mean square), the largest {largest:.2f}")
 
 
 def relative_error(scale):
-    return ((dequantize(quantize(weight, scale), scale) - weight).norm() / weight.norm()).item()
+    back = dequantize(quantize(weight, scale), scale)
+    return ((back - weight).norm() / weight.norm()).item()
 
 
-powers = range(-8, 20)
-errors = [relative_error(torch.full((1, 1), 2.0**-p, device=lesson.device)) for p in powers]
+powers, one = range(-8, 20), torch.ones(1, 1, device=lesson.device)
+errors = [relative_error(one * 2.0**-p) for p in powers]
 fig, ax = plt.subplots(figsize=(8, 3.4))
 ax.plot(powers, errors, marker="o")
 ax.axvline(0, color="#555555", linestyle=":", marker="")
 ax.annotate("as it is", (0, max(errors)), rotation=90, ha="right", va="top")
-ax.set(title="A float's range is what the scale has to find", xlabel="weights multiplied by 2 to the (power)")
-_ = ax.set(ylabel="relative error (share of the norm)", yscale="log")
+ax.set(title="A float's range is what the scale has to find", yscale="log")
+ax.set(xlabel="weights multiplied by 2 to the (power)")
+_ = ax.set(ylabel="relative error (share of the norm)")
 
 # %% [markdown]
 # The flat bottom is the mantissa: three bits are off by so much, whatever the scale. On the left the weights fall among the format's smallest numbers, where precision runs out; on the right the large ones are cut off at 448.
@@ -95,7 +95,7 @@ def my_scale_of(weight, per_channel=True):
 
 # hint("01b.1")  # solution("01b.1")
 scales = check("01b.1", my_scale_of)
-print(f"cast as it is: error {relative_error(torch.ones(1, 1, device=lesson.device)):.2%} of the norm")
+print(f"cast as it is: error {relative_error(one):.2%} of the norm")
 print(f"one scale:     error {relative_error(scales(weight, False)):.2%}")
 print(f"one a channel: error {relative_error(scales(weight, True)):.2%}")
 
@@ -109,21 +109,25 @@ skewed = weight.clone()
 skewed[0] *= 1e6
 for words, per_channel in (("one scale", False), ("one a channel", True)):
     scale = scale_of(skewed, per_channel)
-    back = dequantize(quantize(skewed, scale), scale)[1:]
-    print(f"{words:14} error of all other channels {((back - skewed[1:]).norm() / skewed[1:].norm()).item():.2%}")
+    back, others = dequantize(quantize(skewed, scale), scale)[1:], skewed[1:]
+    error = (back - others).norm() / others.norm()
+    print(f"{words:14} error of all other channels {error.item():.2%}")
 
 # %% [markdown]
 # ## A layer of it
 #
-# The package's layer keeps one byte a weight. On a device that multiplies eight-bit floats, the inputs are quantized as well, with a scale a row, and the product is made of bytes.
+# The package's layer keeps one byte a weight. On a device that multiplies eight-bit floats, the inputs are quantized as well, with a scale a token, and the product is made of bytes.
 
 # %%
 # show: helpers.weights.quantization.fp8:scale_of
 
 # %%
+import copy
+
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.weights.quantization import fp8
 from helpers.weights.quantization.fp8 import E4M3, LARGEST, Stored, has_units
 
 # %%
@@ -131,16 +135,18 @@ from helpers.weights.quantization.fp8 import E4M3, LARGEST, Stored, has_units
 
 # %%
 units = fp8.has_units(lesson.device)
-print(
-    "this device multiplies eight-bit floats:", "yes" if units else "no, so below they are EMULATED: widened, then used"
-)
+emulating = "no, so below they are EMULATED: widened, then used"
+print("this device multiplies eight-bit floats:", "yes" if units else emulating)
 eight = {
-    kind: fp8.install(copy.deepcopy(model), kind == "a scale a channel") for kind in ("one scale", "a scale a channel")
+    "one scale": fp8.install(copy.deepcopy(model), per_channel=False),
+    "a scale a channel": fp8.install(copy.deepcopy(model), per_channel=True),
 }
-held = {"float32": fp8.linear_bytes(model)} | {kind: fp8.linear_bytes(m) for kind, m in eight.items()}
+models_of = {"float32": model, **eight}
+held = {kind: fp8.linear_bytes(network) for kind, network in models_of.items()}
 for kind, size in held.items():
     print(f"{kind:18} linear layers hold {size / 1e6:6.2f} MB")
-results.metric("fp8.weight_bytes_ratio", held["a scale a channel"] / held["float32"], "ratio")
+ratio = held["a scale a channel"] / held["float32"]
+results.metric("fp8.weight_bytes_ratio", ratio, "ratio")
 
 # %% [markdown] tags=["library"]
 # ## The library that people use
@@ -152,9 +158,17 @@ from torchao.quantization import Float8WeightOnlyConfig, quantize_
 
 theirs = copy.deepcopy(model)
 head = theirs.get_output_embeddings()
-quantize_(theirs, Float8WeightOnlyConfig(), filter_fn=lambda m, name: isinstance(m, torch.nn.Linear) and m is not head)
-ours = {n: m for n, m in eight["a scale a channel"].named_modules() if isinstance(m, fp8.Fp8Linear)}
-same = sum(torch.equal(m.q.float(), theirs.get_submodule(n).weight.qdata.float()) for n, m in ours.items())
+
+
+def is_inside(module, name):
+    return isinstance(module, torch.nn.Linear) and module is not head
+
+
+quantize_(theirs, Float8WeightOnlyConfig(), filter_fn=is_inside)
+modules = eight["a scale a channel"].named_modules()
+ours = {name: m for name, m in modules if isinstance(m, fp8.Fp8Linear)}
+qdata = {name: theirs.get_submodule(name).weight.qdata for name in ours}
+same = sum(torch.equal(m.q.float(), qdata[n].float()) for n, m in ours.items())
 results.invariant("fp8.bytes_equal_torchao", same == len(ours), same, len(ours))
 print(f"the same bytes in {same} of {len(ours)} layers")
 
@@ -184,7 +198,8 @@ good = sum(right["float32"])
 broken = paired(right["float32"], right["a scale a channel"]).broken
 if good:
     results.metric("fp8.broken_per_hundred", 100 * broken / good, "answers", n=good)
-    print(f"of 100 right answers {100 * broken / good:.1f} are wrong with a scale a channel; you said {GUESS_BROKEN:g}")
+    print(f"of 100 right answers {100 * broken / good:.1f} are wrong", end=" ")
+    print(f"with a scale a channel; you said {GUESS_BROKEN:g}")
 
 # %% [markdown]
 # ## What it brings in time
@@ -197,12 +212,14 @@ import numpy as np
 from helpers.measuring import timing
 from helpers.profiling.step_time import steps_in_turns
 
-times = steps_in_turns({"float32": model, "fp8": eight["a scale a channel"]}, (1, 32), rounds=sizes.rounds)
-for rows in (1, 32):
-    gain = timing.speedup(times["float32"][rows], times["fp8"][rows], of=np.median)
-    key = f"fp8.step_speedup.{'native' if units else 'emulated'}.rows_{rows}"
+arms = {"float32": model, "fp8": eight["a scale a channel"]}
+times = steps_in_turns(arms, (1, 32), rounds=sizes.rounds)
+for n in (1, 32):
+    gain = timing.speedup(times["float32"][n], times["fp8"][n], of=np.median)
+    key = f"fp8.step_speedup.{'native' if units else 'emulated'}.rows_{n}"
     results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
-    print(f"{'native' if units else 'EMULATED'}, a step for {rows:2} rows: {gain}")
+    label = "native" if units else "EMULATED"
+    print(f"{label}, a step for {n:2} token{'s' * (n > 1)}: {gain}")
 results.write()
 results.assert_invariants()
 
@@ -210,7 +227,7 @@ results.assert_invariants()
 # ## When it loses
 #
 # * **Without the units it is a way to store, not to compute.** A kernel that widens while it reads could save the bytes of a decode step; torch has none for CPUs.
-# * **Activations have outliers** (notebook 01): a scale a row limits what one of them can spoil.
+# * **Activations have outliers** (notebook 01): a scale a token limits what one of them can spoil.
 # * **The head stays wide.** Logits decide; production leaves that layer alone, too.
 #
 # | you see | do |
