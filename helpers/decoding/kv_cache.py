@@ -8,7 +8,7 @@ stand once, for all layers (notebooks/extras/00b_kv_cache).
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -47,15 +47,16 @@ class _Layer(CacheLayerMixin):
         the longest one's end."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        places = self.cache.places
-        if places.index is None:
-            self.keys[places.rows, :, places.new] = key_states
-            self.values[places.rows, :, places.new] = value_states
+        rows, new, end, index, source = self.cache.places
+        keys, values = self.keys, self.values
+        if index is None:
+            keys[rows, :, new] = key_states
+            values[rows, :, new] = value_states
         else:
-            (row, at), (here, token) = places.index, places.source
-            self.keys[row, :, at] = key_states[here, :, token]
-            self.values[row, :, at] = value_states[here, :, token]
-        return self.keys[places.rows, :, : places.end], self.values[places.rows, :, : places.end]
+            (row, at), (here, token) = index, source
+            keys[row, :, at] = key_states[here, :, token]
+            values[row, :, at] = value_states[here, :, token]
+        return keys[rows, :, :end], values[rows, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cache.get_seq_length() + query_length, 0
@@ -86,17 +87,16 @@ class _Layer(CacheLayerMixin):
         self.values[row, :, here] = self.values[row, :, moved]
 
 
-@dataclass(frozen=True)
-class _Places:
+class _Places(NamedTuple):
     """Where a step's tokens go: rows of the tensors in the order of the feeds; the same columns `new` of all rows, or
     for each token its (row, column) `index` and where it comes from, its `source` (feed, token); `end` of what is read.
     """
 
     rows: slice | torch.Tensor
     new: slice | None
-    index: tuple[torch.Tensor, torch.Tensor] | None
-    source: tuple[torch.Tensor, torch.Tensor] | None
     end: int
+    index: tuple[torch.Tensor, torch.Tensor] | None = None
+    source: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 class KVCache(Cache):
@@ -140,22 +140,24 @@ class KVCache(Cache):
         Returns:
             the tokens held of each sequence before.
         """
-        new = sum(feed.sequence_id not in self.rows for feed in feeds)
-        if len(self.rows) + new > self.max_sequences:
-            raise CacheFullError(
-                f"The cache is made for {self.max_sequences} sequences and has {len(self.rows)}, "
-                f"{new} more came: free one, or make it larger."
-            )
-        starts = [self.lengths.get(feed.sequence_id, 0) for feed in feeds]
-        if not feeds or len({feed.sequence_id for feed in feeds}) < len(feeds):
-            raise CourseError("A step reads one feed of each sequence, and one at least.")
-        for feed, start in zip(feeds, starts):
+        starts, ends, new = [], [], 0
+        for feed in feeds:
+            start = self.lengths.get(feed.sequence_id, 0)
             if feed.start not in (None, start):
                 raise CourseError(
                     f"A sequence goes on after {feed.start} tokens, and the cache holds {start} of them: "
                     "preempt it, and everything is read anew."
                 )
-        ends = [start + len(feed) for start, feed in zip(starts, feeds)]
+            starts.append(start)
+            ends.append(start + len(feed.tokens))
+            new += feed.sequence_id not in self.rows
+        if not feeds or (len(feeds) > 1 and len({feed.sequence_id for feed in feeds}) < len(feeds)):
+            raise CourseError("A step reads one feed of each sequence, and one at least.")
+        if len(self.rows) + new > self.max_sequences:
+            raise CacheFullError(
+                f"The cache is made for {self.max_sequences} sequences and has {len(self.rows)}, "
+                f"{new} more came: free one, or make it larger."
+            )
         if max(ends) > self.capacity:
             raise CacheFullError(f"The cache holds {self.capacity} tokens and {max(ends)} were needed: make it larger.")
         for feed, end in zip(feeds, ends):
@@ -165,18 +167,18 @@ class KVCache(Cache):
         return starts
 
     def _places(self, feeds: Sequence[Feed], starts: Sequence[int], end: int) -> _Places:
-        rows, n = [self.rows[feed.sequence_id] for feed in feeds], max(map(len, feeds))
+        rows, n = [self.rows[feed.sequence_id] for feed in feeds], max(len(feed.tokens) for feed in feeds)
         together = rows == list(range(rows[0], rows[0] + len(rows)))  # as they lie: nothing is copied
         chosen = slice(rows[0], rows[0] + len(rows)) if together else self._tensor(rows)
-        if together and len(set(starts)) == 1 and all(len(feed) == n for feed in feeds):
-            return _Places(chosen, slice(starts[0], starts[0] + n), None, None, end)
+        if together and all(start == starts[0] and len(feed.tokens) == n for feed, start in zip(feeds, starts)):
+            return _Places(chosen, slice(starts[0], end), end)
         tokens = [
             (row, start + k, here, n - len(feed) + k)
             for here, (row, start, feed) in enumerate(zip(rows, starts, feeds))
             for k in range(len(feed))
         ]
         row, at, here, token = self._tensor(list(zip(*tokens)))
-        return _Places(chosen, None, (row, at), (here, token), end)
+        return _Places(chosen, None, end, (row, at), (here, token))
 
     def _tensor(self, values: Sequence) -> torch.Tensor:
         keys = self.layers[0].keys

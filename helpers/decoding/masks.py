@@ -59,7 +59,7 @@ def step_bias(
     feeds: Sequence[Feed], starts: Sequence[int], window: int | None, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """`step_mask` as an additive one; that of a lone small feed takes one operation, since its own part is kept."""
-    if len(feeds) == 1 and not window and len(feeds[0]) <= SMALL:
+    if len(feeds) == 1 and not window and len(feeds[0].tokens) <= SMALL:
         own = _own_bias(feeds[0].num_certain, tuple(feeds[0].parents), dtype, device)
         return F.pad(own, (starts[0], 0))[None, None]
     return additive(step_mask(feeds, starts, window), dtype).to(device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -24,8 +24,7 @@ from helpers.errors import CourseError
 _ids = itertools.count(1)
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     """What a step made certain: the accepted guesses (indices into the proposal), and the tokens emitted, with their
     log-probabilities: those guesses and the bonus token, up to the answer's end."""
 

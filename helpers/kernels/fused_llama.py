@@ -58,24 +58,19 @@ def joined(*linears: nn.Module) -> nn.Module:
     return one
 
 
-class Norm(nn.Module):
-    """Root-mean-square norm (Zhang and Sennrich 2019) in one operation, with a model's weight."""
-
-    def __init__(self, norm: nn.Module):
-        super().__init__()
-        self.weight, self.epsilon = norm.weight, norm.variance_epsilon
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Root-mean-square norm (Zhang and Sennrich 2019) in one operation."""
+    return F.rms_norm(x, weight.shape, weight, epsilon)
 
 
 class FusedLayer(nn.Module):
-    """One transformer layer; x is (batch_size, n, hidden)."""
+    """One transformer layer; x is (batch_size * n, hidden)."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
         a, m = layer.self_attn, layer.mlp
-        self.input_norm, self.mlp_norm = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
+        norms = layer.input_layernorm, layer.post_attention_layernorm
+        self.norms = [(n.weight.detach(), n.variance_epsilon) for n in norms]
         self.size, self.scale = a.head_dim, a.scaling
         self.heads, self.kv_heads = (
             p.out_features // a.head_dim for p in (a.q_proj, a.k_proj)
@@ -85,12 +80,12 @@ class FusedLayer(nn.Module):
         self.head_norm = None  # Qwen3's, of each query and key: (heads + kv_heads, head_dim)
         if hasattr(a, "q_norm"):
             weights = a.q_norm.weight.expand(self.heads, -1), a.k_norm.weight.expand(self.kv_heads, -1)
-            self.head_norm = nn.Parameter(torch.cat(weights).detach(), requires_grad=False)
-            self.head_epsilon = a.q_norm.variance_epsilon
+            self.head_norm = torch.cat(weights).detach(), a.q_norm.variance_epsilon
 
     def forward(
         self,
         x: torch.Tensor,
+        batch_size: int,
         cos: torch.Tensor,
         sin: torch.Tensor,
         cache: KVCache,
@@ -98,12 +93,12 @@ class FusedLayer(nn.Module):
         mask: torch.Tensor | None,
         causal: bool,
     ) -> torch.Tensor:
-        batch_size, n, _ = x.shape
-        turned, group = self.heads + self.kv_heads, self.heads // self.kv_heads
-        qkv = self.qkv(self.input_norm(x)).view(batch_size, n, turned + self.kv_heads, self.size)
+        n, turned, group = len(x) // batch_size, self.heads + self.kv_heads, self.heads // self.kv_heads
+        qkv = self.qkv(norm(x, *self.norms[0])).view(batch_size, n, turned + self.kv_heads, self.size)
         qk = qkv[:, :, :turned]
-        if self.head_norm is not None:
-            qk = F.rms_norm(qk, (self.size,), None, self.head_epsilon) * self.head_norm
+        if self.head_norm:
+            weight, epsilon = self.head_norm
+            qk = F.rms_norm(qk, (self.size,), None, epsilon) * weight
         qk = torch.addcmul(qk * cos, qk.roll(self.size // 2, -1), sin).transpose(1, 2)
         query = qk[:, : self.heads]
         keys, values = cache.update(qk[:, self.heads :], qkv[:, :, turned:].transpose(1, 2), place)
@@ -114,9 +109,9 @@ class FusedLayer(nn.Module):
         else:  # heads that share keys are taken for further tokens of one head (grouped_attention.py)
             query = query.reshape(batch_size, self.kv_heads, group * n, self.size)
             a = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scale)
-        a = a.reshape(batch_size, self.heads, n, self.size).transpose(1, 2).reshape(batch_size, n, -1)
+        a = a.reshape(batch_size, self.heads, n, self.size).transpose(1, 2).reshape(len(x), -1)
         x = x + self.out(a)
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        gate, up = self.gate_up(norm(x, *self.norms[1])).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
 
 
@@ -135,24 +130,20 @@ class FusedLlama(nn.Module):
                 "without windows: leave this model as it is."
             )
         self.config, self.generation_config = config, model.generation_config
+        self.dtype, self.device = model.dtype, model.device
         self.embed, self.layers = inner.embed_tokens, nn.ModuleList(FusedLayer(layer) for layer in inner.layers)
-        self.last_norm = Norm(inner.norm)
+        self.last_norm = inner.norm.weight.detach(), inner.norm.variance_epsilon
         self.group = self.layers[0].heads // self.layers[0].kv_heads
         self.lm_head = model.get_output_embeddings()
         angles = torch.arange(config.max_position_embeddings)[:, None] * inner.rotary_emb.inv_freq.float().cpu()
         cos, sin = angles.cos() * inner.rotary_emb.attention_scaling, angles.sin() * inner.rotary_emb.attention_scaling
         like = dict(device=model.device, dtype=model.dtype)
-        self.register_buffer("cos", torch.cat([cos, cos], -1).to(**like)[:, None])  # (positions, 1, size)
-        self.register_buffer("sin", torch.cat([-sin, sin], -1).to(**like)[:, None])  # signed: nothing to negate
+        self.cos = torch.cat([cos, cos], -1).to(**like)[:, None]  # (positions, 1, size)
+        self.sin = torch.cat([-sin, sin], -1).to(**like)[:, None]  # signed: turning needs no negation
         self.eval()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.cos.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.cos.device
+    def _apply(self, *args, **kwargs):
+        raise CourseError("A fused model stays as it was made: load the model in another dtype, and fuse that.")
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
@@ -176,10 +167,10 @@ class FusedLlama(nn.Module):
         if attention_mask is None and start and n > 1:
             attention_mask = step_bias([Feed(0, range(n))], [start], None, self.dtype, self.device)
         mask = None if attention_mask is None else attention_mask.repeat(1, 1, self.group, 1)
-        x, (cos, sin) = self.embed(input_ids), (table[position_ids] for table in (self.cos, self.sin))
+        x, (cos, sin) = self.embed(input_ids.flatten()), (table[position_ids] for table in (self.cos, self.sin))
         for place, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, cache, place, mask, mask is None and n > 1)
-        hidden = self.last_norm(x)
+            x = layer(x, batch_size, cos, sin, cache, place, mask, mask is None and n > 1)
+        hidden = norm(x, *self.last_norm).view(batch_size, n, -1)
         return Output(self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden))
 
     def _check_length(self, length: int, position_ids: torch.Tensor | None) -> None:

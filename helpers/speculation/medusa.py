@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
 from torch import Tensor
 
 from helpers.decoding.proposals import Proposal
@@ -32,13 +31,14 @@ class Medusa(Proposer):
             raise CourseError(f"The tree is {deepest} deep, and there are {heads.count} heads: take a flatter tree.")
         self.heads = heads
         self.width = 1 + max((rank for path in nodes for rank in path), default=0)
-        # Which of all heads' best guesses a node is, when they stand in one row: head after head, `width` of each.
-        self.picks = torch.tensor([(len(path) - 1) * self.width + path[-1] for path in nodes], dtype=torch.long)
+        # Which of all heads' best guesses a node is: head after head, `width` of each.
+        self.picks = [(len(path) - 1) * self.width + path[-1] for path in nodes]
         self.parents = [place[path[:-1]] for path in nodes]
         self.names = [f"head {len(path)}" for path in nodes]
 
     def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
         # (heads, sequences, width)
         best = self.heads(hidden).topk(self.width, dim=-1).indices
-        guesses = best.transpose(0, 1).flatten(1)[:, self.picks.to(best.device)].tolist()
+        rows = best.transpose(0, 1).flatten(1).tolist()
+        guesses = [[row[pick] for pick in self.picks] for row in rows]
         return [Proposal(tokens, self.parents, self.names) for tokens in guesses]

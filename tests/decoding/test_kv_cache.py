@@ -1,7 +1,5 @@
 """The cache holds what plain recomputation gives, whatever was appended, cropped, kept and freed."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,7 +127,7 @@ def test_what_fills_up_taken_for_a_token_is_caught(monkeypatch):
             return made
         feed, token = made.source
         filled_up = max(map(len, feeds)) - torch.tensor([len(f) for f in feeds])
-        return replace(made, source=(feed, token - filled_up[feed]))
+        return made._replace(source=(feed, token - filled_up[feed]))
 
     assert planted(monkeypatch, KVCache, "_places", places)
 
