@@ -53,6 +53,8 @@ def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int]
 def _plain(feeds: Sequence[Feed], starts: Sequence[int], n: int, window: int | None) -> bool:
     """Whether no token has anything to hide from another one that causal order does not: the model's own mask will do,
     or none."""
-    if any(feed.parents or len(feed) < n for feed in feeds) or (len(feeds) > 1 and (window or len(set(starts)) > 1)):
+    if len(feeds) == 1:
+        return not feeds[0].parents and (n == 1 or starts[0] == 0)
+    if window or len(set(starts)) > 1 or any(feed.parents or len(feed) < n for feed in feeds):
         return False
-    return n == 1 or max(starts) == 0
+    return n == 1 or starts[0] == 0
