@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 
 import torch
 
@@ -10,7 +10,8 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.limits import Limits
 from helpers.decoding.reading import Reading, read
-from helpers.decoding.support import check_step, support_of
+from helpers.decoding.sequence import Sequence
+from helpers.decoding.support import check_request, check_step, support_of
 
 
 class Forward:
@@ -24,8 +25,12 @@ class Forward:
         self.limits = Limits.of(model.config.get_text_config())
         self.support = support_of(model)
 
+    def check_request(self, sequence: Sequence, guesses: bool) -> None:
+        """Refuse at once a sequence that could not be written to its end."""
+        check_request(self.model, self.support, self.limits, sequence.max_length, sequence.num_prompt_tokens, guesses)
+
     @torch.inference_mode()
-    def __call__(self, feeds: Sequence[Feed], cache: KVCache) -> list[Reading]:
+    def __call__(self, feeds: abc.Sequence[Feed], cache: KVCache) -> list[Reading]:
         starts = cache.begin(feeds)
         try:
             check_step(self.model, self.support, self.limits, feeds, starts)

@@ -16,7 +16,6 @@ from helpers.decoding.proposals import MAX_GUESSES
 from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.decoding.streaming import Detokenizer
-from helpers.decoding.support import check_request
 
 
 @torch.inference_mode()
@@ -38,8 +37,8 @@ def plain_greedy(model, tokens: list[int], max_new_tokens: int = 256) -> list[in
 @torch.inference_mode()
 def decode(model, sequence: Sequence, proposer: Proposer | None = None) -> Iterator[Step]:
     """The loop itself, for one sequence: yields each step as it is done."""
-    check_request(model, sequence.max_length, sequence.num_prompt_tokens, guesses=proposer is not None)
     forward = Forward(model)
+    forward.check_request(sequence, guesses=proposer is not None)
     cache = KVCache.for_model(model, sequence.max_length + MAX_GUESSES)
     try:
         while not sequence.finish_reason:

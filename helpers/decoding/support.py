@@ -22,9 +22,8 @@ class UnsupportedModelError(CourseError):
     """The model's architecture does not let the decoder do that exactly."""
 
 
-def check_request(model, max_length: int, prompt_length: int, guesses: bool) -> None:
+def check_request(model, support: Support, limits: Limits, max_length: int, prompt_length: int, guesses: bool) -> None:
     """Refuse at once a request of up to `max_length` tokens that could not go on to its end."""
-    support, limits = support_of(model), Limits.of(model.config.get_text_config())
     if guesses:
         _check_kind(model, support.guesses, "guesses")
         for name, length in (("dynamic RoPE", limits.dynamic_after), ("mix of windows", limits.mixed_up_to)):

@@ -18,6 +18,7 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.masks import step_bias
 from helpers.errors import CourseError
+from helpers.kernels.grouped_attention import together
 from helpers.kernels.packed_linear import PackedLinear
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
@@ -107,7 +108,7 @@ class FusedLayer(nn.Module):
                 query, keys, values, is_causal=True, scale=self.scale, enable_gqa=group > 1
             )
         else:  # heads that share keys are taken for further tokens of one head (grouped_attention.py)
-            query = query.reshape(batch_size, self.kv_heads, group * n, self.size)
+            query = together(query, self.kv_heads)
             a = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scale)
         a = a.reshape(batch_size, self.heads, n, self.size).transpose(1, 2).reshape(len(x), -1)
         x = x + self.out(a)
