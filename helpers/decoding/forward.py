@@ -29,8 +29,10 @@ class Forward:
         """Refuse at once a sequence that could not be written to its end."""
         check_request(self.model, self.support, self.limits, sequence.max_length, sequence.num_prompt_tokens, guesses)
 
-    @torch.inference_mode()
     def __call__(self, feeds: abc.Sequence[Feed], cache: KVCache) -> list[Reading]:
+        if not torch.is_inference_mode_enabled():  # a decode loop is in it already, and entering it again takes time
+            with torch.inference_mode():
+                return self(feeds, cache)
         starts = cache.begin(feeds)
         try:
             check_step(self.model, self.support, self.limits, feeds, starts)

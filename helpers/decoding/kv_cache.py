@@ -167,6 +167,9 @@ class KVCache(Cache):
         return starts
 
     def _places(self, feeds: Sequence[Feed], starts: Sequence[int], end: int) -> _Places:
+        if len(feeds) == 1:
+            row = self.rows[feeds[0].sequence_id]
+            return _Places(slice(row, row + 1), slice(starts[0], end), end)
         rows, n = [self.rows[feed.sequence_id] for feed in feeds], max(len(feed.tokens) for feed in feeds)
         together = rows == list(range(rows[0], rows[0] + len(rows)))  # as they lie: nothing is copied
         chosen = slice(rows[0], rows[0] + len(rows)) if together else self._tensor(rows)

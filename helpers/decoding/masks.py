@@ -61,11 +61,11 @@ def step_bias(
     """`step_mask` as an additive one; that of a lone small feed takes one operation, since its own part is kept."""
     if len(feeds) == 1 and not window and len(feeds[0].tokens) <= SMALL:
         own = _own_bias(feeds[0].num_certain, tuple(feeds[0].parents), dtype, device)
-        return F.pad(own, (starts[0], 0))[None, None]
+        return F.pad(own, (starts[0], 0))
     return additive(step_mask(feeds, starts, window), dtype).to(device)
 
 
 @lru_cache(maxsize=1024)  # a tree's shape comes again and again
 def _own_bias(num_certain: int, parents: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     with torch.inference_mode(False):  # the next step may be one that trains
-        return additive(own_mask(num_certain, parents), dtype).to(device)
+        return additive(own_mask(num_certain, parents)[None, None], dtype).to(device)

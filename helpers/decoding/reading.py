@@ -23,31 +23,41 @@ class Reading(NamedTuple):
 def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int], cache: KVCache) -> list[Reading]:
     """The run itself, of feeds that have their places in the cache. Shorter feeds are filled up on the left."""
     n, wanted = max(map(len, feeds)), max(1, *(feed.num_wanted for feed in feeds))
-    ids = torch.tensor([[*[0] * (n - len(feed)), *feed.tokens] for feed in feeds], device=model.device)
-    positions = torch.tensor(
-        [[*[0] * (n - len(feed)), *(start + k for k in feed.position_offsets)] for feed, start in zip(feeds, starts)],
-        device=model.device,
-    )
+    fill = [[0] * (n - len(feed)) for feed in feeds]
+    tokens = [[*left, *feed.tokens] for left, feed in zip(fill, feeds)]
+    places = [[*left, *(start + k for k in f.position_offsets)] for left, f, start in zip(fill, feeds, starts)]
+    ids, positions = torch.tensor([tokens, places], device=model.device)
     bias = None if _plain(feeds, starts, n, window) else step_bias(feeds, starts, window, model.dtype, model.device)
+    logits, hidden = _run(
+        model,
+        input_ids=ids,
+        position_ids=positions,
+        attention_mask=bias,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=wanted,
+    )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return [
+        Reading(_last(row_logits, feed.num_wanted), _last(row_hidden, feed.num_wanted))
+        for feed, row_logits, row_hidden in zip(feeds, logits, hidden)
+    ]
+
+
+def _last(states: torch.Tensor, n: int) -> torch.Tensor:
+    return states if len(states) == n else states[len(states) - n :]
+
+
+def _run(model, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and the hidden states at the lm_head's input, which transformers' models don't hand out."""
+    if getattr(model, "returns_hidden", False):
+        return model(**inputs)
     states: list[torch.Tensor] = []
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: states.append(args[0]))
     try:
-        out = model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=bias,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=wanted,
-        )
+        return model(**inputs).logits, states[0]
     finally:
         hook.remove()
-    logits = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
-    hidden = states[0]
-    return [
-        Reading(logits[row, logits.shape[1] - feed.num_wanted :], hidden[row, hidden.shape[1] - feed.num_wanted :])
-        for row, feed in enumerate(feeds)
-    ]
 
 
 def _plain(feeds: Sequence[Feed], starts: Sequence[int], n: int, window: int | None) -> bool:

@@ -8,7 +8,7 @@ Scaling Transformer Inference", fuse these products for the same reason).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -25,11 +25,12 @@ KINDS = ("llama", "mistral", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")  # whose angles don't depend on how long the text is
 
 
-@dataclass(frozen=True)
-class Output:
-    """What a decoder reads of a model's output: logits (batch_size, n, vocabulary)."""
+class Output(NamedTuple):
+    """What a decoder reads of a model's output: logits (batch_size, n, vocabulary), and the hidden states
+    (batch_size, n, hidden) that the lm_head made them of."""
 
     logits: torch.Tensor
+    hidden: torch.Tensor
 
 
 class Beside(nn.Module):
@@ -119,6 +120,8 @@ class FusedLayer(nn.Module):
 class FusedLlama(nn.Module):
     """Takes a model's place in the decoders; its joined weights are copies of the model's."""
 
+    returns_hidden = True  # as a decoder asks for
+
     def __init__(self, model):
         super().__init__()
         config, inner = model.config, getattr(model, "model", None)
@@ -172,7 +175,8 @@ class FusedLlama(nn.Module):
         for place, layer in enumerate(self.layers):
             x = layer(x, batch_size, cos, sin, cache, place, mask, mask is None and n > 1)
         hidden = norm(x, *self.last_norm).view(batch_size, n, -1)
-        return Output(self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden))
+        hidden = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
+        return Output(self.lm_head(hidden), hidden)
 
     def _check_length(self, length: int, position_ids: torch.Tensor | None) -> None:
         if length > len(self.cos) and (position_ids is None or int(position_ids.max()) >= len(self.cos)):

@@ -33,8 +33,8 @@ class Medusa(Proposer):
         self.width = 1 + max((rank for path in nodes for rank in path), default=0)
         # Which of all heads' best guesses a node is: head after head, `width` of each.
         self.picks = [(len(path) - 1) * self.width + path[-1] for path in nodes]
-        self.parents = [place[path[:-1]] for path in nodes]
-        self.names = [f"head {len(path)}" for path in nodes]
+        self.parents = tuple(place[path[:-1]] for path in nodes)
+        self.names = tuple(f"head {len(path)}" for path in nodes)
 
     def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
         # (heads, sequences, width)

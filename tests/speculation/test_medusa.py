@@ -240,8 +240,8 @@ def test_a_tree_that_is_none_is_refused(model):
 
 def test_each_guess_is_named_by_its_head(model):
     proposal = guess(Medusa(heads_for(model), TREE))
-    assert proposal.proposers == ["head 1", "head 2", "head 3", "head 2", "head 1", "head 2"]
-    assert proposal.parents == [-1, 0, 1, 0, -1, 4]
+    assert proposal.proposers == ("head 1", "head 2", "head 3", "head 2", "head 1", "head 2")
+    assert proposal.parents == (-1, 0, 1, 0, -1, 4)
 
 
 def test_transformers_generate_takes_it(model):
