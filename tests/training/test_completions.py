@@ -8,7 +8,7 @@ from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import ASSISTANT, extract_sql
 from helpers.training.completions import IGNORED, Encoded, encode, examples_from, explained_sql, with_labels
-from helpers.training.packing import collate
+from helpers.training.packing import Tree, collate
 
 EXAMPLES = load_split("train", limit=12)
 
@@ -25,7 +25,7 @@ def test_the_completion_is_learned_with_its_end_and_the_prompt_is_not(tokenizer)
 def test_the_end_is_learned_although_it_is_the_padding():
     ids, labels = with_labels([7, 2], [2, 9], 2)
     assert ids == [7, 2, 2, 9, 2] and labels == [IGNORED, IGNORED, 2, 9, 2]
-    batch = collate([[Encoded(ids, labels)], [Encoded([5, 2], [IGNORED, 2])]], pad=2)
+    batch = collate([[Tree((Encoded(ids, labels),))], [Tree((Encoded([5, 2], [IGNORED, 2]),))]], pad=2)
     assert (batch["labels"] != IGNORED).sum().item() == 4  # three of the first, one of the second, none of the padding
 
 
