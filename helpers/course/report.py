@@ -12,8 +12,11 @@ from pathlib import Path
 from string import Template
 
 from helpers import files
+from helpers.course.readme import headline_of
+from helpers.course.results_in_words import Row, guess_sentences, rows
 from helpers.errors import CourseError
 from helpers.notebook import results
+from helpers.notebook.metric_words import words_of
 
 PAGE = Path(__file__).with_name("report.html")
 STATUS = {"ok": "done", "failed": "failed", "running": "running", "interrupted": "stopped"}
@@ -37,13 +40,6 @@ def write_report(profile: str, out: Path | None = None, root: Path = files.ROOT)
     return files.write_whole(out / "report" / "index.html", page)
 
 
-def number(value: float) -> str:
-    """Four digits, with commas and without an exponent where people would write none."""
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def title_of(path: Path) -> str:
     """The first heading of a notebook, or its name."""
     try:
@@ -53,15 +49,6 @@ def title_of(path: Path) -> str:
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     heading = re.search(r"^# +(.+)$", text, flags=re.MULTILINE)
     return heading.group(1).strip() if heading else path.stem
-
-
-def notebook_html(path: Path) -> str:
-    """An executed notebook as one HTML page; only formulas ask for something from outside (MathJax, where online)."""
-    from nbconvert import HTMLExporter  # a second to import
-
-    page, _ = HTMLExporter(embed_images=True).from_filename(str(path))
-    scripts = re.compile(r"<script\b.*?</script>", flags=re.DOTALL | re.IGNORECASE)
-    return scripts.sub(lambda match: match.group() if "mathjax" in match.group().lower() else "", page)
 
 
 def _records(path: Path) -> dict[str, dict]:
@@ -87,6 +74,8 @@ def _notebook_page(out: Path, profile: str, name: str) -> None:
     """Make the notebook's HTML copy where it is missing or older than the executed notebook."""
     copy, page = out / "notebooks" / profile / f"{name}.ipynb", out / "report" / f"{profile}-{name}.html"
     if copy.exists() and (not page.exists() or page.stat().st_mtime < copy.stat().st_mtime):
+        from helpers.course.notebook_page import notebook_html  # a second to import
+
         try:
             files.write_whole(page, notebook_html(copy))
         except Exception:  # a copy that was cut off by a kill: the page goes without it
@@ -107,7 +96,7 @@ def _machine(documents: Mapping[str, dict]) -> str:
 
 
 def _notebooks(records: Mapping, out: Path, profile: str) -> str:
-    rows = []
+    lines = []
     for name in sorted(records):
         record = records[name]
         copy, page = out / "notebooks" / profile / f"{name}.ipynb", f"{profile}-{name}.html"
@@ -121,8 +110,8 @@ def _notebooks(records: Mapping, out: Path, profile: str) -> str:
         slowest = max((cell["seconds"] for cell in record.get("cells", [])), default=0)
         notes += [f"slowest cell {slowest:.0f} s"] if slowest > 1 else []
         mark = f"<span class='{escape(record.get('status', ''))}'>{status}</span>"
-        rows.append([title, mark, minutes, escape("; ".join(notes))])
-    return _table(["Notebook", "Status", "Minutes", ""], rows, right=(2,)) if rows else "<p>Nothing has run yet.</p>"
+        lines.append([title, mark, minutes, escape("; ".join(notes))])
+    return _table(["Notebook", "Status", "Minutes", ""], lines, right=(2,)) if lines else "<p>Nothing has run yet.</p>"
 
 
 def _failures(records: Mapping) -> str:
@@ -136,38 +125,52 @@ def _failures(records: Mapping) -> str:
 
 
 def _section(name: str, document: Mapping, root: Path) -> str:
-    """A notebook's metrics and invariants, its time and memory, and whether they are stale."""
+    """What a notebook found, in a sentence and in tables; its time and memory, and whether it is stale."""
     if "error" in document:
         return f"<h3>{escape(name)}</h3><p class='failed'>{escape(document['error'])}</p>"
     old = results.stale(document, root)
     warning = f"<p class='failed'>Stale: the {' and the '.join(old)} changed since.</p>" if old else ""
-    metrics = [_metric(key, entry) for key, entry in document["metrics"].items()]
+    metrics = [_metric(row) for row in rows(document["metrics"])]
     invariants = [_invariant(key, entry) for key, entry in document["invariants"].items()]
     spent = f"{document['seconds']:,.0f} s, peak memory {document['peak_memory_gib']:.2f} GiB, "
     spent += f"{document['finished'][:16].replace('T', ' ')} UTC"
+    heads = ["What was measured", "Value", "Interval", "n", "Kind", "Predicted before"]
     return (
-        f"<h3>{escape(name)}</h3>{warning}<p class='small'>{escape(spent)}</p>"
-        + (_table(["Metric", "Value", "Interval", "n", "Kind"], metrics, right=(1, 2, 3)) if metrics else "")
+        f"<h3>{escape(name)}</h3>{warning}{_headline(document, root)}"
+        + "".join(f"<p>{_prose(sentence)}</p>" for sentence in guess_sentences(document["metrics"]))
+        + f"<p class='small'>{escape(spent)}</p>"
+        + (_table(heads, metrics, right=(1, 2, 3)) if metrics else "")
         + (_table(["What has to hold", "", "Count"], invariants, right=(2,)) if invariants else "")
     )
 
 
-def _metric(key: str, entry: Mapping) -> list[str]:
-    interval = f"{number(entry['low'])} to {number(entry['high'])}" if "low" in entry else ""
-    count = f"{entry['n']:,}" if "n" in entry else ""
-    unit = f" <span class='unit'>{escape(entry['unit'])}</span>"
-    kind = f"<span class='kind {entry['kind']}'>{entry['kind']}</span>"
-    return [_breakable(key), number(entry["value"]) + unit, interval, count, kind]
+def _headline(document: Mapping, root: Path) -> str:
+    """The notebook's sentence with these results; a run of few prompts may lack a number that it names."""
+    try:
+        return f"<p class='headline'>{_prose(headline_of(document, root))}</p>"
+    except CourseError as error:
+        return f"<p class='small'>No headline: {escape(str(error))}</p>"
+
+
+def _metric(row: Row) -> list[str]:
+    looks = row.kind if row.kind in ("measured", "simulated") else "predicted"
+    kind = f"<span class='kind {looks}'>{row.kind}</span>"
+    return [_named(row.name, row.key), escape(row.value), row.interval, row.n, kind, escape(row.predicted)]
 
 
 def _invariant(key: str, entry: Mapping) -> list[str]:
     mark = "<span class='ok'>holds</span>" if entry["holds"] else "<span class='failed'>does not hold</span>"
-    return [_breakable(key), mark, f"{entry['count']:,} of {entry['of']:,}"]
+    return [_named(words_of(key), key), mark, f"{entry['count']:,} of {entry['of']:,}"]
 
 
-def _breakable(key: str) -> str:
-    """A key that a narrow screen may break after its dots and underscores."""
-    return "<code>" + re.sub(r"([._])", r"\1<wbr>", escape(key)) + "</code>"
+def _named(words: str, key: str) -> str:
+    """Words that show the key of the results file where the mouse rests on them."""
+    return f"<span title='{escape(key)}'>{_prose(words)}</span>"
+
+
+def _prose(text: str) -> str:
+    """Text whose backticks mark code, as in Markdown."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _table(heads: Iterable[str], rows: Iterable[list[str]], right: tuple[int, ...] = ()) -> str:

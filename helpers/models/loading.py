@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from helpers.errors import CourseError
+from helpers.models import first_layers
 from helpers.models.fit import check_vocabulary, check_weights
 from helpers.models.merging import ADAPTER, merged
 from helpers.models.places import HEADS, base_of, folder_of, parts_of, remedy_for, trouble
@@ -71,8 +72,10 @@ def from_checkpoint(name: str | Path, **options):
 
 def _with_adapter(name: str | Path, place: str, dtype: torch.dtype, device: str):
     """The adapter's base with the adapter merged into its weights, in float32, and rounded to `dtype` after that."""
-    base = base_of(name, place)
+    base, num_layers = base_of(name, place), first_layers.num_layers_of(name, place)
     model, tokenizer = load(base)
+    if num_layers is not None:  # a draft
+        first_layers.keep(model, num_layers)
     settings, what = model.generation_config, f"The adapter {name} doesn't fit its base {base}"
     remedy = remedy_for(place) or "name the model that it was trained on in its adapter_config.json"
     try:
@@ -129,8 +132,12 @@ def config_at(name: str | Path):
     from transformers import AutoConfig
 
     check_is_model(name)
-    place = parts_of(name)[-1]
+    parts = parts_of(name)
     try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(parts[-1], trust_remote_code=False)
     except Exception as error:
-        raise CourseError(trouble(name, place, error)) from error
+        raise CourseError(trouble(name, parts[-1], error)) from error
+    num_layers = first_layers.num_layers_of(name, parts[0])
+    if num_layers is not None:  # a draft
+        first_layers.shorten(config, num_layers)
+    return config

@@ -21,8 +21,7 @@ MADE_BY = {
     "base": "python -m helpers.training.pretrain --model base",
     "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1e-3 --more_examples 12000 "
     "--eval_samples 450 --save_steps 60 --export data/models/fine-tuned",
-    "draft": "python -m helpers.training.pretrain --model draft --export build/draft && "
-    "python -m helpers.training.distil_draft --start_from build/draft --export data/models/draft",
+    "draft": "python -m helpers.training.distil_draft --export data/models/draft",
     "medusa": "python -m helpers.training.train_medusa_heads --more_examples 4000 --epochs 6 "
     "--export data/models/medusa",
 }

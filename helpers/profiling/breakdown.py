@@ -62,34 +62,32 @@ class Stopwatch:
         self.seconds = 0.0
 
     @contextmanager
-    def on(self, module: nn.Module) -> Iterator[Stopwatch]:
-        """The watch runs while the module does.
+    def on(self, module: nn.Module, method: str = "forward") -> Iterator[Stopwatch]:
+        """The watch runs while that method of the module does.
 
-        It stands in the place of `forward`: a module with hooks is called on a slower way, which would be timed, too.
+        It stands in the method's place: a module with hooks is called on a slower way, which would be timed, too.
         """
-        forward = module.forward
+        own, called = vars(module).get(method), getattr(module, method)
 
         def timed(*args, **kwargs):
             began = time.perf_counter()
             try:
-                return forward(*args, **kwargs)
+                return called(*args, **kwargs)
             finally:
                 self.seconds += time.perf_counter() - began
 
-        before = vars(module).get("forward")
-        module.forward = timed
+        setattr(module, method, timed)
         try:
             yield self
         finally:
-            if before is None:
-                del module.forward
-            else:
-                module.forward = before
+            delattr(module, method)
+            if own is not None:
+                setattr(module, method, own)
 
 
 @dataclass(frozen=True)
 class StepBreakdown:
-    """Mean seconds of a decode step: the model's forward, the heads, and all else (top-k, tree, cache, loop)."""
+    """Mean seconds of a decode step: the model's forward, the heads' best guesses, and all else (tree, cache, loop)."""
 
     forward: float
     heads: float
@@ -102,7 +100,7 @@ def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: list[list[int
     for prompt in prompts:
         recorded = steps(model, prompt, proposer=Medusa(heads, tree))
         next(recorded)  # the prefill
-        with forward.on(model), guessing.on(heads):
+        with forward.on(model), guessing.on(heads, "best"):
             decode = list(recorded)
         total, count = total + sum(step.seconds for step in decode), count + len(decode)
     each = max(1, count)

@@ -38,7 +38,7 @@ class Medusa(Proposer):
 
     def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
         # (heads, sequences, width)
-        best = self.heads(hidden).topk(self.width, dim=-1).indices
+        best = self.heads.best(hidden, self.width)
         rows = best.transpose(0, 1).flatten(1).tolist()
         guesses = [[row[pick] for pick in self.picks] for row in rows]
         return [Proposal(tokens, self.parents, self.names) for tokens in guesses]

@@ -3,9 +3,14 @@
 Cai et al., "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads", 2024. The model's own
 lm_head reads the hidden state at position t and says token t + 1; head i reads the same state and guesses token
 t + 1 + i. Medusa-1 trains the heads on a frozen model. What `save` writes is what vLLM and TGI load, too.
+
+With a vocabulary of 49,152 tokens the lm_head is most of what heads cost. `ReducedMedusaHeads` guess only among the
+tokens that answers use.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
@@ -70,3 +75,42 @@ class MedusaHeads(nn.Module):
         if self.own_lm_heads:
             return torch.bmm(x, self.lm_head.transpose(1, 2))
         return self.lm_head(x)
+
+    def best(self, hidden: torch.Tensor, k: int) -> torch.Tensor:
+        """Token ids (heads, n, k) of each head's k best guesses, the best first."""
+        return self(hidden).topk(k, dim=-1).indices
+
+
+class ReducedMedusaHeads(MedusaHeads):
+    """Heads that guess only among the tokens `token_ids`, as FR-Spec (Zhao et al. 2025) does for EAGLE.
+
+    They read the shared lm_head's rows of these tokens alone: a head that never guesses a token that answers don't use
+    loses nothing, since guesses are verified. To callers their output is over the whole vocabulary, as any head's;
+    `best` takes the shorter way.
+    """
+
+    def __init__(self, lm_head: torch.Tensor, token_ids: torch.Tensor, heads: int = 5, layers: int = 1):
+        """`lm_head` (vocabulary, hidden) is the model's; `token_ids` (num_ids,) are int64, sorted, none twice.
+
+        Raises:
+            CourseError: `token_ids` are anything else.
+        """
+        whole = token_ids.ndim == 1 and len(token_ids) and token_ids.dtype == torch.int64
+        if not whole or token_ids[0] < 0 or token_ids[-1] >= len(lm_head) or (token_ids.diff() < 1).any():
+            wanted = f"sorted int64 token ids below {len(lm_head)}, each once"
+            raise CourseError(f"Reduced heads need {wanted}: give torch.tensor(sorted(set(ids))).")
+        token_ids = token_ids.to(lm_head.device)
+        super().__init__(lm_head.detach()[token_ids], heads, layers)
+        self.vocabulary = len(lm_head)
+        self.register_buffer("token_ids", token_ids, persistent=False)  # not trained: the file has them by themselves
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (heads, n, vocabulary); minus infinity for the tokens that are never guessed."""
+        reduced = super().forward(hidden)
+        logits = reduced.new_full((*reduced.shape[:-1], self.vocabulary), -math.inf)
+        logits[..., self.token_ids] = reduced
+        return logits
+
+    def best(self, hidden: torch.Tensor, k: int) -> torch.Tensor:
+        """Token ids (heads, n, k) of each head's k best guesses, the best first; k is at most num_ids."""
+        return self.token_ids[super().forward(hidden).topk(k, dim=-1).indices]

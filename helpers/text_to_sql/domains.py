@@ -6,7 +6,7 @@ Domains are split, not questions: no schema of validation or test has a relative
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -51,6 +51,13 @@ class Column:
         return self.type in ("INTEGER", "REAL") and self.is_asked
 
     @property
+    def is_measure(self) -> bool:
+        """Whether it is compared, added up or averaged. A floor or a lane is a number that names, and so is a year."""
+        spoken_of = any(use in self.phrases for use in ("average", "total", "most", "least"))
+        names = self.type == "INTEGER" and "is" in self.phrases and not spoken_of
+        return self.is_number and not (self.label or self.is_year or names)
+
+    @property
     def is_year(self) -> bool:
         return self.type == "INTEGER" and self.is_number and 1200 <= self.values[0] and self.values[1] <= 2100
 
@@ -61,6 +68,7 @@ class Table:
     one: str  # "film"
     many: tuple[str, ...]  # "films", "movies"
     columns: tuple[Column, ...]
+    people: bool = False  # "who is the oldest driver?"
 
     @property
     def label(self) -> Column:
@@ -101,7 +109,15 @@ def _read(file: Path) -> list[Schema]:
 
 def _table(name: str, written: dict) -> Table:
     columns = tuple(_column(column, entries) for column, entries in written["columns"].items())
-    return Table(name, written["one"], (written["many"], *written.get("aka", ())), columns)
+    many = (written["many"], *written.get("aka", ()))
+    columns = tuple(_named_apart(c, written["one"], many) if c.label else c for c in columns)
+    return Table(name, written["one"], many, columns, bool(written.get("people")))
+
+
+def _named_apart(label: Column, one: str, many: tuple[str, ...]) -> Column:
+    """The label without nouns that mean the row itself: "the films of the films"."""
+    nouns = tuple(noun for noun in label.nouns if noun != one and f"{noun}s" not in many)
+    return replace(label, nouns=nouns or ("name",))
 
 
 def _column(name: str, written: dict) -> Column:

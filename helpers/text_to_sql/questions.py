@@ -7,42 +7,44 @@ import random
 import re
 from collections.abc import Iterator
 
+from helpers.text_to_sql.asked import Asked
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.handwritten import handwritten_forms, masked
-from helpers.text_to_sql.noun_phrases import Speaker, phrasings
-from helpers.text_to_sql.queries import KINDS, Asked
+from helpers.text_to_sql.queries import KINDS, kind_of
+from helpers.text_to_sql.sql import text_literals
 from helpers.text_to_sql.variants import RARE_SHARE, draw_schema
+from helpers.text_to_sql.wording import Speaker, fill, fit_superlatives, phrasings
 
 OWN_QUESTIONS = 0.65  # how often a question that a column brings itself is taken, where there is one
 MAX_TRIES = 200
+LAST = re.compile(r"\{(them|best|bests|children|pred)\}(?=$|[.,:;?!]| - | \()")  # nothing follows in the same breath
+NOUN_PHRASES = re.compile(r"\{(them|best|bests|children)\}")
 
 
-def _worded(rng: random.Random, asked: Asked) -> str:
+def templates(asked: Asked) -> list[str]:
+    """The templates that suit what fills them: a long noun phrase stands last, only what has a name is "called"."""
+    suited = phrasings()[asked.template]
+    if asked.is_long:
+        suited = [t for t in suited if len(LAST.findall(t)) >= len(NOUN_PHRASES.findall(t))]
+    if not asked.has_names:
+        suited = [t for t in suited if not re.search(r"\b(name|named|names|called)\b", t)]
+    return suited
+
+
+def _worded(rng: random.Random, asked: Asked, values: list[str]) -> str:
+    """The question; one that begins with a value keeps it as the query spells it."""
     if asked.own and (not asked.template or rng.random() < OWN_QUESTIONS):
         question = rng.choice(asked.own)
         question += "?" if not question.endswith("?") and rng.random() < 0.8 else ""
     else:
-        question = rng.choice(phrasings()[asked.template])
-        for slot, words in asked.slots.items():
-            question = question.replace("{" + slot + "}", words)
+        question = fit_superlatives(fill(rng.choice(templates(asked)), asked.slots, asked.subject))
     question = re.sub(r"\b(the|a) (the|an?) ", r"\1 ", re.sub(r"\s+", " ", question)).strip()
-    if rng.random() < 0.8:
+    question = re.sub(r"\b[Tt]he The ", "The ", question)
+    if rng.random() < 0.8 and not question.startswith(tuple(values)):
         question = question[0].upper() + question[1:]
     if rng.random() < 0.12:
         question = question.rstrip("?.")
     return question
-
-
-def _kind(asked: Asked, sql: str) -> str:
-    joins, special = sql.count(" JOIN "), sorted(asked.kinds - {"or"})
-    if joins > 1:
-        return "three tables"
-    if special:
-        return special[0]
-    if joins:
-        return "join"
-    return {"which_pred": "which", "count_pred": "count", "best_columns": "best", "top_columns": "top",
-            "sorted_columns": "sorted", "star_one": "star", "ask_two": "ask_one"}.get(asked.template, asked.template)  # fmt: skip
 
 
 def question_group(
@@ -59,13 +61,15 @@ def question_group(
         if len(examples) == count:
             break
         ask = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        speaker.begin()
         asked = ask(speaker, rng.choice(list(schema.tables.values())))
         if asked is None:
             continue
-        question, sql = _worded(rng, asked), asked.query.sql(schema)
+        sql = asked.query.sql(schema)
+        question = _worded(rng, asked, text_literals(sql))
         if question in examples or masked(context, question) in handwritten_forms():
             continue
-        examples[question] = Example(f"{seed}-{len(examples)}", context, question, sql, _kind(asked, sql))
+        examples[question] = Example(f"{seed}-{len(examples)}", context, question, sql, kind_of(asked, sql))
     return list(examples.values())
 
 

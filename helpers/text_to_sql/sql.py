@@ -1,11 +1,12 @@
 """Writing queries: which tables a query needs, how they join, and what a column is called there.
 
-The policy that every reference keeps: names as CREATE TABLE spells them, never quoted; text in single quotes, spelled as
-in the question; the table with the foreign key is T1, those that it points to T2, T3; a list of three and more is IN.
+The policy that every reference keeps: names as CREATE TABLE spells them, never quoted; text in single quotes, spelled
+as in the question; the table with the foreign key is T1, those that it points to T2, T3; a list of three is IN.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -94,6 +95,11 @@ def _reached(root: Table, tables: dict[str, Table]) -> dict[str, tuple[str, Colu
 def literal(value: object) -> str:
     """A value as SQL writes it."""
     return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"
+
+
+def text_literals(sql: str) -> list[str]:
+    """The texts that a query names, LIKE's without their %."""
+    return [text.replace("''", "'").strip("%") for text in re.findall(r"'((?:[^']|'')*)'", sql)]
 
 
 def linked(tables: Iterable[Table], parent: Table) -> list[tuple[Table, Column]]:

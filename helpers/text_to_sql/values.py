@@ -1,7 +1,7 @@
 """Values of a column: names, places and dates, numbers as people choose them, and rare words that must be copied.
 
-The pools are Faker's (https://faker.readthedocs.io), drawn once into pools.json by `python -m helpers.text_to_sql.values`;
-every fifth value is held out of training.
+The pools are Faker's (https://faker.readthedocs.io), drawn once into pools.json by
+`python -m helpers.text_to_sql.values`; every fifth value is held out of training.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import cache
 from helpers.text_to_sql.domains import DATA, Column
 
 LOCALES = "en_US en_GB de_DE fr_FR es_ES it_IT nl_NL sv_SE pl_PL pt_BR tr_TR cs_CZ hu_HU en_IN en_NZ".split()
-CITIES = """Oslo Bergen Stockholm Copenhagen Helsinki Reykjavik Dublin Cork London Leeds Glasgow Cardiff Paris Lyon Marseille
-Nantes Madrid Seville Valencia Lisbon Porto Rome Milan Turin Naples Athens Vienna Graz Salzburg Zurich Basel Geneva Berlin
-Hamburg Munich Leipzig Cologne Amsterdam Utrecht Brussels Ghent Antwerp Prague Brno Warsaw Gdansk Budapest Zagreb Split
-Belgrade Sofia Bucharest Istanbul Ankara Cairo Tunis Casablanca Dakar Accra Lagos Nairobi Kampala Durban Mumbai Delhi Chennai
-Kolkata Lahore Dhaka Colombo Bangkok Hanoi Jakarta Manila Osaka Kyoto Tokyo Nagoya Sapporo Seoul Busan Taipei Shanghai Beijing
-Sydney Perth Melbourne Hobart Auckland Wellington Toronto Montreal Ottawa Calgary Vancouver Boston Chicago Denver Seattle
-Portland Austin Dallas Houston Miami Atlanta Detroit Phoenix Havana Lima Quito Bogotá Caracas Santiago Montevideo Recife
-Salvador Curitiba""".split()
+CITIES = """Oslo Bergen Stockholm Copenhagen Helsinki Reykjavik Dublin Cork London Leeds Glasgow Cardiff Paris Lyon
+Marseille Nantes Madrid Seville Valencia Lisbon Porto Rome Milan Turin Naples Athens Vienna Graz Salzburg Zurich Basel
+Geneva Berlin Hamburg Munich Leipzig Cologne Amsterdam Utrecht Brussels Ghent Antwerp Prague Brno Warsaw Gdansk
+Budapest Zagreb Split Belgrade Sofia Bucharest Istanbul Ankara Cairo Tunis Casablanca Dakar Accra Lagos Nairobi
+Kampala Durban Mumbai Delhi Chennai Kolkata Lahore Dhaka Colombo Bangkok Hanoi Jakarta Manila Osaka Kyoto Tokyo Nagoya
+Sapporo Seoul Busan Taipei Shanghai Beijing Sydney Perth Melbourne Hobart Auckland Wellington Toronto Montreal Ottawa
+Calgary Vancouver Boston Chicago Denver Seattle Portland Austin Dallas Houston Miami Atlanta Detroit Phoenix Havana
+Lima Quito Bogotá Caracas Santiago Montevideo Recife Salvador Curitiba""".split()
 SIZES = {
     "person": 2400, "first_name": 800, "last_name": 900, "city": 300, "country": 150, "company": 900,
     "street": 700, "job": 400, "email": 400, "phone": 400,
@@ -42,16 +42,21 @@ def draw_text(rng: random.Random, column: Column, training: bool) -> str:
 def draw_number(rng: random.Random, column: Column, rounded: bool = True) -> float:
     """A number in the column's range; `rounded` as people ask for it: 200 rather than 187."""
     low, high = column.values
-    if column.step:
-        value = low + column.step * rng.randint(0, int((high - low) / column.step))
-        return value if column.type == "INTEGER" else round(value, 2)
-    value = rng.uniform(low, high)
-    if column.is_year or (column.type == "INTEGER" and high - low < 60):
+    step = column.step or 0
+    value = low + step * rng.randint(0, int((high - low) / step)) if step else rng.uniform(low, high)
+    whole = column.type == "INTEGER"
+    if column.is_year or (whole and high - low < 60):
         return round(value)
     if rounded and rng.random() < 0.75:
-        digits = len(str(int(abs(value)))) - rng.choice((1, 2, 2))
-        value = round(value, -digits) if digits > 0 else round(value)
-    return round(value) if column.type == "INTEGER" else tidy(round(value, rng.choice((1, 1, 2))))
+        shorter = _rounded(value, rng.choice((1, 2, 2)))
+        value = shorter if low <= shorter <= high else value
+    return round(value) if whole else tidy(round(value, 2 if step else rng.choice((1, 1, 2))))
+
+
+def _rounded(value: float, digits: int) -> float:
+    """To so many digits at the front, but to no fraction: 187 -> 190, 4.7 -> 5."""
+    behind = len(str(int(abs(value)))) - digits
+    return round(value, -behind) if behind > 0 else round(value)
 
 
 def tidy(value: float) -> float:

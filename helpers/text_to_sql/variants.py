@@ -15,8 +15,10 @@ from helpers.text_to_sql.names import held_out, plural
 
 UNITS = ("kg", "m", "cm", "km", "hours", "days", "pct", "eur", "count", "total", "size", "score")
 UNFIT = frozenset(
-    "abortion abuse abuser adultery bastard bitch corpse genocide heroin incest murder nazi negro nigger orgasm "
-    "pimp porn prostitute racism racist rape rapist retard slave slavery slut suicide terrorist whore".split()
+    """abortion abuse abuser adultery bastard bigot bisexual bitch cannibal condom corpse cripple deathbed enema
+    epileptic execution fascist fetish gallows gay genocide heroin holocaust idiot incest laxative leper lust
+    massacre moron murder nazi negro nigger nude orgasm orgy pimp porn prostitute racism racist rape rapist
+    retard slave slavery slut sperm suicide terror terrorist testicle torture virgin whore""".split()
 )
 RARE_SHARE = 0.35  # of the schemas of training, in part, have rare words as names
 KEYWORDS = frozenset(
@@ -107,7 +109,7 @@ def _some_columns(rng: random.Random, table: Table, tables: dict[str, Table]) ->
 
 def _with_rare_names(rng: random.Random, tables: dict[str, Table], training: bool) -> dict[str, Table]:
     """The same tables with the names of rows, columns and values replaced by rare words, all or some of them."""
-    share, taken = rng.choice((0.3, 0.6, 1.0)), {n for t in tables.values() for n in (t.name, *spoken(t.one).split())}
+    share, taken = rng.choice((0.3, 0.6, 1.0)), {n for t in tables.values() for n in (t.name, *t.one.split())}
     names = {name: name for name in tables}
     made = {}
     for name, table in tables.items():
@@ -118,10 +120,13 @@ def _with_rare_names(rng: random.Random, tables: dict[str, Table], training: boo
             names[name] = "_".join(rng.choice((one, many[0])).split())
         columns = []
         for column in table.columns:
-            if column.is_asked and rng.random() < share:
-                column = _rare_column(rng, column, one, training, taken)
+            if column.label and rng.random() < share:
+                column = _rare_label(rng, table, one, training)
+            elif column.is_asked and rng.random() < share:
+                column = _rare_column(rng, column, training, taken)
             columns.append(column)
-        made[name] = replace(table, name=names[name], one=one, many=many, columns=tuple(columns))
+        people = table.people and one == table.one
+        made[name] = replace(table, name=names[name], one=one, many=many, columns=tuple(columns), people=people)
     return {
         names[name]: replace(
             table, columns=tuple(replace(c, parent=names[c.parent]) if c.parent in names else c for c in table.columns)
@@ -130,12 +135,16 @@ def _with_rare_names(rng: random.Random, tables: dict[str, Table], training: boo
     }
 
 
-def _rare_column(rng: random.Random, column: Column, one: str, training: bool, taken: set[str]) -> Column:
-    if column.label:
-        name = rng.choice(("name", "title", "code", one.replace(" ", "_"), f"{one.split()[-1]}_name"))
-        return replace(
-            column, name=name, nouns=(spoken(name),), type="TEXT", phrases={}, values=_rare_values(rng, training)
-        )
+def _rare_label(rng: random.Random, table: Table, one: str, training: bool) -> Column:
+    """The table's label with rare values, by a name that no other column has or is called by."""
+    others = {word for c in table.columns if not c.label for word in (c.name, *c.nouns)} | KEYWORDS
+    names = ["name", "title", "code", one.replace(" ", "_"), f"{one.split()[-1]}_name"]
+    name = rng.choice([name for name in names if name not in others])
+    nouns, values = ("name" if spoken(name) == one else spoken(name),), _rare_values(rng, training)
+    return replace(table.label, name=name, nouns=nouns, type="TEXT", phrases={}, values=values)
+
+
+def _rare_column(rng: random.Random, column: Column, training: bool, taken: set[str]) -> Column:
     words = _rare_words(rng, training, taken, rng.choice((1, 1, 2)))
     if column.is_number and rng.random() < 0.35:
         words = [words[0], rng.choice(UNITS)]
@@ -151,7 +160,7 @@ def _rare_words(rng: random.Random, training: bool, taken: set[str], count: int)
     words = []
     while len(words) < count:
         word = rng.choice(_words("nouns", training))
-        if word not in taken and word not in KEYWORDS:
+        if word not in taken and not {word, plural(word)} & KEYWORDS:
             words.append(word)
             taken.add(word)
     return words

@@ -1,5 +1,5 @@
-"""Hugging Face's Trainer with logits only where an answer is learned: over a vocabulary of 50,000 those of prompts would
-take a fifth of the time."""
+"""Hugging Face's Trainer with logits only where an answer is learned: over a vocabulary of 50,000 those of prompts
+would take a fifth of the time."""
 
 from __future__ import annotations
 

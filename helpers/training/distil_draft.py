@@ -1,8 +1,10 @@
-"""Distil a draft model from its target: `python -m helpers.training.distil_draft` (notebook 07).
+"""Distil a draft from its target: `python -m helpers.training.distil_draft` (notebook 07).
 
-The target answers training questions, and the draft learns to say what the target says: on the target's own answers, at
-each token its whole distribution (Hinton et al. 2015; for drafts Zhou et al., "DistillSpec", 2023). Right or wrong does
-not matter, only whether the target agrees. Seeded; the answers are kept, and a run that is killed resumes.
+The draft is the target's own first layers with a small adapter (LoRA, Hu et al. 2021) and a final norm of its own. The
+target answers training questions, and the draft learns to say what the target says: on the target's own answers, at
+each token its whole distribution (Hinton et al. 2015; for drafts Zhou et al., "DistillSpec", 2023), which the states
+that made the answers still hold. Right or wrong does not matter, only whether the target agrees. Seeded; the answers
+are kept, and a run that is killed resumes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +23,57 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers import models
+from helpers.decoding.generate import generate
 from helpers.errors import CourseError
 from helpers.files import write_whole
-from helpers.text_to_sql.dataset import training_examples
+from helpers.models import first_layers
+from helpers.speculation.cost import acceptance_of, accepted_per_step
+from helpers.speculation.draft_model import DraftModel
+from helpers.text_to_sql.dataset import load_split, training_examples
+from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint, script
 from helpers.training.completions import IGNORED, Encoded
-from helpers.training.muon import muon_and_adam
-from helpers.training.packing import collate, pack
+from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
 from helpers.training.processes import average_gradients, rank, world_size
-from helpers.training.self_distillation import answered
+from helpers.training.self_distillation import own_answers
+
+NUM_DRAFTED = 4  # tokens, when the card says how many the target accepts
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedAnswer(Encoded):
+    """An answer of the target's, and its states (answer tokens, hidden) at the input of the lm_head."""
+
+    states: torch.Tensor
+
+
+def answer_states(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A model's own states (answer tokens, hidden) at the input of the lm_head: the position before a token predicts
+    it, and prompts need no logits."""
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask")}
+    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+    return hidden[:, :-1][batch["labels"][:, 1:] != IGNORED]
+
+
+def loss_of(draft, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence from the target's next-token distributions
+    to the draft's, over the answers, in nats."""
+    lm_head = draft.get_output_embeddings()  # the target's own
+    with torch.no_grad():
+        wanted = lm_head(batch["states"]).float().log_softmax(-1)
+    guessed = lm_head(answer_states(draft, batch)).float().log_softmax(-1)
+    return F.kl_div(guessed, wanted, log_target=True, reduction="batchmean")
+
+
+def cross_entropy(draft, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy with the tokens that the target chose, over the answers, in nats."""
+    labels = batch["labels"][:, 1:]
+    logits = draft.get_output_embeddings()(answer_states(draft, batch))
+    return F.cross_entropy(logits.float(), labels[labels != IGNORED])
+
+
+LOSSES = {"kl": loss_of, "ce": cross_entropy}
 
 
 @dataclass
@@ -36,33 +81,24 @@ class Arguments(script.Arguments):
     """What a run depends on; `model_id` is the target."""
 
     output_dir: str = script.model_dir("distil_draft")
-    start_from: str = "draft"  # a draft that knows the language: helpers.training.pretrain --model draft makes one
+    layers: int = 3  # of the target's, the first ones
+    loss: str = script.choice("kl", LOSSES)  # the target's whole distribution, or its chosen token alone
+    lora_r: int = 64
+    lora_alpha: float = 128.0
+    max_examples: int = 0  # at most so many training questions; 0: all
     more_examples: int = 0  # generated questions beside the training split's own
     epochs: int = 3
-    batch_size: int = 8  # packed sequences in a step, of all processes together
-    max_seq_length: int = 512
-    muon_lr: float = 0.01
-    adam_lr: float = 0.001
+    batch_size: int = 2  # rows in a step, of all processes together: some ten questions each
+    max_seq_length: int = 768
+    lr: float = 1e-3
     warmup_steps: int = 20
     save_steps: int = 100
+    eval_samples: int = 60  # validation questions for the card's acceptance; 0 for none
 
-
-def loss_of(draft, target, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean Kullback-Leibler divergence from the target's next-token distributions
-    to the draft's, over the answers."""
-    # The position before each answer token foretells it.
-    where = batch["labels"].roll(-1, dims=1) != IGNORED
-    where[:, -1] = False
-    inputs = {k: batch[k] for k in ("input_ids", "position_ids")}
-
-    def log_probabilities(model) -> torch.Tensor:
-        logits = model(**inputs, use_cache=False).logits
-        return logits[where].float().log_softmax(-1)
-
-    with torch.no_grad():
-        wanted = log_probabilities(target)
-    guessed = log_probabilities(draft)
-    return F.kl_div(guessed, wanted, log_target=True, reduction="batchmean")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 1 or self.batch_size < 1:
+            raise CourseError("--epochs and --batch_size must be at least 1.")
 
 
 class Run:
@@ -70,35 +106,51 @@ class Run:
 
     def __init__(self, a: Arguments):
         self.a, self.device = a, script.device()
-        torch.manual_seed(a.seed)
         self.dtype = a.compute_dtype(self.device)
         self.target, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
-        self.draft, _ = models.load(a.start_from, "float32", self.device)
-        if self.draft.config.vocab_size != self.target.config.vocab_size:
-            raise CourseError("Draft and target must have the same tokenizer: take a draft that was made for it.")
-        self.optimizers = muon_and_adam(self.draft, a.muon_lr, a.adam_lr, self.dtype)
-        self.peaks = [a.muon_lr, a.adam_lr]
-        hashes = {"model_id": models.hash_of(a.model_id), "start_from": models.hash_of(a.start_from)}
-        self.identity = a.without_places() | hashes
-        del self.identity["save_steps"]
+        if a.layers >= self.target.config.num_hidden_layers:
+            trouble = f"The target has {self.target.config.num_hidden_layers} layers"
+            raise CourseError(f"{trouble}, and a draft must be cheaper: give fewer than these with --layers.")
+        torch.manual_seed(a.seed)
+        self.draft = first_layers.begin(copy.deepcopy(self.target), a.layers, a.lora_r, a.lora_alpha)
+        self.trained = {name: p for name, p in self.draft.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(self.trained.values(), a.lr, (0.9, 0.95), weight_decay=0.0)
+        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id)}
+        for name in ("save_steps", "eval_samples"):  # they change nothing of the draft
+            del self.identity[name]
         self.step, self.seconds, self.losses = 0, 0.0, []
         self._load()
 
-    def batches(self, encoded: Sequence[Encoded]) -> list[list[list[Encoded]]]:
-        """The packed sequences of each step of all epochs, in the order of the seed."""
-        a, rng, batches = self.a, random.Random(self.a.seed), []
-        for _ in range(a.epochs):
-            mixed = rng.sample(list(encoded), len(encoded))
-            blocks = [mixed[i : i + 2000] for i in range(0, len(mixed), 2000)]  # packing sorts by length: not over all
-            packed = [sequence for block in blocks for sequence in pack(block, a.max_seq_length)]
-            rng.shuffle(packed)
-            batches += [packed[i : i + a.batch_size] for i in range(0, len(packed), a.batch_size)]
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+    def answers(self, questions: Sequence[Example]) -> list[list[EncodedAnswer]]:
+        """The target's own answers, in groups of questions about one schema."""
+        place, model_hash = self.a.checkpoints / "answers", self.identity["model_id"]
+        own = own_answers(self.target, self.tokenizer, questions, place, model_hash)
+        groups: dict[str, list[EncodedAnswer]] = {}
+        for question, (tokens, states) in zip(questions, own, strict=True):
+            prompt = self.tokenizer(prompt_for(self.tokenizer, question), add_special_tokens=False).input_ids
+            answer = EncodedAnswer(prompt + tokens, [IGNORED] * len(prompt) + tokens, states)
+            groups.setdefault(question.context, []).append(answer)
+        return list(groups.values())
+
+    def batches(self, groups: Sequence[Sequence[EncodedAnswer]]) -> list[list[list[Tree]]]:
+        """The rows of each step of all epochs, in the order of the seed."""
+        length, size, batches = self.a.max_seq_length, self.a.batch_size, []
+        rows, rng = pack(trees_of(groups, length), length), random.Random(self.a.seed)
+        with self.autocast():
+            if not separates_branches(self.target):
+                rows = [[Tree((answer,))] for group in groups for answer in group]
+        for _ in range(self.a.epochs):
+            mixed = rng.sample(rows, len(rows))
+            batches += [mixed[i : i + size] for i in range(0, len(mixed), size)]
         return batches
 
     def save(self) -> None:
         state = {
-            "draft": self.draft.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
+            "trained": {name: p.detach() for name, p in self.trained.items()},
+            "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
@@ -106,58 +158,63 @@ class Run:
         }
         checkpoint.write(self.a.checkpoints, state)
 
+    @torch.no_grad()
     def _load(self) -> None:
         state = checkpoint.read_own(self.a.checkpoints, self.identity, self.device)
         if state is None:
             return
-        self.draft.load_state_dict(state["draft"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        for name, p in self.trained.items():
+            p.copy_(state["trained"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
         print(f"resuming at step {self.step}", flush=True)
 
-    def export(self, place: str | Path) -> None:
-        """The draft in bfloat16, its tokenizer, and card.json: how it was made and for which target."""
-        draft = copy.deepcopy(self.draft).to(torch.bfloat16)  # RoPE's frequencies are not saved
-        draft.save_pretrained(place)
-        models.tokenizer_of(self.a.model_id).save_pretrained(place)
+    def export(self, folder: Path) -> dict[str, object]:
+        """The draft and card.json: how it was made, for which target, and how much of it the target accepts."""
+        first_layers.save(self.draft, folder, self.a.model_id, self.identity["model_id"])
         card = {
-            "parameters": sum(p.numel() for p in draft.parameters()),
+            "parameters": sum(p.numel() for p in self.trained.values()),
             "minutes": round(self.seconds / 60, 1),
             "target": self.a.model_id,
             "target_hash": self.identity["model_id"],
-            "divergence": self.divergence(),
-            "before": models.card(self.a.start_from),
+            "steps": self.step,
+            "loss": self.loss(),
         }
-        script.write_card(place, self.a, card)
+        card |= self.quality(folder) if self.a.eval_samples else {}
+        script.write_card(folder, self.a, card)
+        return card
 
-    def divergence(self) -> float:
-        """The mean divergence of the last 20 steps, in nats."""
+    def loss(self) -> float:
+        """The mean loss of the last 20 steps, in nats."""
         return sum(self.losses[-20:]) / max(1, len(self.losses[-20:]))
+
+    def quality(self, folder: Path) -> dict[str, float]:
+        """What the target accepts on validation questions when the draft in `folder` guesses 4 tokens ahead."""
+        small, _ = models.load(folder, self.dtype, self.device)
+        proposer = DraftModel(small, self.target, count=NUM_DRAFTED)
+        prompts = [prompt_for(self.tokenizer, e) for e in load_split("validation", limit=self.a.eval_samples)]
+        answers = [generate(self.target, self.tokenizer, prompt, proposer=proposer) for prompt in prompts]
+        return {"acceptance": acceptance_of(answers), "tokens_per_step": accepted_per_step(answers)}
 
 
 def distil(run: Run) -> Run:
     """Let the target answer the questions, then train the draft to the last step."""
     a = run.a
-    questions = training_examples(a.more_examples, a.seed)
-    cache = a.checkpoints / "answers.json"
-    batches = run.batches(answered(run.target, run.tokenizer, questions, cache, run.identity["model_id"]))
+    questions = training_examples(a.more_examples, a.seed)[: a.max_examples or None]
+    batches = run.batches(run.answers(questions))
     run.draft.train()
     for step in range(run.step, len(batches)):
         began = time.perf_counter()
-        share = min(1.0, (step + 1) / a.warmup_steps) * (1 - step / len(batches))
-        for optimizer, peak in zip(run.optimizers, run.peaks, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * share
+        for group in run.optimizer.param_groups:
+            group["lr"] = a.lr * min(1.0, (step + 1) / max(1, a.warmup_steps)) * (1 - step / len(batches))
         run.losses.append(round(_backward(run, batches[step]), 4))
-        nn.utils.clip_grad_norm_(run.draft.parameters(), 1.0)
-        for optimizer in run.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        nn.utils.clip_grad_norm_(run.trained.values(), 1.0)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
         run.step, run.seconds = step + 1, run.seconds + time.perf_counter() - began
         last = run.step == len(batches)
         if rank() == 0 and (run.step % 20 == 0 or last):
-            progress = f"step {run.step}/{len(batches)}  divergence {run.divergence():.4f}"
+            progress = f"step {run.step}/{len(batches)}  loss {run.loss():.4f}"
             print(f"{progress}  {run.seconds / 60:.1f} min", flush=True)
         if rank() == 0 and (run.step % a.save_steps == 0 or last):
             run.save()
@@ -165,17 +222,19 @@ def distil(run: Run) -> Run:
     return run
 
 
-def _backward(run: Run, packed: Sequence[Sequence[Encoded]]) -> float:
-    """The loss of this process's share of the sequences; gradients are those of all processes' answer tokens."""
+def _backward(run: Run, rows: Sequence[Sequence[Tree]]) -> float:
+    """The loss of this process's share of the rows; gradients are those of all processes' answer tokens."""
     loss, num_labels = torch.zeros(()), 0
-    packed = packed[rank() :: world_size()]
-    if packed:
-        batch = {k: v.to(run.device) for k, v in collate(packed, run.tokenizer.pad_token_id).items()}
+    rows = rows[rank() :: world_size()]
+    if rows:
+        states = torch.cat([answer.states for row in rows for tree in row for answer in tree.examples])
+        batch = collate(rows, run.tokenizer.pad_token_id) | {"states": states}
+        batch = {name: tensor.to(run.device) for name, tensor in batch.items()}
         num_labels = int((batch["labels"] != IGNORED).sum())
-        with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
-            loss = loss_of(run.draft, run.target, batch)
+        with run.autocast():
+            loss = LOSSES[run.a.loss](run.draft.get_base_model(), batch)
         loss.backward()
-    average_gradients(run.draft.parameters(), torch.tensor([num_labels], device=run.device))
+    average_gradients(run.trained.values(), torch.tensor([num_labels], device=run.device))
     return loss.item()
 
 
@@ -183,9 +242,10 @@ def train(a: Arguments) -> Run:
     """Distil, and leave the draft, its card and a report."""
     run = distil(Run(a))
     if rank() == 0:
-        for place in filter(None, (Path(a.output_dir) / "draft", a.export)):
-            run.export(place)
-        report = {"seconds": run.seconds, "steps": run.step, "divergence": run.divergence()}
+        folder = Path(a.output_dir) / "draft"
+        report = run.export(folder) | {"losses": run.losses}
+        if a.export:
+            shutil.copytree(folder, a.export, dirs_exist_ok=True)
         write_whole(Path(a.output_dir) / "report.json", json.dumps(report) + "\n")
     return run
 

@@ -1,76 +1,124 @@
 """A model's own answers as training examples: what drafts and heads learn from (notebooks 07 and 08).
 
 Whoever guesses a model's tokens learns from exactly those: the ids that it generated. An answer that was decoded and
-tokenized again would have other tokens here and there, and one that was cut at a length would seem to end there.
+tokenized again would have other tokens here and there, and one that was cut at a length would seem to end there. Heads
+also learn from the hidden states that made the tokens. Decoding computes them anyway, so they are kept: another pass
+would read every prompt a second time, and reading prompts is most of the work.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections import abc, deque
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from helpers.decoding.forward import eos_tokens
-from helpers.files import write_whole
+from helpers.decoding.forward import Forward, eos_tokens
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.sequence import Sequence
+from helpers.errors import CourseError
+from helpers.kernels import packed_linear
+from helpers.kernels.fused_llama import FusedLlama
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
+from helpers.training import checkpoint
 from helpers.training.completions import IGNORED, Encoded
 from helpers.training.processes import first_process_first
 
 MAX_NEW_TOKENS = 100
-BATCH_SIZE = 50
-SAVE_EVERY = 1000  # answers
+BATCH_SIZE = 32
+SAVE_EVERY = 500  # answers
+
+
+class Answer(NamedTuple):
+    """Token ids, and the state (n, hidden) at the input of the lm_head that made each of these n tokens."""
+
+    tokens: list[int]
+    hidden: torch.Tensor
 
 
 @torch.inference_mode()
-def greedy_tokens(model, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-    """Greedy answers to a batch of prompts, as token ids: the end-of-sequence token stands in those that end with it,
-    and not in those that were cut at `max_new_tokens`."""
-    end, pad = set(eos_tokens(model)), model.generation_config.pad_token_id or 0
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    out = model.generate(
-        input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad
-    )
-    answers = []
-    for tokens in out[:, longest:].tolist():
-        length = next((i + 1 for i, token in enumerate(tokens) if token in end), len(tokens))
-        answers.append(tokens[:length])  # behind the end there is padding
+def greedy_answers(
+    model, prompts: abc.Sequence[list[int]], max_new_tokens: int, batch_size: int = BATCH_SIZE
+) -> list[Answer]:
+    """The greedy answer to each prompt (token ids), up to `batch_size` of them written at a time.
+
+    Batching is continuous (Yu et al., "Orca", 2022): where an answer ends, the next prompt joins, and nobody waits for
+    the longest answer. The end-of-sequence token stands in answers that end with it, and not in those that were cut at
+    `max_new_tokens`. A model that can't read several sequences at once answers one prompt after the other.
+    """
+    forward, eos = Forward(model), eos_tokens(model)
+    sequences = [Sequence(prompt, max_new_tokens=max_new_tokens, eos=eos) for prompt in prompts]
+    slots = 1 if forward.support.batches else batch_size
+    cache = KVCache.for_model(model, max((s.max_length for s in sequences), default=0), slots)
+    states: dict[int, list[torch.Tensor]] = {sequence.id: [] for sequence in sequences}
+    waiting, running = deque(sequences), {}
+    while waiting or running:
+        if waiting and len(running) < slots:
+            # A prompt is read by itself: beside it the others' single tokens would be filled up to its length.
+            batch = [waiting.popleft()]
+            forward.check_request(batch[0], guesses=False)
+            running[batch[0].id] = batch[0]
+        else:
+            batch = [running[i] for i in cache.rows]  # in the order of their rows, which are then read as they lie
+        feeds = [sequence.feed() for sequence in batch]
+        for sequence, feed, reading in zip(batch, feeds, forward(feeds, cache), strict=True):
+            sequence.take(feed, *reading)
+            states[sequence.id].append(sequence.hidden.clone())  # a view would keep the whole prompt's
+            if sequence.finish_reason:
+                cache.free(running.pop(sequence.id).id)
+    return [Answer(sequence.written, torch.stack(states[sequence.id])) for sequence in sequences]
+
+
+def fastest(model):
+    """The model as a fused step with packed linear layers, its own weights untouched; models that have none stay as
+    they are."""
+    try:
+        fused = FusedLlama(model)
+    except CourseError:
+        return model
+    return packed_linear.install(fused)
+
+
+def own_answers(
+    model,
+    tokenizer,
+    examples: abc.Sequence[Example],
+    place: Path,
+    model_hash: str,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> list[Answer]:
+    """The model's own answers to the examples' questions, with the states that made them.
+
+    They are kept in a folder, `place` without its suffix, and read from there where the same model (its hash) has
+    answered the same prompts already. Under torchrun the first process asks, the others read.
+    """
+    prompts, answers, fast = _prompts(tokenizer, examples), [], None
+    with first_process_first():
+        for start in range(0, len(prompts), SAVE_EVERY):
+            part, folder = prompts[start : start + SAVE_EVERY], place.with_suffix("") / f"{start:06}"
+            identity = hashlib.sha256(json.dumps([model_hash, max_new_tokens, part]).encode()).hexdigest()
+            kept = checkpoint.read(folder, "cpu")
+            if kept is None or kept["identity"] != identity:
+                fast = fast or fastest(model)
+                new = greedy_answers(fast, part, max_new_tokens)
+                tokens, hidden = [answer.tokens for answer in new], torch.cat([answer.hidden for answer in new])
+                checkpoint.write(folder, {"identity": identity, "tokens": tokens, "hidden": hidden})
+                kept = checkpoint.read(folder, "cpu")  # what was made in inference mode could not be trained on
+                print(f"{start + len(part)} of {len(prompts)} questions answered", flush=True)
+            states = kept["hidden"].split([len(tokens) for tokens in kept["tokens"]])
+            answers += map(Answer, kept["tokens"], states)
     return answers
 
 
-def answered(model, tokenizer, examples: Sequence[Example], cache: Path, model_hash: str) -> list[Encoded]:
-    """The model's own answers to the examples' questions, each token a label.
-
-    Answers are kept in the file `cache`, and read from it where the same model (its hash) has answered the same prompts
-    already. Under torchrun the first process asks, the others read.
-    """
-    prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in examples]
-    identity = {"model": model_hash, "max_new_tokens": MAX_NEW_TOKENS}
-    with first_process_first():
-        answers = _cached(cache, identity, prompts)
-        while len(answers) < len(prompts):
-            answers += _in_batches(model, prompts[len(answers) : len(answers) + SAVE_EVERY])
-            saved = {"identity": identity, "prompts": prompts[: len(answers)], "answers": answers}
-            write_whole(cache, json.dumps(saved))
-            print(f"{len(answers)} of {len(prompts)} questions answered", flush=True)
-    return [Encoded(p + a, [IGNORED] * len(p) + a) for p, a in zip(prompts, answers, strict=True)]
+def answered(model, tokenizer, examples: abc.Sequence[Example], place: Path, model_hash: str) -> list[Encoded]:
+    """The model's own answers to the examples' questions, each token a label; kept as by `own_answers`."""
+    prompts, answers = _prompts(tokenizer, examples), own_answers(model, tokenizer, examples, place, model_hash)
+    return [Encoded(p + a.tokens, [IGNORED] * len(p) + a.tokens) for p, a in zip(prompts, answers, strict=True)]
 
 
-def _cached(cache: Path, identity: dict, prompts: list[list[int]]) -> list[list[int]]:
-    saved = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
-    answers = saved.get("answers", [])[: len(prompts)]
-    same = saved.get("identity") == identity and saved["prompts"][: len(answers)] == prompts[: len(answers)]
-    return answers if same else []
-
-
-def _in_batches(model, prompts: list[list[int]]) -> list[list[int]]:
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # prompts of one length need no padding
-    answers: dict[int, list[int]] = {}
-    for start in range(0, len(order), BATCH_SIZE):
-        batch = order[start : start + BATCH_SIZE]
-        answers |= zip(batch, greedy_tokens(model, [prompts[i] for i in batch], MAX_NEW_TOKENS))
-    return [answers[i] for i in range(len(prompts))]
+def _prompts(tokenizer, examples: abc.Sequence[Example]) -> list[list[int]]:
+    return [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in examples]

@@ -2,8 +2,9 @@
 
 Medusa-1 (Cai et al. 2024): the model stays as it is, so its hidden states are computed once and the heads alone are
 trained on them. Completions only, none of the prompt; by default the model's own answers to the questions
-(self-distillation), since the heads are to guess what the model says, right or wrong. The options are those of AWS's
-script of this name. Seeded; a run that is killed resumes after its last epoch.
+(self-distillation), since the heads are to guess what the model says, right or wrong. They guess only among the tokens
+that these answers use, so that neither training nor decoding pays for the others. The options are those of AWS's script
+of this name. Seeded; a run that is killed resumes after its last epoch.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ import torch
 from torch.nn import functional as F
 
 from helpers import models
+from helpers.decoding.forward import eos_tokens
 from helpers.errors import CourseError
 from helpers.files import write_whole
 from helpers.speculation.medusa_files import save
-from helpers.speculation.medusa_heads import MedusaHeads
-from helpers.text_to_sql.dataset import load_split, training_examples
+from helpers.speculation.medusa_heads import MedusaHeads, ReducedMedusaHeads
+from helpers.text_to_sql.dataset import training_examples
+from helpers.text_to_sql.generator import Example
 from helpers.training import checkpoint, script
-from helpers.training.completions import IGNORED, Encoded, encode, examples_from
-from helpers.training.packing import collate, pack, separates_examples
+from helpers.training.completions import IGNORED, encode, examples_from
+from helpers.training.medusa_targets import columns_of, reference_answers, targets, used_tokens
 from helpers.training.processes import average_gradients, rank, smallest, world_size
-from helpers.training.self_distillation import answered
+from helpers.training.self_distillation import MAX_NEW_TOKENS, Answer, own_answers
 
 # Factors by the share of the training that is done.
 LR_SCHEDULES = {
@@ -51,6 +54,7 @@ class Arguments(script.Arguments):
     medusa_num_heads: int = 5
     medusa_num_layers: int = 1
     own_lm_heads: bool = False  # one for each head, begun as a copy of the model's; else all share the model's
+    vocabulary: str = script.choice("used", ("used", "all"))  # the heads guess among tokens that answers use, or all
     medusa_heads_coefficient: float = 1.0  # of the heads' loss; with a frozen model Adam hardly notices it
     medusa_decay_coefficient: float = 0.8  # head i counts decay ** i
     medusa_scheduler: str = script.choice("constant", LOSS_SCHEDULES)  # of the coefficient
@@ -59,47 +63,24 @@ class Arguments(script.Arguments):
     lr_scheduler_type: str = script.choice("cosine", LR_SCHEDULES)
     warmup_steps: int = 20
     epochs: int = 4
-    batch_positions: int = 2048  # positions of answers in a step, of each process
+    batch_positions: int = 256  # positions of answers in a step, of each process
     answers: str = script.choice("own", ("own", "reference"))  # the model's own, or those of the data set
+    max_new_tokens: int = MAX_NEW_TOKENS  # of the model's own answers; prose is longer than SQL
     train_dataset_path: str = script.channel("train")
+    validation_dataset_path: str = script.channel("validation")
     max_examples: int = 0  # at most so many training questions; 0: all
     more_examples: int = 0  # generated ones, beside the course's training split
     eval_samples: int = 450  # validation questions for the heads' accuracy
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs < 1 or self.batch_positions < 1:
-            raise CourseError("--epochs and --batch_positions must be at least 1.")
+        for name in ("epochs", "batch_positions", "medusa_num_heads", "medusa_num_layers", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise CourseError(f"--{name} must be at least 1.")
+        if self.own_lm_heads and self.vocabulary == "used":
+            raise CourseError("lm_heads of their own are over the whole vocabulary: add --vocabulary all.")
         if self.more_examples and self.train_dataset_path != "course":
             raise CourseError("--more_examples are the course's own: leave --train_dataset_path out.")
-
-
-@torch.no_grad()
-def features(
-    model, examples: Sequence[Encoded], heads: int, pad: int, length: int = 512, batch_size: int = 8
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the heads learn from, computed once since the model is frozen.
-
-    Returns:
-        hidden states (positions, hidden) from which the model says the answers' tokens, and labels (positions, heads):
-        what each head should guess there, `IGNORED` past the answer's end.
-    """
-    length = max(length, *(len(e.ids) for e in examples))
-    packed = pack(examples, length) if separates_examples(model) else [[e] for e in examples]
-    states, labels = [], []
-    for start in range(0, len(packed), batch_size):
-        batch = {k: v.to(model.device) for k, v in collate(packed[start : start + batch_size], pad).items()}
-        inputs = {k: batch[k] for k in ("input_ids", "position_ids")}
-        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
-        ahead = []
-        for i in range(1, heads + 2):  # the model's own next token, and what each head guesses
-            label = F.pad(batch["labels"][:, i:], (0, i), value=IGNORED)
-            position = F.pad(batch["position_ids"][:, i:], (0, i), value=-1)
-            ahead.append(label.masked_fill(position != batch["position_ids"] + i, IGNORED))  # not into the next example
-        where = (ahead[0] != IGNORED) & (ahead[1] != IGNORED)
-        states.append(hidden[where])
-        labels.append(torch.stack([a[where] for a in ahead[1:]], -1))
-    return torch.cat(states), torch.cat(labels)
 
 
 def loss_of(
@@ -126,14 +107,18 @@ def accuracy_of(heads: MedusaHeads, hidden: torch.Tensor, labels: torch.Tensor, 
     for states, wanted in zip(hidden.split(4096), labels.split(4096)):
         for i, logits in enumerate(heads(states)):
             where = wanted[:, i] != IGNORED
-            hits = logits[where].topk(top, dim=-1).indices == wanted[where, i, None]
+            best = logits[where].topk(min(top, logits.shape[-1]), dim=-1).indices
+            hits = F.pad(best == wanted[where, i, None], (0, top - best.shape[-1]))  # where there are fewer tokens
             right[i] += hits.sum(0).cumsum(0).cpu()
             num_labels[i] += where.sum().item()
     return (right / num_labels.clamp(min=1)[:, None]).tolist()
 
 
 class Run:
-    """One training: the model, the heads, and how far it has come."""
+    """One training: the model, its answers, the heads, and how far it has come.
+
+    While they are trained, the heads' output is over the columns of `token_ids`, where they guess among these alone.
+    """
 
     def __init__(self, a: Arguments):
         self.a, self.device = a, script.device()
@@ -141,26 +126,43 @@ class Run:
         self.began = time.perf_counter()
         self.dtype = a.compute_dtype(self.device)
         self.model, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
-        lm_head = self.model.get_output_embeddings().weight.float()
-        self.heads = MedusaHeads(lm_head, a.medusa_num_heads, a.medusa_num_layers, a.own_lm_heads)
+        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id), "processes": world_size()}
+        self.answers, self.validation = (self._answers(name, part) for name, part in self._questions().items())
+        used = used_tokens(self.answers, eos_tokens(self.model)) if a.vocabulary == "used" else None
+        self.token_ids = used if used is None else used.to(self.device)
+        self.heads = MedusaHeads(self._lm_head(), a.medusa_num_heads, a.medusa_num_layers, a.own_lm_heads)
         lr = a.lr * a.medusa_lr_multiplier
         self.optimizer = torch.optim.AdamW(self.heads.trained(), lr, (0.9, 0.95), weight_decay=0.0)
-        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id), "processes": world_size()}
         self.epoch, self.seconds, self.losses, self.accuracy = 0, 0.0, [], []
         self._load()
 
-    def examples(self) -> tuple[list[Encoded], list[Encoded]]:
-        """What is learned from, and the validation answers: the model's own, or the data set's."""
+    def _questions(self) -> dict[str, list[Example]]:
         a = self.a
         course = a.train_dataset_path == "course"
         train = training_examples(a.more_examples, a.seed) if course else examples_from(a.train_dataset_path, "train")
-        parts = {"answers": train[: a.max_examples or None], "validation": load_split("validation")[: a.eval_samples]}
-        if len(parts["answers"]) < world_size():
+        train = train[: a.max_examples or None]
+        if len(train) < world_size():
             raise CourseError("There are fewer training questions than processes: look at --train_dataset_path.")
+        validation = examples_from(a.validation_dataset_path, "validation") if a.eval_samples else []
+        return {"answers": train, "validation": validation[: a.eval_samples]}
+
+    def _answers(self, name: str, examples: list[Example]) -> list[Answer]:
+        """The model's own answers, or the data set's."""
+        a = self.a
         if a.answers == "reference":
-            return tuple([encode(e, self.tokenizer) for e in part] for part in parts.values())
-        target, model_hash = (self.model, self.tokenizer), self.identity["model_id"]
-        return tuple(answered(*target, part, a.checkpoints / f"{n}.json", model_hash) for n, part in parts.items())
+            return reference_answers(self.model, [encode(e, self.tokenizer) for e in examples])
+        place = a.checkpoints / name
+        return own_answers(self.model, self.tokenizer, examples, place, self.identity["model_id"], a.max_new_tokens)
+
+    def _lm_head(self) -> torch.Tensor:
+        """The model's rows of the tokens among which the heads guess, in float32."""
+        lm_head = self.model.get_output_embeddings().weight.detach()
+        return (lm_head if self.token_ids is None else lm_head[self.token_ids]).float()
+
+    def targets(self, answers: Sequence[Answer]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states and labels as the heads' output has them (columns), on the training's device."""
+        hidden, labels = (t.to(self.device) for t in targets(answers, self.a.medusa_num_heads))
+        return hidden, labels if self.token_ids is None else columns_of(labels, self.token_ids)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
@@ -187,29 +189,36 @@ class Run:
         self.losses, self.accuracy = state["losses"], state["accuracy"]
         print(f"resuming after epoch {self.epoch}", flush=True)
 
+    def finished(self) -> MedusaHeads:
+        """The heads as decoders use them: what they guess are tokens of the model."""
+        if self.token_ids is None:
+            return self.heads
+        lm_head = self.model.get_output_embeddings().weight.detach().float()
+        heads = ReducedMedusaHeads(lm_head, self.token_ids, self.heads.count, self.heads.layers)
+        heads.load_state_dict(self.heads.state_dict())
+        return heads
+
     def export(self, place: str | Path, with_lm_head: bool) -> None:
         """The heads as vLLM and TGI read them, and card.json: how they were made and for which model."""
-        save(self.heads, Path(place), self.a.model_id, with_lm_head)
+        save(self.finished(), Path(place), self.a.model_id, with_lm_head)
         card = {
             "target": self.a.model_id,
             "target_hash": self.identity["model_id"],
             "minutes": round(self.seconds / 60, 1),
             "parameters": sum(p.numel() for p in self.heads.trained()),
+            "guessed_tokens": self.model.config.vocab_size if self.token_ids is None else len(self.token_ids),
             "accuracy": self.accuracy[-1:],
         }
         script.write_card(place, self.a, card)
 
 
 def train_heads(run: Run) -> Run:
-    """Compute the hidden states once, then train the heads to the last epoch."""
+    """Train the heads on the answers, to the last epoch."""
     a = run.a
     if run.epoch >= a.epochs:  # it was killed after its last epoch
         return run
-    examples, validation = run.examples()
-    pad = run.tokenizer.pad_token_id
-    hidden, labels = features(run.model, examples[rank() :: world_size()], a.medusa_num_heads, pad)
-    evaluated = validation and rank() == 0
-    checked = features(run.model, validation, a.medusa_num_heads, pad) if evaluated else None
+    hidden, labels = run.targets(run.answers[rank() :: world_size()])
+    checked = run.targets(run.validation) if run.validation and rank() == 0 else None
     per_epoch = smallest(math.ceil(len(hidden) / a.batch_positions), run.device)  # all make as many steps
     if not per_epoch:
         raise CourseError("There is nothing to learn for the heads: no answer is longer than one token.")

@@ -168,12 +168,12 @@ for word in (" GROUP", " WHERE", " COUNT"):
 #
 # What it minimises is the **Kullback-Leibler divergence**: 0 when both distributions are equal, and growing as the draft gives less probability to what the target finds likely.
 #
-# `DRAFT = "own"` distils one here, with the same script, from the target's own answers to the training questions.
+# `DRAFT = "own"` distils one here from the target's own answers to the training questions. It is the target's own first layers, with a small adapter and a final norm that are trained.
 
 # %%
 from torch.nn import functional as F  # what the function below needs
 
-from helpers.training.completions import IGNORED
+from helpers.training.distil_draft import answer_states
 from helpers.training.launch import launch
 
 # %%
@@ -182,7 +182,7 @@ from helpers.training.launch import launch
 # %%
 draft_place = DRAFT
 if DRAFT == "own":
-    options = dict(more_examples=MORE_QUESTIONS, seed=SEED, start_from="draft")
+    options = dict(more_examples=MORE_QUESTIONS, seed=SEED)
     options |= dict(epochs=3 if PROFILE == "full" else 1)
     draft_place = launch("helpers.training.distil_draft", MODEL_ID, options) / "draft"
 models.check_made_for(draft_place, MODEL_ID)

@@ -12,7 +12,7 @@ from helpers.models import places
 
 
 def test_a_missing_model_says_how_to_make_it(folder):
-    with pytest.raises(CourseError, match=r"helpers\.training\.distil_draft --start_from build/draft"):
+    with pytest.raises(CourseError, match=r"helpers\.training\.distil_draft --export data/models/draft"):
         models.load("draft")
     with pytest.raises(CourseError, match=r"data/models/medusa is not there: .*train_medusa_heads --more"):
         models.load("medusa")

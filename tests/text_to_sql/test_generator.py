@@ -74,7 +74,7 @@ def test_distractor_tables_are_counted():
 
 def test_no_handwritten_question_is_generated(examples, monkeypatch):
     forms = handwritten_forms()
-    assert len(forms) == 60 and not forms & {masked(e.context, e.question) for e in examples}
+    assert len(forms) == 120 and not forms & {masked(e.context, e.question) for e in examples}
     assert masked("CREATE TABLE Mills (sails INTEGER)", "Which mills have 4 Sails?") == "which x have 4 x"
 
     def generated(seed):

@@ -16,7 +16,11 @@ def tokenizer(vocabulary=(), template=None, bos=None):
         return f"[{messages[0]['content']}]"
 
     return SimpleNamespace(
-        get_vocab=lambda: vocabulary, chat_template=template, bos_token=bos, apply_chat_template=apply
+        convert_tokens_to_ids=lambda token: dict(vocabulary).get(token),
+        unk_token_id=None,
+        chat_template=template,
+        bos_token=bos,
+        apply_chat_template=apply,
     )
 
 

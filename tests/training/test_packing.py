@@ -1,4 +1,4 @@
-"""Examples share rows, and the tokens that their prompts begin with: each is there once, and sharing changes nothing."""
+"""Examples share rows, and what their prompts begin with: each is there once, and sharing changes nothing."""
 
 import pytest
 import torch

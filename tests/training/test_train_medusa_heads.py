@@ -9,11 +9,12 @@ from helpers import models
 from helpers.errors import CourseError
 from helpers.models.places import HEADS
 from helpers.speculation.medusa_files import load
-from helpers.speculation.medusa_heads import MedusaHeads
+from helpers.speculation.medusa_heads import MedusaHeads, ReducedMedusaHeads
 from helpers.text_to_sql.dataset import load_split
 from helpers.training import self_distillation, train_medusa_heads
-from helpers.training.completions import IGNORED, Encoded, encode
-from helpers.training.train_medusa_heads import Arguments, Run, accuracy_of, features, loss_of, train, train_heads
+from helpers.training.completions import IGNORED, encode
+from helpers.training.medusa_targets import reference_answers
+from helpers.training.train_medusa_heads import Arguments, Run, accuracy_of, loss_of, train, train_heads
 from tests.tiny_models import tiny
 from tests.training.tiny_llama import save_tiny_llama
 from tests.training.torchrun import options, two_processes
@@ -22,32 +23,25 @@ from tests.training.torchrun import options, two_processes
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A target that answers with the reference, so that nobody waits for random words."""
-    answers, tokenizer = {}, models.tokenizer_of("base")
+    encoded, tokenizer = {}, models.tokenizer_of("base")
     for example in (*load_split("train", limit=12), *load_split("validation", limit=12)):
         e = encode(example, tokenizer)
-        start = e.labels.count(IGNORED)
-        answers[tuple(e.ids[:start])] = e.ids[start:]
+        encoded[tuple(e.ids[: e.labels.count(IGNORED)])] = e
+
+    def answers(fast, prompts, max_new_tokens):
+        return reference_answers(target, [encoded[tuple(prompt)] for prompt in prompts])
+
     monkeypatch.setattr(train_medusa_heads, "training_examples", lambda more, seed: load_split("train", limit=12))
-    monkeypatch.setattr(self_distillation, "greedy_tokens", lambda m, prompts, _: [answers[tuple(p)] for p in prompts])
-    return save_tiny_llama(tmp_path / "target")
+    monkeypatch.setattr(self_distillation, "fastest", lambda model: model)
+    monkeypatch.setattr(self_distillation, "greedy_answers", answers)
+    folder = save_tiny_llama(tmp_path / "target")
+    target, _ = models.load(folder)
+    return folder
 
 
 def arguments(place, folder, **more):
     common = dict(model_id=place, output_dir=str(folder), epochs=3, lr=0.02, batch_positions=64, eval_samples=6)
-    return Arguments(**common | dict(warmup_steps=2) | more)
-
-
-def test_features_are_the_states_that_say_the_answer_and_labels_what_comes_after():
-    model = tiny()
-    one, other = Encoded([5, 9, 2, 30, 7], [IGNORED, IGNORED, 2, 30, 7]), Encoded([8, 3, 4], [IGNORED, 3, 4])
-    hidden, labels = features(model, [one, other], 2, 0, length=16)
-    ids = torch.tensor([one.ids])
-    states = model(ids, output_hidden_states=True).hidden_states[-1][0]
-    wanted = {(30, 7): states[1], (7, IGNORED): states[2], (4, IGNORED): None}
-    assert {tuple(label) for label in labels.tolist()} == set(wanted)
-    for state, label in zip(hidden, labels.tolist()):
-        if wanted[tuple(label)] is not None:
-            torch.testing.assert_close(state, wanted[tuple(label)], atol=1e-9, rtol=1e-9)
+    return Arguments(**common | dict(warmup_steps=2, bf16="False") | more)
 
 
 def test_the_loss_weighs_later_heads_less():
@@ -62,6 +56,11 @@ def test_the_loss_weighs_later_heads_less():
     assert top == [[1, 1], [1, 1]]
 
 
+def test_the_accuracy_of_fewer_tokens_than_guesses_is_a_share():
+    heads, hidden = MedusaHeads(torch.eye(2), heads=1), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert accuracy_of(heads, hidden, torch.tensor([[0], [0]])) == [[0.5, 1, 1, 1, 1]]
+
+
 def test_heads_learn_and_the_model_stays_as_it_was(place, tmp_path):
     run = Run(arguments(place, tmp_path / "run", epochs=30, lr=0.05))
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
@@ -70,9 +69,37 @@ def test_heads_learn_and_the_model_stays_as_it_was(place, tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in run.model.state_dict().items())
     run.export(tmp_path / "heads", with_lm_head=True)
     models.check_made_for(tmp_path / "heads", place)
-    heads = load(tmp_path / "heads", run.model)
-    hidden = torch.randn(2, 64, dtype=run.dtype)
-    torch.testing.assert_close(heads(hidden).float(), run.heads(hidden.float()), atol=0.05, rtol=0.05)
+    heads, hidden = load(tmp_path / "heads", run.model), torch.randn(2, 64)
+    assert isinstance(heads, ReducedMedusaHeads) and heads.token_ids.equal(run.token_ids)
+    torch.testing.assert_close(heads(hidden)[..., run.token_ids], run.heads(hidden), atol=0.05, rtol=0.05)
+
+
+def test_heads_over_the_used_tokens_learn_as_those_over_all_that_are_masked(place, tmp_path):
+    """The same steps on the same positions, where the others' logits are minus infinity."""
+
+    def trained(**more):
+        return train_heads(Run(arguments(place, tmp_path / "run", epochs=1, **more)))
+
+    used = trained()
+    assert used.token_ids.tolist() == sorted({t for a in used.answers for t in a.tokens})
+    assert used.tokenizer.eos_token_id in used.token_ids.tolist()
+    everything = Run(arguments(place, tmp_path / "all", epochs=1, vocabulary="all"))
+    assert everything.token_ids is None and everything.heads.lm_head.out_features == len(everything.tokenizer)
+    masked = torch.full((len(everything.tokenizer),), -torch.inf)
+    masked[used.token_ids] = 0
+    everything.heads.lm_head.register_forward_hook(lambda module, args, logits: logits + masked)
+    train_heads(everything)
+    assert used.losses == pytest.approx(everything.losses, rel=1e-3)
+    # What the heads never guess counts as wrong: a share is of all validation labels.
+    for i, (of_used, of_all) in enumerate(zip(used.accuracy[0], everything.accuracy[0])):
+        assert of_used == pytest.approx(of_all, abs=0.01), i
+    assert {t for a in used.validation for t in a.tokens} - set(used.token_ids.tolist())
+
+
+def test_labels_that_are_not_mapped_to_columns_are_caught(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_medusa_heads, "columns_of", lambda labels, token_ids: labels)  # the mistake
+    with pytest.raises(IndexError, match="out of bounds"):
+        train_heads(Run(arguments(place, tmp_path / "run")))
 
 
 def test_a_killed_run_resumes_with_what_it_had(place, tmp_path, monkeypatch):
@@ -103,7 +130,10 @@ def test_a_killed_run_resumes_with_what_it_had(place, tmp_path, monkeypatch):
         (dict(lr_scheduler_type="x"), "--lr_scheduler_type"),
         (dict(answers="x"), "--answers"),
         (dict(epochs=0), "--epochs"),
-        (dict(medusa_num_heads=0), "at least one head"),
+        (dict(medusa_num_heads=0), "--medusa_num_heads must be at least 1"),
+        (dict(max_new_tokens=0), "--max_new_tokens must be at least 1"),
+        (dict(vocabulary="x"), "--vocabulary x is unknown; there are used, all"),
+        (dict(own_lm_heads=True), "add --vocabulary all"),
         (dict(more_examples=1, train_dataset_path="x"), "leave --train_dataset_path out"),
     ],
 )
