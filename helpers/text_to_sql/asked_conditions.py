@@ -8,7 +8,9 @@ from helpers.text_to_sql.domains import Table
 from helpers.text_to_sql.sql import Ref
 
 CLAUSES = ("that", "who", "whose", "where")  # begin a phrase that holds a verb
-NEW_SUBJECTS = "nobody people somebody the we you".split()  # begin a clause with a subject of its own
+NEW_SUBJECTS = (
+    "nobody people somebody critics the we you more fewer less over under".split()
+)  # begin a clause with a subject of its own
 LIGHT = ("of", "by", "from", "in", "at", "on", "for", "to")  # begin a phrase that stands right after the noun
 
 

@@ -115,9 +115,10 @@ def _table(name: str, written: dict) -> Table:
 
 
 def _named_apart(label: Column, one: str, many: tuple[str, ...]) -> Column:
-    """The label without nouns that mean the row itself: "the films of the films"."""
-    nouns = tuple(noun for noun in label.nouns if noun != one and f"{noun}s" not in many)
-    return replace(label, nouns=nouns or ("name",))
+    """The label without nouns that mean the row itself: "the films of the films", "the film titles of the films"."""
+    apart = [noun for noun in label.nouns if noun != one and f"{noun}s" not in many]
+    nouns = dict.fromkeys(noun.removeprefix(f"{one} ") for noun in apart)
+    return replace(label, nouns=tuple(nouns) or ("name",))
 
 
 def _column(name: str, written: dict) -> Column:

@@ -78,11 +78,11 @@ def aggregate(s: Speaker, table: Table) -> Asked | None:
 
 
 # ---- groups
-def _grouped(s: Speaker, table: Table, counts=(0, 0, 0, 0, 1, 1)) -> tuple[Column, NounPhrase, dict[str, str]] | None:
+def _grouped(s: Speaker, table: Table, avoid=()) -> tuple[Column, NounPhrase, dict[str, str]] | None:
     group = pick(s, table, is_grouping)
     if not group:
         return None
-    phrase = rows_of(s, table, counts, [group])
+    phrase = rows_of(s, table, (0, 0, 0, 0, 1, 1), [group, *avoid])
     noun, own = s.noun(group), group.phrases.get("each", ())
     each = s.rng.choice(own if own and s.rng.random() < 0.6 else ("per {g}", "for each {g}", "by {g}", "for every {g}"))
     return group, phrase, {"g": noun, "g_s": s.nouns(group), "each": each.replace("{g}", noun)}
@@ -98,8 +98,8 @@ def group_count(s: Speaker, table: Table) -> Asked | None:
 
 def group_aggregate(s: Speaker, table: Table) -> Asked | None:
     name = s.rng.choice(("average", "average", "total", "total", "highest", "lowest"))
-    made, column = _grouped(s, table), pick(s, table, is_summed if name == "total" else is_measure)
-    if not made or not column or column == made[0]:
+    column = pick(s, table, is_summed if name == "total" else is_measure)
+    if not column or not (made := _grouped(s, table, [column])):
         return None
     group, phrase, slots = made
     [form] = FORMS[name]

@@ -19,7 +19,7 @@ NUMBER_WORDS = "zero one two three four five six seven eight nine ten".split()
 SUMS = frozenset("contents costs earnings expenses figures funds grounds headquarters proceeds takings wages".split())
 NO_PLURAL = frozenset(
     """access advice attendance bedding cargo cash catering circulation coverage crew damage downtime
-    electricity energy experience feedback freight funding headroom health humidity litter machinery
+    electricity energy experience feedback freight funding headroom heating health humidity litter machinery
     milk moisture money music parking pay postage precipitation prominence punctuality rain rainfall readership
     ridership salinity salt seating snow spending staff stock storage sugar sunshine support tonnage traffic
     turnout usage""".split()
@@ -53,7 +53,7 @@ def is_plural(noun: str) -> bool:
 def in_plural(noun: str) -> str:
     """ "date of birth" -> "dates of birth"; "rainfall" stays."""
     head = AFTER_HEAD.split(noun)[0]
-    whole = is_plural(noun) or _head(noun) in NO_PLURAL
+    whole = is_plural(noun) or _head(noun) in NO_PLURAL or noun.startswith("number of ")
     return noun if whole else plural(head) + noun[len(head) :]
 
 
@@ -100,6 +100,7 @@ SUPERLATIVES = [
     (re.compile(rf"\b(?:lowest|smallest) ((?:\w+ )?{LENGTHS})\b"), r"shortest \1"),
     (re.compile(rf"\b(?:largest|greatest|biggest) ((?:\w+ )?{PRICES})\b"), r"highest \1"),
     (re.compile(rf"\bsmallest ((?:\w+ )?{PRICES})\b"), r"lowest \1"),
+    (re.compile(r"\b(?:combined|total) total\b"), "total"),
 ]
 
 

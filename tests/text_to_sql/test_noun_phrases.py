@@ -33,6 +33,7 @@ def words(*conditions, either=False):
         ([says("that cost 5"), says("that face the sea")], "flats that cost 5 and face the sea"),
         ([says("that cost 5"), says("that nobody rents")], "flats that cost 5 and that nobody rents"),
         ([says("that cost 5"), says("that Ann Lee owns")], "flats that cost 5 and that Ann Lee owns"),
+        ([says("that cost 5"), says("that over 9 people rent")], "flats that cost 5 and that over 9 people rent"),
         ([says("that cost 5"), says("whose rent is 3")], "flats that cost 5 and whose rent is 3"),
         (
             [says("over 9 m"), says("built in 2015"), says("with a view")],

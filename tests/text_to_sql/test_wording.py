@@ -37,11 +37,12 @@ def speaker(seed=0):
         ("wind speed", "wind speeds"),
         ("bonus class", "bonus classes"),
         ("people", "people"),
+        ("number of seats", "number of seats"),
     ],
 )
 def test_the_head_of_a_noun_is_inflected(one, many):
     assert in_plural(one) == many
-    assert is_plural(one) == (one == many and one != "rainfall")
+    assert is_plural(one) == (one == many and one not in ("rainfall", "number of seats"))
 
 
 def test_what_a_column_counts():
@@ -82,6 +83,7 @@ def test_superlatives_fit_their_noun():
     assert fit_superlatives("with the smallest monthly rent") == "with the lowest monthly rent"
     assert fit_superlatives("the highest price") == "the highest price"
     assert fit_superlatives("the largest area") == "the largest area"
+    assert fit_superlatives("the combined total fee") == "the total fee"
 
 
 def test_a_column_keeps_its_noun_for_one_question():

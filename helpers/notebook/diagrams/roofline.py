@@ -57,12 +57,12 @@ def draw_roofline(
     ax.set_xticks([2**k for k in range(int(np.log2(most)) + 1)])
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(plt.NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     ax.set(xlabel="tokens that a step reads (count)", ylabel="operations per second (GFLOP/s)")
     ax.set_title(title, loc="left", fontsize=TITLE, fontweight="bold")
     style = {"textcoords": "offset points", "fontsize": SMALL, "color": INK}
     ax.annotate(f"arithmetic: {rate / 1e9:,.0f} GFLOP/s", (most, top), (-4, 5), ha="right", va="bottom", **style)
-    words = f"bandwidth: {bandwidth / 1e9:,.1f} GB/s"
+    words = f"bandwidth: {bandwidth / 1e9:,.{1 if bandwidth < 1e11 else 0}f} GB/s"
     reach = (most / 0.8) ** ((width_of(words, SMALL) + 0.15) / (ax.figure.get_figwidth() - 0.9))  # tokens at its end
     through = [y for n, y in every if n < 2 * reach and y > memory_roof[0] * n]
     above = max([min(memory_roof[0] * reach, rate / 1e9), *through])
