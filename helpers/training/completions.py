@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 
 IGNORED = -100  # a label that no loss counts
@@ -21,8 +21,8 @@ def bare_sql(example: Example) -> str:
 
 
 def explained_sql(example: Example) -> str:
-    """The SQL, and what it asks for as a comment below it."""
-    return f"{example.answer}\n-- {example.restated}"
+    """The SQL, and what it answers as a comment below it."""
+    return f"{example.answer}\n-- {example.question}"
 
 
 ANSWERS: dict[str, Callable[[Example], str]] = {"sql": bare_sql, "explained": explained_sql}
@@ -54,6 +54,14 @@ def with_labels(
     return prompt + learned, [IGNORED] * len(prompt) + learned
 
 
+def by_schema(examples: Sequence[Example]) -> list[list[Example]]:
+    """The examples in groups that ask about the same tables, in the order of their first ones."""
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.context, []).append(example)
+    return list(groups.values())
+
+
 def examples_from(place: str, split: str) -> list[Example]:
     """Examples of a split of the course, of a .jsonl file or folder with the columns context, question, answer, or of a
     data set on the Hub."""
@@ -65,7 +73,7 @@ def examples_from(place: str, split: str) -> list[Example]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [
-            Example(str(x.get("id", i)), x["context"], x["question"], x["answer"], "", restated=x.get("restated", ""))
+            Example(str(x.get("id", i)), x["context"], x["question"], x["answer"], x.get("kind", ""))
             for i, x in enumerate(lines)
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
