@@ -189,11 +189,12 @@ class Run:
         return sum(self.losses[-20:]) / max(1, len(self.losses[-20:]))
 
     def quality(self, folder: Path) -> dict[str, float]:
-        """What the target accepts on validation questions when the draft in `folder` guesses 4 tokens ahead."""
-        small, _ = models.load(folder, self.dtype, self.device)
-        proposer = DraftModel(small, self.target, count=NUM_DRAFTED)
+        """What the target accepts on validation questions when the draft in `folder` guesses 4 tokens ahead: in
+        float32, where rounding decides nothing."""
+        target, small = (models.load(name, "float32", self.device)[0] for name in (self.a.model_id, folder))
+        proposer = DraftModel(small, target, count=NUM_DRAFTED)
         prompts = [prompt_for(self.tokenizer, e) for e in load_split("validation", limit=self.a.eval_samples)]
-        answers = [generate(self.target, self.tokenizer, prompt, proposer=proposer) for prompt in prompts]
+        answers = [generate(target, self.tokenizer, prompt, proposer=proposer) for prompt in prompts]
         return {"acceptance": acceptance_of(answers), "tokens_per_step": accepted_per_step(answers)}
 
 
