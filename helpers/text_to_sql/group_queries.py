@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helpers.text_to_sql.asked import (
+    FEW,
     Asked,
     about,
     ask,
@@ -20,7 +21,6 @@ from helpers.text_to_sql.noun_phrases import NounPhrase
 from helpers.text_to_sql.sql import Ref
 from helpers.text_to_sql.wording import Speaker, quantity
 
-FEW = (0, 0, 0, 1, 1, 2)  # conditions
 FORMS = {
     "average": ("AVG({c})",),
     "total": ("SUM({c})",),

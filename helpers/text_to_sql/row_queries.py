@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helpers.text_to_sql.asked import (
+    FEW,
     Asked,
     about,
     ask,
@@ -19,8 +20,6 @@ from helpers.text_to_sql.domains import Column, Table
 from helpers.text_to_sql.noun_phrases import NounPhrase, draw_row
 from helpers.text_to_sql.sql import Query, Ref
 from helpers.text_to_sql.wording import Speaker, phrasings, quantity
-
-FEW = (0, 0, 0, 1, 1, 2)  # conditions
 
 
 def which(s: Speaker, table: Table) -> Asked:

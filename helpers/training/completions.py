@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
@@ -13,6 +14,8 @@ from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
 
 IGNORED = -100  # a label that no loss counts
+
+T = TypeVar("T")
 
 
 def bare_sql(example: Example) -> str:
@@ -41,6 +44,14 @@ def encode(example: Example, tokenizer, answer: Callable[[Example], str] = bare_
     prompt = tokenizer(prompt_for(tokenizer, example), add_special_tokens=False).input_ids
     completion = tokenizer(answer(example), add_special_tokens=False).input_ids
     return Encoded(*with_labels(prompt, completion, tokenizer.eos_token_id))
+
+
+def by_schema(examples: Sequence[Example], items: Iterable[T]) -> list[list[T]]:
+    """An item for each example, in groups of those that ask about the same tables, in the order of their first ones."""
+    groups: dict[str, list[T]] = {}
+    for example, item in zip(examples, items, strict=True):
+        groups.setdefault(example.context, []).append(item)
+    return list(groups.values())
 
 
 def with_labels(

@@ -33,19 +33,12 @@ from helpers.text_to_sql.dataset import load_split, training_examples
 from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint, script
-from helpers.training.completions import IGNORED, Encoded
+from helpers.training.completions import IGNORED, by_schema
 from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
 from helpers.training.processes import average_gradients, rank, world_size
-from helpers.training.self_distillation import own_answers
+from helpers.training.self_distillation import EncodedAnswer, answered
 
 NUM_DRAFTED = 4  # tokens, when the card says how many the target accepts
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedAnswer(Encoded):
-    """An answer of the target's, and its states (answer tokens, hidden) at the input of the lm_head."""
-
-    states: torch.Tensor
 
 
 def answer_states(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -121,25 +114,16 @@ class Run:
         self.step, self.seconds, self.losses = 0, 0.0, []
         self._load()
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
-
     def answers(self, questions: Sequence[Example]) -> list[list[EncodedAnswer]]:
         """The target's own answers, in groups of questions about one schema."""
         place, model_hash = self.a.checkpoints / "answers", self.identity["model_id"]
-        own = own_answers(self.target, self.tokenizer, questions, place, model_hash)
-        groups: dict[str, list[EncodedAnswer]] = {}
-        for question, (tokens, states) in zip(questions, own, strict=True):
-            prompt = self.tokenizer(prompt_for(self.tokenizer, question), add_special_tokens=False).input_ids
-            answer = EncodedAnswer(prompt + tokens, [IGNORED] * len(prompt) + tokens, states)
-            groups.setdefault(question.context, []).append(answer)
-        return list(groups.values())
+        return by_schema(questions, answered(self.target, self.tokenizer, questions, place, model_hash))
 
     def batches(self, groups: Sequence[Sequence[EncodedAnswer]]) -> list[list[list[Tree]]]:
         """The rows of each step of all epochs, in the order of the seed."""
         length, size, batches = self.a.max_seq_length, self.a.batch_size, []
         rows, rng = pack(trees_of(groups, length), length), random.Random(self.a.seed)
-        with self.autocast():
+        with script.autocast(self.device, self.dtype):
             if not separates_branches(self.target):
                 rows = [[Tree((answer,))] for group in groups for answer in group]
         for _ in range(self.a.epochs):
@@ -232,7 +216,7 @@ def _backward(run: Run, rows: Sequence[Sequence[Tree]]) -> float:
         batch = collate(rows, run.tokenizer.pad_token_id) | {"states": states}
         batch = {name: tensor.to(run.device) for name, tensor in batch.items()}
         num_labels = int((batch["labels"] != IGNORED).sum())
-        with run.autocast():
+        with script.autocast(run.device, run.dtype):
             loss = LOSSES[run.a.loss](run.draft.get_base_model(), batch)
         loss.backward()
     average_gradients(run.trained.values(), torch.tensor([num_labels], device=run.device))

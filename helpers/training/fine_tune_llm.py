@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from helpers.models import loading
 from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.generator import Example
 from helpers.training import script
-from helpers.training.completions import ANSWERS, encode, examples_from
+from helpers.training.completions import ANSWERS, by_schema, encode, examples_from
 from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
 from helpers.training.processes import rank
 from helpers.weights.adapters.lora import EVERYWHERE
@@ -89,12 +88,11 @@ def train(a: Arguments) -> dict:
     dtype = a.compute_dtype(device)
     tokenizer = models.tokenizer_of(a.model_id)
     examples, validation = _examples(a)
-    groups = [[encode(e, tokenizer, ANSWERS[a.answers]) for e in group] for group in by_schema(examples)]
-    encoded = [e for group in groups for e in group]
-    packed = pack(trees_of(groups, a.max_seq_length), a.max_seq_length)
+    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
+    packed = pack(trees_of(by_schema(examples, encoded), a.max_seq_length), a.max_seq_length)
     before = psutil.Process().memory_info().rss / 2**30
     model = prepared(a, dtype, device)
-    with torch.autocast(device, dtype, enabled=dtype == torch.bfloat16):  # as the Trainer will run it
+    with script.autocast(device, dtype):  # as the Trainer will run it
         if not separates_branches(model):
             packed = [[Tree((e,))] for e in encoded]
     last = _last_checkpoint(a)
@@ -143,14 +141,6 @@ def _examples(a: Arguments) -> tuple[list[Example], list[Example]]:
     if a.answers == "explained" and not all(e.restated for e in examples):
         raise CourseError("--answers explained needs examples with `restated`, as the course's own have.")
     return examples, validation
-
-
-def by_schema(examples: Sequence[Example]) -> list[list[Example]]:
-    """The examples in groups that ask about the same tables, in the order of their first ones."""
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.context, []).append(example)
-    return list(groups.values())
 
 
 def _last_checkpoint(a: Arguments) -> Path | None:

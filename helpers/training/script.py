@@ -114,6 +114,11 @@ def device() -> str:
     return "cuda"
 
 
+def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype`; nothing changes where that is float32."""
+    return torch.autocast(device, dtype, enabled=dtype != torch.float32)
+
+
 def write_card(place: str | Path, arguments: Arguments, entries: dict[str, object]) -> None:
     """card.json in a folder with a model: its entries, the machine and the arguments that made it."""
     origin = {"machine": asdict(describe_machine()), "torch": torch.__version__}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import abc, deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,14 @@ class Answer(NamedTuple):
 
     tokens: list[int]
     hidden: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedAnswer(Encoded):
+    """An answer of the model's as a training example, and its states (answer tokens, hidden) at the input of the
+    lm_head."""
+
+    states: torch.Tensor
 
 
 @torch.inference_mode()
@@ -114,10 +123,13 @@ def own_answers(
     return answers
 
 
-def answered(model, tokenizer, examples: abc.Sequence[Example], place: Path, model_hash: str) -> list[Encoded]:
+def answered(model, tokenizer, examples: abc.Sequence[Example], place: Path, model_hash: str) -> list[EncodedAnswer]:
     """The model's own answers to the examples' questions, each token a label; kept as by `own_answers`."""
     prompts, answers = _prompts(tokenizer, examples), own_answers(model, tokenizer, examples, place, model_hash)
-    return [Encoded(p + a.tokens, [IGNORED] * len(p) + a.tokens) for p, a in zip(prompts, answers, strict=True)]
+    return [
+        EncodedAnswer(prompt + tokens, [IGNORED] * len(prompt) + tokens, states)
+        for prompt, (tokens, states) in zip(prompts, answers, strict=True)
+    ]
 
 
 def _prompts(tokenizer, examples: abc.Sequence[Example]) -> list[list[int]]:

@@ -164,9 +164,6 @@ class Run:
         hidden, labels = (t.to(self.device) for t in targets(answers, self.a.medusa_num_heads))
         return hidden, labels if self.token_ids is None else columns_of(labels, self.token_ids)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
-
     def save(self) -> None:
         state = {
             "heads": self.heads.state_dict(),
@@ -228,7 +225,7 @@ def train_heads(run: Run) -> Run:
             _step(run, hidden[where], labels[where], epoch * per_epoch + i, a.epochs * per_epoch)
         run.epoch = epoch + 1
         if checked:
-            with run.autocast():
+            with script.autocast(run.device, run.dtype):
                 run.accuracy.append(accuracy_of(run.heads, *checked))
         if rank() == 0:
             top = run.accuracy[-1] if checked else []
@@ -245,7 +242,7 @@ def _step(run: Run, hidden: torch.Tensor, labels: torch.Tensor, step: int, steps
     warm = min(1.0, (step + 1) / max(1, a.warmup_steps))
     for group in run.optimizer.param_groups:
         group["lr"] = a.lr * a.medusa_lr_multiplier * warm * LR_SCHEDULES[a.lr_scheduler_type](done)
-    with run.autocast():
+    with script.autocast(run.device, run.dtype):
         loss = loss_of(run.heads, hidden, labels, a.medusa_decay_coefficient)
     (loss * a.medusa_heads_coefficient * LOSS_SCHEDULES[a.medusa_scheduler](done)).backward()
     average_gradients(run.heads.trained(), (labels != IGNORED).sum(0))  # each head's loss is a mean of its own labels

@@ -161,7 +161,7 @@ print(f"beside the model's {model_size:.1f}")
 # %% [markdown]
 # ## First a chain
 #
-# Each head's best guess, one after the other: a chain, checked as in the last notebook. A digit says which head guessed a token, `·` is the model's own.
+# Each head's best guess, one after the other: a chain, checked as in the last notebook. The head that guessed a token is named behind it, `·` is the model's own.
 
 # %%
 from helpers.decoding.generate import generate
@@ -181,7 +181,7 @@ print(f"{len(answer.token_ids)} tokens in {len(answer.steps)} steps")
 print(*transcript(answer, tokenizer), sep="\n")
 
 # %% [markdown]
-# How such a proposal is made, for any tree of guesses (`at` holds for each node its head and the rank of its guess):
+# How such a proposal is made, for any tree of guesses (`picks` holds for each node the place of its guess among the best ones of all heads):
 
 # %%
 from torch import Tensor  # what the function below needs

@@ -11,7 +11,7 @@ from helpers.errors import CourseError
 from helpers.models import first_layers
 from helpers.text_to_sql.dataset import key, load_split, reserved_for_tests, training_examples
 from helpers.text_to_sql.names import held_out
-from helpers.training import distil_draft
+from helpers.training import distil_draft, script, self_distillation
 from helpers.training.completions import IGNORED, Encoded, encode
 from helpers.training.distil_draft import Arguments, Run, _backward, cross_entropy, distil, loss_of, train
 from helpers.training.packing import Tree, collate, tree_of
@@ -23,11 +23,11 @@ from tests.training.torchrun import two_processes
 UNDER_TORCHRUN = """
 import sys
 from helpers.text_to_sql.dataset import load_split
-from helpers.training import distil_draft, script
+from helpers.training import distil_draft, script, self_distillation
 from tests.training.test_distil_draft import reference_answers
 
 distil_draft.training_examples = lambda more, seed: load_split("train", limit=12)
-distil_draft.own_answers = reference_answers
+self_distillation.own_answers = reference_answers
 script.run(distil_draft.train, distil_draft.Arguments, "")
 """
 
@@ -52,7 +52,7 @@ def reference_answers(model, tokenizer, examples, place, model_hash):
 def place(tmp_path, monkeypatch):
     """A folder with a target that answers with the reference."""
     monkeypatch.setattr(distil_draft, "training_examples", lambda more, seed: load_split("train", limit=12))
-    monkeypatch.setattr(distil_draft, "own_answers", reference_answers)
+    monkeypatch.setattr(self_distillation, "own_answers", reference_answers)
     save_tiny_llama(tmp_path / "target", layers=3)
     return tmp_path
 
@@ -78,7 +78,7 @@ def test_the_draft_comes_nearer_to_its_target_and_is_left_with_a_card(place, los
             models.check_made_for(folder, place / "another")
         model, _ = models.load(folder)
         ids = torch.tensor([[5, 6, 7]])
-        with run.autocast():
+        with script.autocast(run.device, run.dtype):
             wanted = run.draft(ids).logits.float()
         torch.testing.assert_close(model(ids).logits, wanted, atol=0.05, rtol=0.05)  # it was rounded to bfloat16
     assert sum(f.stat().st_size for f in (place / "shipped").iterdir()) < 100_000
