@@ -12,7 +12,7 @@ from helpers.source_code import hash_of_files, imported_names, reached_files
 
 # What makes and shows the course can't change what is measured; of what cells call, only these can.
 SHOWN = ("course", "notebook", "__main__")
-MEASURED = ("notebook.lesson", "notebook.profiles", "notebook.ask")
+MEASURED = ("notebook.lesson", "notebook.profiles", "notebook.ask", "notebook.answers", "notebook.start_models")
 
 
 def notebook_file(name: str, root: Path = ROOT) -> Path | None:
@@ -35,7 +35,7 @@ def code_hash(name: str, root: Path = ROOT) -> str:
 
 
 def _named(code: str, package: str) -> set[str]:
-    """What code imports, and what it spells out: "helpers.training.pretrain" may be the name of a script to launch."""
+    """What code imports, and what it spells out: "helpers.training.fine_tune_llm" may name a script to launch."""
     return imported_names(code, package) | set(re.findall(r"\bhelpers(?:\.\w+)*", code))
 
 

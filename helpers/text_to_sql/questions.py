@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from helpers.text_to_sql.asked import Asked
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.handwritten import handwritten_forms, masked
 from helpers.text_to_sql.queries import KINDS, kind_of
 from helpers.text_to_sql.sql import text_literals

@@ -10,7 +10,7 @@ from functools import cache
 import yaml
 
 from helpers.text_to_sql.domains import DATA, Column, Schema, Table
-from helpers.text_to_sql.names import plural
+from helpers.text_to_sql.words import plural
 
 OWN_SHARE = 0.92  # how often a column's own phrases are taken, where it has any
 MONTHS = "January February March April May June July August September October November December".split()

@@ -30,7 +30,7 @@ from helpers.models import first_layers
 from helpers.speculation.cost import acceptance_of, accepted_per_step
 from helpers.speculation.draft_model import DraftModel
 from helpers.text_to_sql.dataset import load_split, training_examples
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint, script
 from helpers.training.completions import IGNORED, by_schema

@@ -24,7 +24,7 @@ from helpers.files import write_whole
 from helpers.measuring.memory import peak_memory_gib
 from helpers.models import loading
 from helpers.text_to_sql.dataset import training_examples
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.training import script
 from helpers.training.completions import ANSWERS, by_schema, encode, examples_from
 from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
@@ -138,8 +138,6 @@ def _examples(a: Arguments) -> tuple[list[Example], list[Example]]:
     validation = examples_from(a.validation_dataset_path, "validation")[: a.eval_samples] if a.eval_samples else []
     if a.eval_samples and not validation:
         raise CourseError("There are no validation examples: look at --validation_dataset_path.")
-    if a.answers == "explained" and not all(e.restated for e in examples):
-        raise CourseError("--answers explained needs examples with `restated`, as the course's own have.")
     return examples, validation
 
 

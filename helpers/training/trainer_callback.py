@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from helpers.files import write_whole
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 
 

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 10
 #     headline: >-
 #       a decode step in bfloat16 {precision.decode_speedup.bf16:.2f} times as fast, predicted
 #       {precision.predicted_decode_speedup.bf16:.2f}; {precision.answers_broken.bf16:.0f} of
@@ -18,7 +18,7 @@
 # | previous, next | 00 start here, 02 quantization |
 # | the term it attacks | weight bytes / bandwidth |
 # | you will be able to | read a number's bits; say which format overflows, and which one loses small numbers; predict what half the bytes bring; train in half precision |
-# | time | 40 minutes for you; about 5 for the machine under the profile `cpu` |
+# | time | 40 minutes for you; about 10 for the machine under the profile `cpu` |
 # | memory | 7 GiB |
 #
 # A weight in float32 takes four bytes. Two bytes hold a coarser number. This notebook asks what that saves, and what gets lost.
@@ -204,15 +204,32 @@ results.invariant("precision.rounding_equals_torch", agreed == total, agreed, to
 # %% [markdown]
 # ## Too large: activations
 #
-# Weights are small numbers: none is too large for any format here. What flows through the model, the **activations**, is not always small. Here is the largest that each linear layer reads, and that each block passes on, on text like that of its training.
+# Weights are small numbers: none is too large for any format here. What flows through the model, the **activations**, is not always small. Here is the largest that each linear layer reads, and that each block passes on, on questions with their answers.
 
 # %%
-from helpers.training.group_packing import make_batch
-from helpers.training.mixed_precision import batch_loss
-from helpers.weights.precision.ranges import blocks_of, recording
+import random
 
-batch_size = 1 if PROFILE == "smoke" else 2
-batch = make_batch(tokenizer, 10_000 + SEED, 0, batch_size, 512).to(lesson.device)
+from helpers.text_to_sql.dataset import load_split
+from helpers.training.completions import IGNORED, by_schema, encode
+from helpers.training.mixed_precision import batch_loss
+from helpers.training.packing import collate, pack, trees_of
+from helpers.weights.precision.ranges import recording
+
+LENGTH = 192 if PROFILE == "smoke" else 384  # of a row: several examples share it
+examples = load_split("train")
+groups = by_schema(examples, (encode(e, tokenizer) for e in examples))
+fitting = [[e for e in group if len(e.ids) <= LENGTH] for group in groups]
+rows = pack(trees_of([group for group in fitting if group], LENGTH), LENGTH)
+random.Random(SEED).shuffle(rows)
+
+
+def batch_of(*rows):
+    tensors = collate(rows, tokenizer.pad_token_id)
+    return {name: tensor.to(lesson.device) for name, tensor in tensors.items()}
+
+
+# %%
+batch = batch_of(rows[0])
 with recording(shipped["float32"]) as seen:
     batch_loss(shipped["float32"], batch).backward()  # the gradients come later
 of_weights = [p.grad for p in shipped["float32"].parameters() if p.grad is not None]
@@ -255,20 +272,20 @@ for f in list(FORMATS.values())[1:]:
 
 # %%
 from helpers.measuring.quality import logits_of
-from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.weights.precision.ranges import with_outliers
 
 test = load_split("test")
 texts = [prompt_for(tokenizer, example) for example in test]
 prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+beginning = prompts[0][:24]  # enough; some processors take long over float16
 inside = max(size for name, size in largest.items() if "down_proj" in name)
 factor = 2.0 ** (math.ceil(math.log2(FORMATS["float16"].largest / inside)) + 1)
 print(f"inside the MLPs activations of up to {inside:.0f},", end=" ")
 print(f"then of up to {inside * factor:.0f}")
 for dtype, model in shipped.items():
-    before = logits_of(model)(prompts[0])
-    after = logits_of(with_outliers(model, factor))(prompts[0])
+    before = logits_of(model)(beginning)
+    after = logits_of(with_outliers(model, factor))(beginning)
     broken = (~after.isfinite()).float().mean()
     change = (after - before).abs().max().item()
     if broken:
@@ -339,14 +356,23 @@ from helpers.training.mixed_precision import LossScaler, train
 
 # %% [markdown]
 # Train a small model from scratch, four times, on the same batches: in float32; in bfloat16 under torch's **autocast**, which casts weights and activations for each product and keeps the weights themselves in float32; in float16 without and with loss scaling.
+# Its vocabulary is the tokens that occur in these batches: beside all 49,152 there would be little left of a small model.
+#
 # Float16 is *emulated*: computed in float32, with weights, activations and gradients rounded to float16. Many CPUs can't do better, and what is lost is the same.
 
 # %%
 STEPS = {"smoke": 6, "full": 150}.get(PROFILE, 60)
+batches = [batch_of(*rows[n : n + 2]) for n in range(1, 2 * STEPS, 2)]
+known = torch.cat([b["input_ids"].flatten() for b in batches]).unique()
+for b in batches:  # the tokens that occur are numbered anew, in order
+    learned = b["labels"] != IGNORED
+    b["labels"][learned] = torch.searchsorted(known, b["labels"][learned])
+    b["input_ids"] = torch.searchsorted(known, b["input_ids"])
 SMALL = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, head_dim=32)
-SMALL |= dict(num_attention_heads=4, num_key_value_heads=2, vocab_size=len(tokenizer))
-seeds = [(20_000 + SEED, n) for n in range(STEPS)]
-batches = [make_batch(tokenizer, *seed, 2, 512).to(lesson.device) for seed in seeds]
+SMALL |= dict(num_attention_heads=4, num_key_value_heads=2, vocab_size=len(known))
+print(f"{STEPS} steps; {len(known):,} of {len(tokenizer):,} tokens occur")
+
+# %%
 float16, scaler = torch.float16, LossScaler(PIECES * 2.0**20, patience=100)
 ARMS = {
     "float32": {},
@@ -399,10 +425,9 @@ import copy
 
 from helpers.training.mixed_precision import swallowed
 
-TUNING_STEPS = {"smoke": 3, "full": 40}.get(PROFILE, 16)
+TUNING_STEPS = {"smoke": 2, "full": 40}.get(PROFILE, 12)
 tuned = copy.deepcopy(shipped["float32"]).train()
-seeds, size = [(30_000 + SEED, n) for n in range(TUNING_STEPS)], (batch_size, 512)
-more = [make_batch(tokenizer, *seed, *size).to(lesson.device) for seed in seeds]
+more = [batch_of(row) for row in rows[-TUNING_STEPS:]]
 train(tuned, more[:-1], lr=3e-5)
 before = [p.detach().clone() for p in tuned.parameters()]
 train(tuned, more[-1:], lr=3e-5)  # a fresh AdamW: a weight moves by the learning rate
@@ -551,8 +576,9 @@ only_rounded = copy.deepcopy(shipped["float32"])
 for frequencies in frequencies_of(only_rounded):
     frequencies.copy_(frequencies.bfloat16())
 by_length = sorted(prompts[: max(40, sizes.answers)], key=len)
+few = 2 if PROFILE == "smoke" else 10
 logits, exact_logits = logits_of(only_rounded), logits_of(shipped["float32"])
-for words, chosen in (("short", by_length[:10]), ("long", by_length[-10:])):
+for words, chosen in (("short", by_length[:few]), ("long", by_length[-few:])):
     error = worst_logit_error(logits, exact_logits, chosen)
     print(f"only the frequencies in bfloat16, {words} prompts", end=" ")
     print(f"({len(chosen[0])} to {len(chosen[-1])} tokens): logits off by {error:.3f}")
@@ -700,11 +726,9 @@ for name, part in (("float32", full), ("bfloat16", half)):
 # Two things get coarser, so they are looked at one by one: the weights, and the arithmetic.
 
 # %%
-import random
 from contextlib import nullcontext
 
 from helpers.measuring.quality import perplexity
-from helpers.text_to_sql.prompts import chatty_answer
 from helpers.weights.precision.emulation import emulated
 
 
@@ -718,10 +742,9 @@ def ids_of(text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-pairs = []
-for i in range(sizes.timed):
-    reference = chatty_answer(test[i], random.Random(SEED + i))
-    pairs.append((prompts[i], ids_of(reference + tokenizer.eos_token)))
+count = {"smoke": 2, "full": sizes.timed}.get(PROFILE, 12)
+references = [ids_of(e.answer + tokenizer.eos_token) for e in test[:count]]
+pairs = list(zip(prompts, references))
 sequences = [prompt + answer for prompt, answer in pairs]
 computed_in = {dtype: "float32" if dtype in slow else dtype for dtype in SHORT}
 trained = {dtype: loaded(tuned, computed_in[dtype]) for dtype in SHORT}
@@ -767,10 +790,12 @@ print("the shipped weights", "were not stored in bfloat16" if error else exactly
 from helpers.measuring.quality import paired, wilson
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 
-asked, right = test[: sizes.answers], {}
+MAX_NEW_TOKENS = {"smoke": 24, "full": 256}.get(PROFILE, 100)
+asked, right = test[: {"smoke": 3}.get(PROFILE, sizes.answers)], {}
 for dtype, network in trained.items():
     with as_if(network, dtype):
-        answers = answer_in_batches(network, tokenizer, texts[: len(asked)])
+        options = dict(max_new_tokens=MAX_NEW_TOKENS)
+        answers = answer_in_batches(network, tokenizer, texts[: len(asked)], **options)
     right[dtype] = right_answers(asked, answers)
     good, of = sum(right[dtype]), len(asked)
     low, high = wilson(good, of)
@@ -793,12 +818,14 @@ from helpers.decoding.generate import steps as decode
 
 
 def answer(network, ids):
-    return [token for step in decode(network, ids) for token in step.emitted]
+    answered = decode(network, ids, max_new_tokens=min(64, MAX_NEW_TOKENS))
+    return [token for step in answered for token in step.emitted]
 
 
 copies = {dtype: copy.deepcopy(trained[dtype]) for dtype in quick}
 fast = {d: packed_linear.install(copies[d], turns=2) for d in copies}
-arms, few = {d: partial(answer, fast[d]) for d in fast}, prompts[: sizes.timed]
+arms = {d: partial(answer, fast[d]) for d in fast}
+few = prompts[: {"smoke": 2, "full": sizes.timed}.get(PROFILE, 16)]
 timed = timing.interleave(arms, few, warmup=1, device=lesson.device)
 base = timed["float32"]
 for dtype, arm in timed.items():

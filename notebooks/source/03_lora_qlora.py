@@ -18,7 +18,7 @@
 # | the term it attacks | tokens |
 # | you will be able to | write LoRA and merge it; fine-tune on a 4-bit base; say what each method keeps in memory; serve several adapters with one base |
 # | time | 45 minutes for you; about 10 for the machine under the profile `cpu` |
-# | memory | 5 GiB |
+# | memory | 8 GiB |
 #
 # The base model answers in prose, with the SQL somewhere inside. A program that wants the SQL pays for every other token, one step each. Here the model learns to leave them out.
 
@@ -58,7 +58,8 @@ from helpers.notebook.ask import make_ask
 base, tokenizer = models.load(MODEL_ID, device=lesson.device)
 SCHEMA = "CREATE TABLE head (age INTEGER)"
 QUESTION = "How many heads of the departments are older than 56?"
-chatty = make_ask(base, tokenizer)(SCHEMA, QUESTION)
+LIMIT = dict(max_new_tokens={"smoke": 24, "full": 256}.get(PROFILE, 150))
+chatty = make_ask(base, tokenizer, **LIMIT)(SCHEMA, QUESTION)
 print(f"\n{len(chatty.token_ids)} tokens, {len(chatty.steps)} runs of the model")
 
 # %% [markdown]
@@ -154,7 +155,9 @@ from helpers.weights.adapters import lora, peft_files
 test = load_split("test")
 prompts = [prompt_for(tokenizer, e) for e in test]
 as_tensor = dict(add_special_tokens=False, return_tensors="pt")
-ids = [tokenizer(p, **as_tensor).input_ids.to(lesson.device) for p in prompts[:20]]
+count = {"smoke": 2, "full": 20}.get(PROFILE, 8)
+texts = prompts[:count]
+ids = [tokenizer(p, **as_tensor).input_ids.to(lesson.device) for p in texts]
 
 
 def with_learned(model, seed):
@@ -227,6 +230,7 @@ close = sum(w <= 1e-4 * largest for w in worst)
 results.invariant("lora.merged_equals_adapter", close == len(ids), close, len(ids))
 print(f"merged and unmerged logits, of up to {largest:.1f},", end=" ")
 print(f"differ by {max(worst):.1e} at most")
+del ours, theirs, plain  # make room
 
 # %% [markdown]
 # ## What is learned, and what is only read
@@ -249,7 +253,7 @@ def my_with_labels(prompt, completion, eos):  # two lists of token ids, and a to
 
 # hint("03.3")  # solution("03.3")
 with_labels = check("03.3", my_with_labels)
-sample_prompt = tokenizer("How many?<|assistant|>").input_ids
+sample_prompt = tokenizer("How many?<|im_end|>\n<|im_start|>assistant\n").input_ids
 sample_sql = tokenizer("SELECT 1").input_ids
 sample = with_labels(sample_prompt, sample_sql, tokenizer.eos_token_id)
 for token, label in zip(*sample):
@@ -262,42 +266,55 @@ for token, label in zip(*sample):
 from collections.abc import Sequence  # what the function below needs
 
 from helpers.errors import CourseError
-from helpers.training.completions import encode
-from helpers.training.packing import Tree, pack
+from helpers.training.completions import by_schema, encode
+from helpers.training.packing import Tree, pack, trees_of
 
 # %%
 # show: helpers.training.packing:pack
 
 # %%
-encoded = [encode(e, tokenizer) for e in load_split("train")]
+examples = load_split("train")
+encoded = [encode(e, tokenizer) for e in examples]
+groups = by_schema(examples, encoded)
 lengths = [len(e.ids) for e in encoded]
 learned = sum(label != -100 for e in encoded for label in e.labels)
-rows = pack([Tree((e,)) for e in encoded], 512)
-padded_size, packed_size = max(lengths) * len(encoded), 512 * len(rows)
+padded_size = max(lengths) * len(encoded)
+packed_size = 512 * len(pack([Tree((e,)) for e in encoded], 512))
+shared_size = 512 * len(pack(trees_of(groups, 512), 512))
 print(f"{len(encoded)} examples, {sum(lengths)} tokens, of which {learned} are learned")
-print(f"padded, one example a row: {sum(lengths) / padded_size:.0%} of it are tokens;")
-print(f"   packed: {sum(lengths) / packed_size:.0%}")
+print(f"padded, one example a row: {padded_size} tokens with the padding;")
+print(f"   packed: {packed_size}; packed, the tables shared: {shared_size}")
 
 # %% [markdown]
 # ## Train
 #
-# `helpers/training/fine_tune_llm.py` is a script like the published one: PEFT's adapters, Hugging Face's Trainer. It runs from here, from the shell, under `torchrun`, and as a SageMaker training job (notebook 12). The first run also answers validation questions at the end of its epoch, and runs their SQL; the later ones skip that to save time.
+# `helpers/training/fine_tune_llm.py` is a script like the published one: PEFT's adapters, Hugging Face's Trainer. It runs from here, from the shell, under `torchrun`, and as a SageMaker training job (notebook 12). The first run also answers validation questions at its end, and runs their SQL; the later ones skip that to save time. (Here it sees a part of the training questions; the shipped adapter was trained for about two hours.)
 #
 # It is started as a process of its own, so that its memory is its own. What it made is kept: run this cell again, and it is there.
 
 # %%
+import json
+
 from helpers.training.launch import launch
 
 SCRIPT = "helpers.training.fine_tune_llm"
-STEPS = {"smoke": 3, "full": 100}.get(PROFILE, 50)
+STEPS = {"smoke": 2, "full": 60}.get(PROFILE, 5)
 COMMON = dict(seed=SEED, per_device_train_batch_size=4, lora_r=RANK, warmup_steps=5)
 COMMON |= dict(lora_alpha=2.0 * RANK)
+AT_ONCE = dict(inside=PROFILE == "smoke")  # loading the libraries anew takes too long
+if PROFILE == "smoke":
+    shortest = sorted(load_split("train"), key=lambda e: len(e.context + e.question))
+    few = helpers.files.build_root() / "artifacts" / "few.jsonl"
+    rows = (json.dumps(vars(e)) + "\n" for e in shortest[:8])
+    helpers.files.write_whole(few, "".join(rows))
+    COMMON |= dict(train_dataset_path=str(few), per_device_train_batch_size=1)
+    COMMON |= dict(max_seq_length=192)
 SHORT = COMMON | dict(max_steps=STEPS, eval_samples=0)
 SHORT_LORA = SHORT | dict(lr=LEARNING_RATE)
-AT_ONCE = dict(inside=PROFILE == "smoke")  # loading the libraries anew takes too long
-length = dict(max_steps=STEPS) if PROFILE == "smoke" else dict(epochs=1.0)
-length |= dict(eval_samples={"smoke": 4, "full": 450}.get(PROFILE, 100))
-own = launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE))
+LENGTHS = {"smoke": dict(max_steps=STEPS, eval_samples=0)}
+LENGTHS["full"] = dict(epochs=1.0, eval_samples=450)
+length = LENGTHS.get(PROFILE, dict(max_steps=20, eval_samples=20))
+own = launch(SCRIPT, MODEL_ID, COMMON | length | dict(lr=LEARNING_RATE), **AT_ONCE)
 
 # %% [markdown]
 # And once more for as many steps as the other methods will get, to compare time and memory:
@@ -410,6 +427,7 @@ if hasattr(base, "model") and base.config.model_type in ("llama", "mistral"):
     results.invariant("llama_adapter.equals_peft", close == len(ids), close, len(ids))
     print(f"gates shut, the logits are exactly the base's: {unchanged};", end=" ")
     print(f"open, they are PEFT's on {close} of {len(ids)} texts")
+    del mine, peft_s, prompted, adapted
     options = SHORT | dict(method="llama_adapter", lr=10 * LEARNING_RATE)
     made["llama_adapter"] = launch(SCRIPT, MODEL_ID, options, **AT_ONCE)
 else:
@@ -427,11 +445,9 @@ made["full"] = launch(SCRIPT, MODEL_ID, every_weight, **AT_ONCE)
 # %% [markdown]
 # ## What each one costs
 #
-# Compare time and memory, not the loss: each method has its own learning rate, and few steps say little. *Memory* is what the process took beyond its libraries, at its peak. On a model this small it is mostly activations, which are the same for all. So the same again on random weights of a larger shape, one packed row at a time:
+# Compare time and memory, not the loss: each method has its own learning rate, and few steps say little. *Memory* is what the process took beyond its libraries, at its peak. A good part of it are activations, which are the same for all. So the same again on random weights of a larger shape, one packed row at a time:
 
 # %%
-import json
-
 import numpy as np
 
 shape = SHAPE
@@ -439,7 +455,7 @@ if SHAPE == "auto":
     shape = {"full": "llama-300m"}.get(PROFILE, "llama-150m")
 place = helpers.files.build_root() / "artifacts" / f"random-{shape}"
 THREE = ("full", "lora", "qlora")
-LARGE = dict(max_steps=3, per_device_train_batch_size=1, max_seq_length=320)
+LARGE = dict(max_steps=2, per_device_train_batch_size=1, max_seq_length=384)
 LARGE |= dict(lora_r=RANK, eval_samples=0, merge_weights=False, save_steps=1000)
 if PROFILE == "smoke":  # no time for a large shape: the table repeats the small model's
     shape, large = "the same", {m: made[m] for m in THREE}
@@ -515,6 +531,8 @@ _ = ax.legend()
 
 # %%
 explained = SHORT_LORA | dict(answers="explained", merge_weights=False)
+if PROFILE != "smoke":
+    explained |= dict(max_steps=4 * STEPS)
 made["explained"] = launch(SCRIPT, MODEL_ID, explained, **AT_ONCE)
 
 # %% [markdown]
@@ -532,18 +550,22 @@ for adapter_name, made_in in (("sql", own), ("explained", made["explained"])):
 wanted = ["sql", "explained", None]
 for who in wanted:  # one request after the other: the adapter is switched
     print(f"--- {who or 'the base alone'}")
-    print(answer_in_batches(lora.use(both, who), tokenizer, prompts[:1])[0])
+    network = lora.use(both, who)
+    [text] = answer_in_batches(network, tokenizer, prompts[:1], **LIMIT)
+    print(text)
 
 # %% [markdown]
 # Now in one batch: request 1 uses the adapter `sql`, request 2 `explained`, request 3 none, and so on. Each answer must be the one that it gets alone.
 
 # %%
-count = {"smoke": 6}.get(PROFILE, 48)
+count = {"smoke": 3, "full": 48}.get(PROFILE, 12)
 few, alone = prompts[:count], {}
+SHORT_ANSWERS = dict(max_new_tokens=min(48, LIMIT["max_new_tokens"]))
 for who in wanted:
-    alone[who] = answer_in_batches(lora.use(both, who), tokenizer, few)
+    alone[who] = answer_in_batches(lora.use(both, who), tokenizer, few, **SHORT_ANSWERS)
 mix = [wanted[i % 3] for i in range(count)]
-mixed = answer_in_batches(lora.use(both, mix), tokenizer, few, batch_size=count)
+lora.use(both, mix)
+mixed = answer_in_batches(both, tokenizer, few, batch_size=count, **SHORT_ANSWERS)
 same = sum(alone[who][i] == answer for i, (who, answer) in enumerate(zip(mix, mixed)))
 results.invariant("lora.two_adapters_in_one_batch", same == count, same, count)
 one_model = sum(p.nbytes for p in base.parameters())
@@ -584,10 +606,10 @@ from helpers.text_to_sql.prompts import extract_sql
 tuned = {"own": loaded}
 if MODEL_ID == "base":
     tuned = {"shipped": models.load("fine-tuned", device=lesson.device)[0], **tuned}
-asked, first = test[: sizes.answers], next(iter(tuned))
-right, bare = {}, {}
+asked = test[: {"smoke": 3}.get(PROFILE, sizes.answers)]
+first, right, bare = next(iter(tuned)), {}, {}
 for who, model in {"base": base, **tuned}.items():
-    texts = answer_in_batches(model, tokenizer, prompts[: len(asked)])
+    texts = answer_in_batches(model, tokenizer, prompts[: len(asked)], **LIMIT)
     right[who] = right_answers(asked, texts)
     bare[who] = [bool(text) and extract_sql(text) == text.strip() for text in texts]
     low, high = wilson(sum(right[who]), len(asked))
@@ -596,6 +618,7 @@ for who, model in {"base": base, **tuned}.items():
     print(f"{who:8} {counts}, SQL alone {sum(bare[who])} of {len(asked)}{change}")
 
 
+# %%
 def note_share(key, flags, **interval):
     results.metric(key, sum(flags) / len(flags), "share", n=len(flags), **interval)
 
@@ -611,26 +634,31 @@ note_share("lora.bare_sql_rate.fine_tuned", bare[first])
 # Now the time of whole requests, prompt and all, base and fine-tuned in turns. As many weights, the same kernels, the same step: what is saved is tokens.
 
 # %%
+from functools import partial
+
 from helpers.decoding.generate import generate
 from helpers.measuring.timing import interleave, speedup
 
 fast = {"base": copy.deepcopy(base), "fine-tuned": copy.deepcopy(tuned[first])}
-fast = {who: packed_linear.install(model) for who, model in fast.items()}
-arms = {who: (lambda p, m=m: generate(m, tokenizer, p)) for who, m in fast.items()}
-timed = interleave(arms, prompts[: sizes.timed])
+fast = {who: packed_linear.install(model, turns=2) for who, model in fast.items()}
+arms = {}
+for who, model in fast.items():
+    arms[who] = partial(generate, model, tokenizer, **LIMIT)
+num_timed = {"smoke": 2, "full": sizes.timed}.get(PROFILE, 16)
+timed = interleave(arms, prompts[:num_timed], warmup=1)
 gain = speedup(timed["base"].seconds, timed["fine-tuned"].seconds)
 interval = dict(low=gain.low, high=gain.high, n=gain.n)
 results.metric("lora.latency_speedup", gain.ratio, "x", **interval)
 tokens = {who: sum(len(c.token_ids) for c in arm.results) for who, arm in timed.items()}
 ratio = tokens["fine-tuned"] / tokens["base"]
-results.metric("lora.tokens_per_answer_ratio", ratio, "ratio", n=sizes.timed)
+results.metric("lora.tokens_per_answer_ratio", ratio, "ratio", n=num_timed)
 for who, arm in timed.items():
-    ok = right_answers(test[: sizes.timed], [c.text for c in arm.results])
+    ok = right_answers(test[:num_timed], [c.text for c in arm.results])
     for example, seconds, c, good in zip(test, arm.seconds, arm.results, ok):
         answer = len(c.token_ids), c.text, good
         results.prompt(example.id, who, "float32", seconds, *answer)
     step_ms = 1e3 * np.median([s.seconds for c in arm.results for s in c.steps[1:]])
-    print(f"{who:10} {tokens[who] / sizes.timed:5.1f} tokens an answer,", end=" ")
+    print(f"{who:10} {tokens[who] / num_timed:5.1f} tokens an answer,", end=" ")
     print(f"{np.mean(arm.seconds) * 1e3:6.0f} ms a request, {step_ms:.1f} ms a step")
 print("a request, fine-tuned against base:", gain)
 print(f"you guessed {GUESS_LATENCY_SPEEDUP}; by the tokens alone it would be", end=" ")
@@ -651,13 +679,13 @@ results.metric("lora.unmerged_step_speedup", slower.ratio, "x", **interval)
 print("a step with an adapter beside the weights, against the merged one:", slower)
 
 # %%
-example_ask = make_ask(fast["fine-tuned"], tokenizer)
+example_ask = make_ask(fast["fine-tuned"], tokenizer, **LIMIT)
 short = example_ask(SCHEMA, QUESTION)
 print(f"\n{len(short.token_ids)} tokens instead of {len(chatty.token_ids)}")
 lanes = {}
 for who, model in fast.items():
     lanes[who], now = [], 0.0
-    for step in generate(model, tokenizer, prompts[0]).steps:
+    for step in generate(model, tokenizer, prompts[0], **LIMIT).steps:
         lanes[who].append((1e3 * now, 1e3 * step.seconds, len(step.emitted)))
         now += step.seconds
 title = "The same question, before and after: a block is a run of the model"

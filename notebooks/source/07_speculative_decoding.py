@@ -19,7 +19,7 @@
 # | the term it attacks | tokens per step, at the price of more tokens read in a step |
 # | you will be able to | write speculative decoding, greedy and sampled; show that it changes no answer; predict from two measurements whether it pays |
 # | time | 45 minutes for you; about 10 for the machine under the profile `cpu` |
-# | memory | 4 GiB |
+# | memory | 7 GiB |
 #
 # A step reads all weights to make one token. It could check several tokens for nearly the same price, if only somebody said which. Here three guessers try: a copy of the prompt, a table, and a small model.
 
@@ -68,7 +68,7 @@ if lesson.device != "cpu":
 target, step_of, lines = {}, {}, {}
 for dtype in DTYPES:
     model, tokenizer = models.load(MODEL_ID, dtype=dtype, device=lesson.device)
-    target[dtype] = packed_linear.install(model)
+    target[dtype] = packed_linear.install(model, turns=2)
 times = steps_in_turns(target, NUM_TOKENS, rounds=sizes.rounds)
 for dtype in DTYPES:
     step_of[dtype] = {n: median(seconds) for n, seconds in times[dtype].items()}
@@ -164,11 +164,11 @@ for word in (" GROUP", " WHERE", " COUNT"):
 # %% [markdown]
 # ## Guesser 3: a draft model
 #
-# A small model of the same vocabulary. It writes a few tokens by itself, one cheap step each. The course's draft was pretrained like the base, then **distilled**: the target answered training questions, and the draft learned the target's distribution at each token of these answers (Zhou et al. 2023, *DistillSpec*). Right or wrong doesn't matter for a draft, only whether the target agrees.
+# A small model of the same vocabulary. It writes a few tokens by itself, one cheap step each. The course's draft is the target's own first layers, with a small adapter and a norm of their own. It was **distilled**: the target answered training questions, and the draft learned the target's distribution at each token of these answers (Zhou et al. 2023, *DistillSpec*). Right or wrong doesn't matter for a draft, only whether the target agrees.
 #
 # What it minimises is the **Kullback-Leibler divergence**: 0 when both distributions are equal, and growing as the draft gives less probability to what the target finds likely.
 #
-# `DRAFT = "own"` distils one here from the target's own answers to the training questions. It is the target's own first layers, with a small adapter and a final norm that are trained.
+# `DRAFT = "own"` distils one here, with the same script, from the target's own answers to the training questions.
 
 # %%
 from torch.nn import functional as F  # what the function below needs
@@ -183,13 +183,13 @@ from helpers.training.launch import launch
 draft_place = DRAFT
 if DRAFT == "own":
     options = dict(more_examples=MORE_QUESTIONS, seed=SEED)
-    options |= dict(epochs=3 if PROFILE == "full" else 1)
+    options |= {} if PROFILE == "full" else dict(max_examples=200, epochs=1)
     draft_place = launch("helpers.training.distil_draft", MODEL_ID, options) / "draft"
 models.check_made_for(draft_place, MODEL_ID)
 drafts, draft_step = {}, {}
 for d in DTYPES:
     model, _ = models.load(draft_place, dtype=d, device=lesson.device)
-    drafts[d] = packed_linear.install(model)
+    drafts[d] = packed_linear.install(model, turns=2)
     draft_step[d] = median(step_seconds(drafts[d], (1,), rounds=sizes.rounds)[1])
     layers = [m.config.num_hidden_layers for m in (drafts[d], target[d])]
     print(f"{d:9} a step of the draft ({layers[0]} layers)", end=" ")
@@ -197,7 +197,7 @@ for d in DTYPES:
     print(f"of the target ({layers[1]}) {1e3 * step_of[d][1]:.2f} ms")
 
 # %% [markdown]
-# Here is the catch on a model this small. Most of a step is overhead of its layers, so a narrow layer costs nearly as much as a wide one. On a target of 32 layers a draft's two are little; on this one they are not.
+# Few layers make a cheap step. But the draft reads the target's whole `lm_head` for each guess, and on a model this small that is a good part of all weights.
 #
 # Watch all three at work on one question: `·` is the model's own token, a name in brackets is who guessed it, crossed-out guesses were wrong.
 
@@ -209,12 +209,13 @@ from helpers.text_to_sql.prompts import prompt_for
 
 test = load_split("test")
 prompts = [prompt_for(tokenizer, e) for e in test]
+LIMIT = dict(max_new_tokens={"smoke": 12, "full": 256}.get(PROFILE, 100))
 model, draft = target["float32"], drafts["float32"]
 guessers = {"lookup": PromptLookup(), "bigram": table}
 guessers["draft"] = DraftModel(draft, model, count=3)
 print("ask:", test[1].question)
 for name, proposer in guessers.items():
-    answer = generate(model, tokenizer, prompts[1], proposer=proposer)
+    answer = generate(model, tokenizer, prompts[1], proposer=proposer, **LIMIT)
     print(f"{name}: {len(answer.token_ids)} tokens in {len(answer.steps)} steps")
     print(*transcript(answer, tokenizer), sep="\n")
 
@@ -316,6 +317,7 @@ print("tokens a step, chains of 4:", with_4)
 # %%
 import time
 from collections.abc import Iterable, Mapping  # what a function below needs
+from functools import partial
 
 from helpers.profiling.breakdown import Clocked
 from helpers.speculation.cost import (
@@ -328,14 +330,14 @@ from helpers.speculation.cost import (
     replayed_seconds,
 )
 
-num_validation = max(4, min(60, sizes.timed))
+num_validation = {"smoke": 2, "full": 60}.get(PROFILE, 6)
 validation = [prompt_for(tokenizer, e) for e in load_split("validation")]
 validation = validation[:num_validation]
 
 
 def record(proposer, requests=validation, dtype="float32"):
-    model = target[dtype]
-    return [generate(model, tokenizer, p, proposer=proposer) for p in requests]
+    answer = partial(generate, target[dtype], tokenizer, proposer=proposer, **LIMIT)
+    return [answer(p) for p in requests]
 
 
 # %%
@@ -382,7 +384,7 @@ _ = ax.legend(fontsize=8)
 # %%
 lengths = sorted(len(ids_of(p)) for p in validation)
 lengths = sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1], 64})
-prefills = steps_in_turns(target, lengths, context=0, rounds=5)
+prefills = steps_in_turns(target, lengths, context=0, rounds=min(5, sizes.rounds))
 cost_of = {}
 for d in DTYPES:
     prefill = {n: median(s) for n, s in prefills[d].items() if n >= 64}
@@ -408,9 +410,10 @@ def predicted_seconds(recorded, dtype):
 # %%
 plain_validation = record(None)
 plain_seconds = {d: replayed_seconds(plain_validation, cost_of[d]) for d in DTYPES}
-choices = {("lookup", n): PromptLookup(count=n) for n in (3, 4, 5, 8)}
-choices |= {("bigram", n): BigramTable(training, count=n) for n in (1, 2)}
-for k, s in ((3, 0.0), (4, 0.0), (5, 0.5), (6, 0.8), (8, 0.7)):
+few = 1 if PROFILE == "smoke" else None  # of the lengths to try
+choices = {("lookup", n): PromptLookup(count=n) for n in (3, 4, 5, 8)[:few]}
+choices |= {("bigram", n): BigramTable(training, count=n) for n in (1, 2)[:few]}
+for k, s in ((3, 0.0), (4, 0.0), (5, 0.5), (6, 0.8), (8, 0.7))[:few]:
     choices["draft", (k, s)] = DraftModel(draft, model, count=k, min_probability=s)
 cost = {}
 for (who, length), proposer in choices.items():
@@ -458,10 +461,13 @@ def arms_of(dtype):
 
 
 # %%
-seconds_of, predicted = {}, {}
+seconds_of, predicted, kept = {}, {}, {}
 for d in DTYPES:
+    lengths = tuple(best_length(who, d) for who in ("lookup", "bigram", "draft"))
     for name, proposer in arms_of(d).items():
-        recorded = record(proposer)  # float32's tokens, whichever dtype has the prices
+        if (name, lengths) not in kept:  # float32's tokens, whichever dtype has the prices
+            kept[name, lengths] = record(proposer)
+        recorded = kept[name, lengths]
         seconds_of[d, name] = predicted_seconds(recorded, d)
         predicted[d, name] = plain_seconds[d] / seconds_of[d, name]
         tokens = accepted_per_step(recorded)
@@ -486,8 +492,8 @@ from transformers.utils import logging
 from helpers.measuring.timing import interleave, speedup
 
 logging.set_verbosity_error()  # it would speak of settings that are its own
-HF = {}
-for n in (3, 5, 8, 20):
+HF, WARMUP = {}, 0 if PROFILE == "smoke" else 1  # requests of each arm, ahead
+for n in (3,) if PROFILE == "smoke" else (3, 8, 20):
     HF[f"prompt lookup of {n}"] = dict(prompt_lookup_num_tokens=n)
     for minimum in (0.0, 0.4):
         assistant = dict(num_assistant_tokens=n, assistant_confidence_threshold=minimum)
@@ -497,7 +503,7 @@ for n in (3, 5, 8, 20):
 def hugging_face(dtype, assistant=None, **options):
     def call(prompt):
         ids = torch.tensor([ids_of(prompt)], device=lesson.device)
-        given = dict(attention_mask=torch.ones_like(ids), max_new_tokens=256) | options
+        given = dict(attention_mask=torch.ones_like(ids)) | LIMIT | options
         if assistant:
             given["assistant_model"] = drafts[dtype]
             config = drafts[dtype].generation_config
@@ -509,9 +515,9 @@ def hugging_face(dtype, assistant=None, **options):
 
 
 # %%
-tuning = validation[: {"smoke": 2, "full": 20}.get(PROFILE, 8)]
+tuning = validation[: {"smoke": 1, "full": 20}.get(PROFILE, 3)]
 arms = {name: hugging_face("float32", **options) for name, options in HF.items()}
-trials = interleave(arms, tuning, warmup=1)
+trials = interleave(arms, tuning, warmup=WARMUP)
 total = {name: sum(arm.seconds) for name, arm in trials.items()}
 best_hf = {}
 for kind in ("assisted", "prompt lookup"):
@@ -529,7 +535,7 @@ for name, seconds in total.items():
 
 # %%
 def decoder(model, proposer=None):
-    return lambda prompt: generate(model, tokenizer, prompt, proposer=proposer)
+    return partial(generate, model, tokenizer, proposer=proposer, **LIMIT)
 
 
 def note(key, comparison):
@@ -538,11 +544,11 @@ def note(key, comparison):
 
 
 timed, gain = {}, {}
-asked = prompts[: sizes.answers if PROFILE == "full" else sizes.timed]
+asked = prompts[: {"smoke": 2, "full": sizes.answers}.get(PROFILE, 10)]
 for d in DTYPES:
     arms = {"greedy": decoder(target[d])}
     arms |= {name: decoder(target[d], p) for name, p in arms_of(d).items()}
-    timed[d] = interleave(arms, asked)
+    timed[d] = interleave(arms, asked, warmup=WARMUP)
     for name in GUESSERS:
         seconds = [timed[d][arm].seconds for arm in ("greedy", name)]
         gain[d, name] = speedup(*seconds)
@@ -646,7 +652,7 @@ copies = PromptLookup(count=best_length("lookup", "float32"))
 arms = {kind: hugging_face("float32", **HF[name]) for kind, name in best_hf.items()}
 arms["draft_model"] = decoder(model, arms_of("float32")["draft_model"])
 arms["prompt_lookup"] = decoder(model, copies)
-duel = interleave(arms, duel_prompts)
+duel = interleave(arms, duel_prompts, warmup=WARMUP)
 for kind, name in (("assisted", "draft_model"), ("prompt lookup", "prompt_lookup")):
     theirs, ours = duel[kind], duel[name]
     g = speedup(theirs.seconds, ours.seconds)
@@ -673,21 +679,23 @@ def note_accepted(name, recorded, suffix, text):
     print(f"{text}, {name:14} {tokens:.2f} tokens a step")
 
 
-people = [prompt_for(tokenizer, e) for e in load_split("handwritten")][: sizes.answers]
+few = {"smoke": 2, "full": 120}.get(PROFILE, 10)
+people = [prompt_for(tokenizer, e) for e in load_split("handwritten", limit=few)]
 for name in SINGLE:
     recorded = record(arms_of("float32")[name], people)
     note_accepted(name, recorded, "handwritten", "questions by people")
 if MODEL_ID == "fine-tuned":
-    prose = packed_linear.install(models.load("base", device=lesson.device)[0])
-    learned_from = load_split("train")[: {"smoke": 8}.get(PROFILE, 300)]
-    learned_from = [prompt_for(tokenizer, e) for e in learned_from]
-    prose_answers = answer_in_batches(prose, tokenizer, learned_from)
+    prose = models.load("base", device=lesson.device)[0]
+    few = {"smoke": 2, "full": 300}.get(PROFILE, 30)
+    learned_from = [prompt_for(tokenizer, e) for e in load_split("train", limit=few)]
+    prose_answers = answer_in_batches(prose, tokenizer, learned_from, **LIMIT)
+    prose = packed_linear.install(prose, turns=2)
     phrases = [ids_of(answer) for answer in prose_answers]
     guessers = [DraftModel(draft, prose, count=best["float32"]), copies]
     guessers.append(BigramTable(phrases, count=best_length("bigram", "float32")))
-    chatty = prompts[: {"smoke": 2}.get(PROFILE, min(100, sizes.answers))]
+    chatty = prompts[: {"smoke": 1, "full": 100}.get(PROFILE, 6)]
     for name, p in zip(SINGLE, guessers):
-        recorded = [generate(prose, tokenizer, text, proposer=p) for text in chatty]
+        recorded = [decoder(prose, p)(text) for text in chatty]
         note_accepted(name, recorded, "chatty", "chatty prose of the base")
 
 # %% [markdown]
@@ -737,18 +745,18 @@ print("written:", path.relative_to(path.parents[3]))
 # %%
 from helpers.decoding.sampling import Sampling
 
-short = prompts[: {"smoke": 2, "full": 40}.get(PROFILE, 12)]
+short = prompts[: {"smoke": 2, "full": 40}.get(PROFILE, 4)]
 with torch.random.fork_rng():
     torch.manual_seed(SEED)
     noise = type(draft)(draft.config).to(lesson.device).eval()
-noise = packed_linear.install(noise)
+noise = packed_linear.install(noise, turns=2)
 trials = {
     "a bad draft": (model, DraftModel(noise, model, count=3)),
     "a cheap target": (draft, DraftModel(draft, draft, count=3)),
 }
 for name, (network, proposer) in trials.items():
     arms = {"plain": decoder(network), "speculative": decoder(network, proposer)}
-    duel = interleave(arms, short)
+    duel = interleave(arms, short, warmup=WARMUP)
     g = speedup(duel["plain"].seconds, duel["speculative"].seconds)
     tokens = accepted_per_step(duel["speculative"].results)
     print(f"{name:20} {tokens:.2f} tokens a step, {g}")
@@ -756,15 +764,16 @@ for name, (network, proposer) in trials.items():
 
 # %%
 def sampler(sampling, proposer=None):
-    options = dict(sampling=sampling, proposer=proposer, max_new_tokens=60)
-    return lambda prompt: generate(model, tokenizer, prompt, **options)
+    options = SHORT | dict(sampling=sampling, proposer=proposer)
+    return partial(generate, model, tokenizer, **options)
 
 
+SHORT = dict(max_new_tokens=min(40, LIMIT["max_new_tokens"]))
 for temperature in (0.5, 1.0, 1.5):
     sampling = Sampling(temperature, seed=SEED)
     proposer = DraftModel(draft, model, count=best["float32"], sampling=sampling)
     arms = {"plain": sampler(sampling), "speculative": sampler(sampling, proposer)}
-    duel = interleave(arms, short)
+    duel = interleave(arms, short, warmup=WARMUP)
     rates = {}
     for name, arm in duel.items():
         rates[name] = sum(len(c.token_ids) for c in arm.results) / sum(arm.seconds)

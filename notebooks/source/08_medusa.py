@@ -20,14 +20,14 @@
 # | the term it attacks | tokens per step, at the price of more tokens read in a step |
 # | you will be able to | train Medusa heads; choose the tree that pays on your machine; show that not one token changes; say what is left of a speedup beside the fastest plain decoding |
 # | time | 45 minutes for you; about 15 for the machine under the profile `cpu` |
-# | memory | 4 GiB |
+# | memory | 9 GiB |
 #
 # A draft model is a second model: to train, to load, to run layer by layer. But the model's last hidden state already knows much of what comes. *Medusa* (Cai et al. 2024) reads it out with a few small heads, all at once.
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure
 #
-# The published notebook: average latency 0.95 s without heads and 0.53 s with them, and the same output for 450 of 450 prompts. There it was a model of 7 billion weights on GPUs. Here it is this machine and a model about 500 times as small.
+# The published notebook: average latency 0.95 s without heads and 0.53 s with them, and the same output for 450 of 450 prompts. There it was a model of 7 billion weights on GPUs. Here it is this machine and a model about 50 times as small.
 #
 # How many times as fast will a whole request be with heads alone? Write it into `GUESS_SPEEDUP`.
 
@@ -72,7 +72,7 @@ x, weight, bias = torch.tensor([[1.0, -2.0]]), torch.zeros(2, 2), torch.zeros(2)
 print("untrained, it changes nothing:", residual_block(x, weight, bias))
 
 # %% [markdown]
-# All heads at once. Here they share the model's own `lm_head`; in the paper each has one of its own, which costs more to read and on a model this small brings nothing (the script trains either).
+# All heads at once. Here they share the model's own `lm_head`; in the paper each has one of its own (the script trains either). And they guess only among the tokens that answers use, a few thousand of 49,152: reading the whole `lm_head` would be most of what they cost.
 
 # %%
 from torch.nn import functional as F
@@ -102,9 +102,9 @@ from helpers.training.launch import launch
 # %%
 SCRIPT = "helpers.training.train_medusa_heads"
 AT_ONCE = dict(inside=PROFILE == "smoke")
-settings = dict(eval_samples=150, epochs=4)
-if PROFILE == "smoke":
-    settings = dict(max_examples=40, eval_samples=8, epochs=1)
+TINY = dict(max_examples=6, eval_samples=2, epochs=1, max_new_tokens=12)
+settings = {"smoke": TINY, "full": dict(eval_samples=150, epochs=4)}
+settings = settings.get(PROFILE, dict(max_examples=200, eval_samples=40, epochs=4))
 own = launch(SCRIPT, MODEL_ID, settings | dict(seed=SEED), **AT_ONCE)
 
 # %%
@@ -132,9 +132,9 @@ print("the model's own answers and hidden states included")
 # %% [markdown]
 # The first head is right far more often than the last. But its second and third best guesses are worth something, too: that is what the tree will be for.
 #
-# **Don't expect as much of your own model.** SQL from a generator is easy to foresee. And this base was *pretrained* to foresee: five look-ahead heads took part in it and were thrown away after it, so its hidden states know more of what comes than most models' do (data/models/base/README.md). The paper's first head is right about half the time.
+# SQL from a generator is easier to foresee than most text. The paper's first head is right about half the time.
 #
-# The heads that are provided were trained by the same script for six epochs instead of four, and on 4,000 generated questions beside the training split's own.
+# The heads that are provided were trained by the same script, for longer and on more questions: their card says how.
 
 # (`packed_linear` below is notebook 00's: linear layers that take PyTorch's fastest kernel for few tokens. All arms have it.)
 
@@ -151,8 +151,8 @@ models.check_made_for(heads_place, MODEL_ID)
 target, heads = {}, {}
 for d in DTYPES:
     model, tokenizer = models.load(MODEL_ID, dtype=d, device=lesson.device)
-    heads[d] = packed_linear.install(load(heads_place, model))
-    target[d] = packed_linear.install(model)
+    heads[d] = packed_linear.install(load(heads_place, model), turns=2)
+    target[d] = packed_linear.install(model, turns=2)
 size = sum(p.numel() for p in heads["float32"].trained()) / 1e6
 model_size = sum(p.numel() for p in target["float32"].parameters()) / 1e6
 print(f"{heads['float32'].count} heads, {size:.2f} million weights,", end=" ")
@@ -174,9 +174,10 @@ def ids_of(text):
 
 test = load_split("test")
 prompts = [prompt_for(tokenizer, e) for e in test]
+LIMIT = dict(max_new_tokens={"smoke": 12, "full": 256}.get(PROFILE, 100))
 print("ask:", test[1].question)
 chain = Medusa(heads["float32"], CHAIN[: heads["float32"].count])
-answer = generate(target["float32"], tokenizer, prompts[1], proposer=chain)
+answer = generate(target["float32"], tokenizer, prompts[1], proposer=chain, **LIMIT)
 print(f"{len(answer.token_ids)} tokens in {len(answer.steps)} steps")
 print(*transcript(answer, tokenizer), sep="\n")
 
@@ -270,16 +271,20 @@ def my_accepted_steps(answer, tree):
 accepted_steps = check("08.3", my_accepted_steps)
 
 # %%
+from functools import partial
+
 from helpers.decoding.forward import Forward
 from helpers.decoding.kv_cache import KVCache
 
-num_validation = max(4, min(100, sizes.answers))
+num_validation = {"smoke": 2, "full": 100}.get(PROFILE, 24)
 validation = [prompt_for(tokenizer, e) for e in load_split("validation")]
 validation = validation[:num_validation]
 validation_ids = [ids_of(prompt) for prompt in validation]
-plain_validation = [generate(target["float32"], tokenizer, p) for p in validation]
+plain = partial(generate, target["float32"], tokenizer, **LIMIT)
+plain_validation = [plain(prompt) for prompt in validation]
 
 
+# %%
 def ranks_with(model, heads, prompts, answers):
     """Of each answer, at each position, the ranks that the heads gave to what came."""
     forward, ranks = Forward(model), []
@@ -313,13 +318,13 @@ NUM_TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 24, 32, 65)
 times = steps_in_turns(target, NUM_TOKENS, rounds=sizes.rounds)
 step_of = {d: {n: median(s) for n, s in times[d].items()} for d in DTYPES}
 middle = sorted(map(len, validation_ids))[len(validation_ids) // 2]
-prefills = steps_in_turns(target, (middle,), context=0, rounds=9)
+prefills = steps_in_turns(target, (middle,), context=0, rounds=min(9, sizes.rounds))
 prefill_of = {d: median(seconds[middle]) for d, seconds in prefills.items()}
 heads_cost = {}
 for d in DTYPES:
     clock = Clocked(Medusa(heads[d], best_tree(shares, 5)))
-    for prompt in validation[:10]:
-        generate(target[d], tokenizer, prompt, proposer=clock)
+    for prompt in validation[: 1 if PROFILE == "smoke" else 6]:
+        generate(target[d], tokenizer, prompt, proposer=clock, **LIMIT)
     heads_cost[d] = median(seconds for _, seconds in clock.later)
     shown = {n: 1e3 * step_of[d][n] for n in (1, 4, 8, 16, 32, 65)}
     in_ms = ", ".join(f"{n}: {ms:.1f}" for n, ms in shown.items())
@@ -430,13 +435,14 @@ def both(d, nodes, copied, kind):
 
 
 SIZES = ((3, 4), (5, 4), (8, 3), (8, 4), (12, 3), (12, 5))
-if PROFILE == "smoke":
-    SIZES = ((3, 3), (5, 4))
-tuning = validation[: {"smoke": 2, "full": 60}.get(PROFILE, 24)]
+if PROFILE != "full":
+    SIZES = ((3, 4),) if PROFILE == "smoke" else ((3, 4), (8, 3), (12, 5))
+tuning = validation[: {"smoke": 1, "full": 60}.get(PROFILE, 4)]
 tried = {}
 for d, kind, (nodes, copied) in product(DTYPES, ("tree", "first", "relay"), SIZES):
     clock = Clocked(both(d, nodes, copied, kind))
-    done = [generate(target[d], tokenizer, p, proposer=clock) for p in tuning]
+    write = partial(generate, target[d], tokenizer, proposer=clock, **LIMIT)
+    done = [write(prompt) for prompt in tuning]
     asking = sum(seconds for _, seconds in clock.first + clock.later)
     tried[d, nodes, copied, kind] = (
         replayed_speedup(d, done, asking),
@@ -460,8 +466,9 @@ results.prediction("medusa.speedup.with_lookup.predicted", value, "x")
 
 # %%
 credit, proposer = Counter(), both(*combined["float32"])
-for prompt in validation[: {"smoke": 2}.get(PROFILE, 40)]:
-    done = generate(target["float32"], tokenizer, prompt, proposer=proposer)
+write = partial(generate, target["float32"], tokenizer, proposer=proposer, **LIMIT)
+for prompt in validation[: {"smoke": 1, "full": 40}.get(PROFILE, 8)]:
+    done = write(prompt)
     for step in (s for s in done.steps if s.kind == "decode"):
         credit.update(step.proposal.proposers[i] for i in step.accepted)
         credit["the model itself"] += len(step.emitted) - len(step.accepted)
@@ -475,7 +482,7 @@ _ = ax.set(xlabel="share of the tokens of decode steps", ylabel="guesser (name)"
 # %% [markdown]
 # ## Where a step's time goes
 #
-# A step of this small model is more than its matrix products: each layer adds many small operations with a call of their own. A **fused** step does the same with fewer: one product for queries, keys and values, one for gate and up, one operation for a norm. *Standard* is transformers' own step with notebook 00's linear layers, as all arms here have it; *untouched* is the same with PyTorch's usual ones. *All else* is what speculation itself adds outside of model and heads: top-k, tree, mask, acceptance, cache.
+# A step of a small model is more than its matrix products: each layer adds many small operations with a call of their own. A **fused** step does the same with fewer: one product for queries, keys and values, one for gate and up, one operation for a norm. *Standard* is transformers' own step with notebook 00's linear layers, as all arms here have it; *untouched* is the same with PyTorch's usual ones. *All else* is what speculation itself adds outside of model and heads: tree, mask, acceptance, cache.
 
 # %%
 from helpers.errors import CourseError
@@ -485,7 +492,8 @@ from helpers.profiling.breakdown import step_breakdown
 fused = {}
 try:
     for d in DTYPES if lesson.device == "cpu" else ():
-        fused[d] = packed_linear.install(FusedLlama(models.load(MODEL_ID, dtype=d)[0]))
+        network = FusedLlama(models.load(MODEL_ID, dtype=d)[0])
+        fused[d] = packed_linear.install(network, turns=2)
 except CourseError as reason:
     print("left out:", reason)
 
@@ -500,7 +508,7 @@ def key_of(name):
     return name.lower().replace("fused", "lean").replace(", ", ".").replace(" ", "_")
 
 
-few = validation_ids[: {"smoke": 3}.get(PROFILE, 30)]
+few = validation_ids[: {"smoke": 1, "full": 30}.get(PROFILE, 5)]
 columns = f"{'1 token':>8} {'forward':>8} {'heads':>7} {'all else':>9}"
 print(f"{'':20} {columns}   (ms a step)")
 parts = {}
@@ -527,8 +535,6 @@ del untouched, groups, ladder
 # **transformers** has no Medusa of its own, but a hook: `model.generate(..., custom_generate=medusa)`. **vLLM** decodes with Medusa heads by a chain. It reads the folder that `save` writes.
 
 # %%
-from functools import partial
-
 from helpers.kernels import torch_compile
 from helpers.profiling import vllm_baseline
 from helpers.speculation.hf_generate import medusa
@@ -536,7 +542,7 @@ from helpers.speculation.medusa_files import save
 
 ids = torch.tensor([validation_ids[0]], device=lesson.device)
 proposer = Medusa(heads["float32"], tree_of["float32"])
-options = dict(max_new_tokens=256, do_sample=False, proposer=proposer)
+options = LIMIT | dict(do_sample=False, proposer=proposer)
 hooked = target["float32"].generate(ids, custom_generate=medusa, **options)
 same = hooked[0, ids.shape[1] :].tolist() == plain_validation[0].token_ids
 print("generate(custom_generate=medusa): the same tokens:", same)
@@ -584,7 +590,7 @@ DRAFT_SETTINGS["float32"] = dict(count=6, min_probability=0.8)
 
 
 def decoder(model, proposer=None):
-    return lambda prompt: generate(model, tokenizer, prompt, proposer=proposer)
+    return partial(generate, model, tokenizer, proposer=proposer, **LIMIT)
 
 
 def arms_of(d):
@@ -599,14 +605,15 @@ def arms_of(d):
     }
     if MODEL_ID == "fine-tuned":
         draft = models.load("draft", dtype=d, device=lesson.device)[0]
-        draft = packed_linear.install(draft)
+        draft = packed_linear.install(draft, turns=2)
         proposers["draft_model"] = DraftModel(draft, target[d], **DRAFT_SETTINGS[d])
     return {name: decoder(target[d], proposer) for name, proposer in proposers.items()}
 
 
 # %%
-asked = prompts[: sizes.answers if PROFILE == "full" else sizes.timed]
-timed = {d: interleave(arms_of(d), asked) for d in DTYPES}
+asked = prompts[: {"smoke": 2, "full": sizes.answers}.get(PROFILE, 10)]
+in_turns = partial(interleave, warmup=0 if PROFILE == "smoke" else 1)
+timed = {d: in_turns(arms_of(d), asked) for d in DTYPES}
 gain = {
     (d, name): speedup(timed[d]["greedy"].seconds, arm.seconds)
     for d in DTYPES
@@ -727,18 +734,21 @@ from helpers.kernels.compiled import CompiledGreedy
 
 plain_arms = {f"{d}, standard": decoder(m) for d, m in target.items()}
 plain_arms |= {f"{d}, fused": decoder(m) for d, m in fused.items()}
-duel_prompts = asked if PROFILE == "full" else asked[: sizes.timed]
+duel_prompts = asked if PROFILE == "full" else asked[:8]
 longest = max(len(ids_of(prompt)) for prompt in duel_prompts)
-for d in DTYPES if PROFILE != "smoke" else ():
+compiled_in = {"smoke": (), "full": DTYPES}.get(PROFILE, (best_dtype,))
+for d in compiled_in:  # compiling takes a minute or two
     model, _ = models.load(MODEL_ID, dtype=d, device=lesson.device)
-    compiled = CompiledGreedy(model, capacity=longest + 128)
+    capacity = longest + LIMIT["max_new_tokens"]
+    compiled = CompiledGreedy(model, capacity=capacity)
     try:
         compiled(ids_of(duel_prompts[0]), max_new_tokens=4)
     except Exception as error:  # no compiler, say
         reason = str(error).strip().splitlines()[0][:100]
         print(f"torch.compile in {d} is left out: {reason}")
     else:
-        plain_arms[f"{d}, torch.compile"] = lambda p, c=compiled: c(ids_of(p))
+        write = partial(compiled, **LIMIT)
+        plain_arms[f"{d}, torch.compile"] = lambda p, write=write: write(ids_of(p))
 
 # %%
 fast_arms = {}
@@ -746,7 +756,7 @@ for kind, group in (("standard", target), ("fused", fused)):
     for d, m in group.items():
         fast_arms[f"{d}, {kind}, heads and lookup"] = decoder(m, both(*combined[d]))
         fast_arms[f"{d}, {kind}, heads"] = decoder(m, Medusa(heads[d], tree_of[d]))
-duel = interleave(plain_arms | fast_arms, duel_prompts)
+duel = in_turns(plain_arms | fast_arms, duel_prompts)
 seconds_of = {n: arm.seconds for n, arm in duel.items()}
 tokens_of = {}
 for name, arm in duel.items():
@@ -786,32 +796,32 @@ for d in fused:
 # The base model answers in prose. With heads made for *it*, how much is gained there? And how much is accepted in questions that people wrote?
 
 # %%
-people = [prompt_for(tokenizer, e) for e in load_split("handwritten")][: sizes.answers]
-guess = Medusa(heads["float32"], tree_of["float32"])
-done = [generate(target["float32"], tokenizer, p, proposer=guess) for p in people]
+few = {"smoke": 2, "full": 120}.get(PROFILE, 10)
+people = [prompt_for(tokenizer, e) for e in load_split("handwritten", limit=few)]
+write = decoder(target["float32"], Medusa(heads["float32"], tree_of["float32"]))
+done = [write(prompt) for prompt in people]
 tokens = accepted_per_step(done)
 results.metric("medusa.accepted_per_step.handwritten", tokens, "tokens", n=len(people))
 print(f"questions by people: {tokens:.2f} tokens a step")
 if MODEL_ID == "fine-tuned":
-    settings = dict(max_examples={"full": 2100}.get(PROFILE, 600), eval_samples=50)
-    if PROFILE == "smoke":
-        settings = dict(max_examples=40, eval_samples=8, epochs=1)
+    settings = {"smoke": TINY, "full": dict(max_examples=1000, eval_samples=50)}
+    settings = settings.get(PROFILE, dict(max_examples=60, eval_samples=6))
     trained = launch(SCRIPT, "base", settings | dict(seed=SEED), **AT_ONCE)
     prose, _ = models.load("base", dtype=best_dtype, device=lesson.device)
-    prose_heads = packed_linear.install(load(trained / "heads", prose))
-    prose = packed_linear.install(prose)
+    prose_heads = packed_linear.install(load(trained / "heads", prose), turns=2)
+    prose = packed_linear.install(prose, turns=2)
 
 # %%
 if MODEL_ID == "fine-tuned":
     d, cost = best_dtype, interpolated(step_of[best_dtype])
-    chatty = validation[: {"smoke": 2}.get(PROFILE, 30)]
-    answers = [generate(prose, tokenizer, p).token_ids for p in chatty]
+    chatty = validation[: {"smoke": 1, "full": 30}.get(PROFILE, 6)]
+    answers = [decoder(prose)(p).token_ids for p in chatty]
     prose_ranks = ranks_with(prose, prose_heads, validation_ids, answers)
     prose_tree = choose_tree(prose_ranks, cost, heads_cost[d], range(1, 65))
     guess = Medusa(prose_heads, prose_tree)
     arms = {"greedy": decoder(prose), "heads": decoder(prose, guess)}
     arms["both"] = decoder(prose, Together(guess, PromptLookup(count=4)))
-    chat = interleave(arms, prompts[: {"smoke": 2, "full": 150}.get(PROFILE, 40)])
+    chat = in_turns(arms, prompts[: {"smoke": 2, "full": 150}.get(PROFILE, 6)])
     for name, key in (("heads", "chatty"), ("both", "chatty.with_lookup")):
         g = speedup(chat["greedy"].seconds, chat[name].seconds)
         note(f"medusa.speedup.{key}", g)
@@ -824,7 +834,7 @@ if MODEL_ID == "fine-tuned":
     results.metric(key, accepted_per_step(done), "tokens", n=len(done))
 
 # %% [markdown]
-# *Suppose* heads were right as often on a larger model (without look-ahead heads in its pretraining they would not be). There a step costs more, and further tokens in it cost less. For one larger shape the steps are measured on random weights; for 7 billion weights notebook 00's equation gives them.
+# *Suppose* heads were right as often on a larger model. There a step costs more, and further tokens in it cost less. For one larger shape the steps are measured on random weights; for 7 billion weights notebook 00's equation gives them.
 
 # %%
 from helpers.measuring import probes
@@ -861,7 +871,7 @@ del giant
 
 # %%
 from helpers.notebook.race import Race
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 
 racer = fused.get(best_dtype, target[best_dtype])
 
@@ -882,7 +892,8 @@ ours_to_show = race(
 _ = ours_to_show.figure()
 
 # %%
-picture = ours_to_show.gif(helpers.files.build_root() / "race.gif")
+slower = 1 if PROFILE == "smoke" else 8
+picture = ours_to_show.gif(helpers.files.build_root() / "race.gif", slower)
 print(f"{picture.name}: {picture.stat().st_size / 1e3:.0f} KB")
 results.assert_invariants()
 path = results.write()
@@ -896,12 +907,13 @@ print("written:", path.relative_to(path.parents[3]))
 # %%
 from helpers.decoding.sampling import Sampling
 
-drawn_prompts = prompts[: {"smoke": 2}.get(PROFILE, 20)]
+drawn_prompts = prompts[: {"smoke": 1, "full": 20}.get(PROFILE, 4)]
+SHORT = dict(max_new_tokens=min(40, LIMIT["max_new_tokens"]))
 guess = Medusa(heads["float32"], tree_of["float32"])
 for temperature in (0.5, 1.0, 1.5):
     for typical in (0.0, 0.09):  # 0: lossless; 0.09 is the paper's
         sampling = Sampling(temperature, seed=SEED, typical=typical)
-        options = dict(sampling=sampling, max_new_tokens=60, proposer=guess)
+        options = SHORT | dict(sampling=sampling, proposer=guess)
         network = target["float32"]
         drawn = [generate(network, tokenizer, p, **options) for p in drawn_prompts]
         tokens = accepted_per_step(drawn)

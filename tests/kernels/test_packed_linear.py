@@ -17,6 +17,7 @@ from tests.tiny_models import greedy, tiny
 @pytest.fixture(autouse=True)
 def build(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    monkeypatch.setattr(packed_linear, "_of_this_process", {})
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -68,10 +69,12 @@ def test_the_default_stays_where_the_difference_is_noise():
     assert fastest({"plain": 1.0, "swapped": 0.97}) == "plain" and fastest({"plain": 1.0, "swapped": 0.5}) == "swapped"
 
 
-def test_a_busy_machine_s_choice_is_not_kept(monkeypatch, tmp_path):
+def test_a_busy_machine_s_choice_is_kept_for_this_process_only(monkeypatch, tmp_path):
     monkeypatch.setattr(packed_linear, "is_calm", lambda: SimpleNamespace(calm=False))
-    install(tiny().float())
+    first = packed_linear.variants_of(install(tiny().float()))
     assert not (tmp_path / "packed_linear.json").exists()
+    monkeypatch.setattr(packed_linear, "measure_variants", None)  # a second measurement would fail
+    assert packed_linear.variants_of(install(tiny().float())) == first
 
 
 def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch):
@@ -125,3 +128,10 @@ def test_a_variant_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
     assert set(packed_linear.measure_variants([linear], (1,), turns=1)[1][8, 16]) == set(
         packed_linear.usable_variants(linear)
     )
+
+
+def test_without_turns_nothing_is_measured_and_all_is_packed(monkeypatch):
+    monkeypatch.setattr(packed_linear, "measure_variants", None)
+    chosen = packed_linear.variants_of(install(tiny().float(), turns=0))
+    assert chosen and {v for variants in chosen.values() for v in variants} <= {"packed", "plain"}
+    assert not packed_linear._file().exists()

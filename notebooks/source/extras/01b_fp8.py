@@ -18,8 +18,8 @@
 # | belongs to | 01 half precision (an extra: skip it if you like) |
 # | the term it attacks | weight bytes / bandwidth; on GPUs with the units, the rate, too |
 # | you will be able to | say why an eight-bit float needs a scale, and how many; quantize a model to it; tell where it is fast and where it is only small |
-# | time | 20 minutes for you; about 1 for the machine under the profile `cpu` |
-# | memory | 4 GiB |
+# | time | 20 minutes for you; about 5 for the machine under the profile `cpu` |
+# | memory | 5 GiB |
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure
@@ -30,7 +30,7 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the course's model, a folder, or owner/name of the Hub
+MODEL_ID: str = "fine-tuned"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
 GUESS_BROKEN: float = 5.0  # your guess: of 100 right answers, so many become wrong
 
@@ -181,12 +181,21 @@ from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import prompt_for
 
-asked = load_split("test")[: sizes.answers]
+count, longest = {"smoke": (3, 12), "full": (450, 256)}.get(PROFILE, (100, 60))
+asked = load_split("test", limit=count)
 prompts = [prompt_for(tokenizer, e) for e in asked]
-ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[: sizes.timed]]
-right = {"float32": right_answers(asked, answer_in_batches(model, tokenizer, prompts))}
+ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[:10]]
+
+
+def right_with(network):
+    options = dict(max_new_tokens=longest)
+    return right_answers(asked, answer_in_batches(network, tokenizer, prompts, **options))
+
+
+# %%
+right = {"float32": right_with(model)}
 for kind, network in eight.items():
-    right[kind] = right_answers(asked, answer_in_batches(network, tokenizer, prompts))
+    right[kind] = right_with(network)
     change = paired(right["float32"], right[kind])
     error = worst_logit_error(logits_of(network), logits_of(model), ids)
     key = kind.replace(" ", "_")
