@@ -129,13 +129,13 @@ def kind_of(sql: str) -> str:
 
 
 def training_examples(more: int = 0, seed: int = 0) -> list[Example]:
-    """The training split and `more` generated examples like it, seven to a schema."""
+    """The training split and `more` generated examples, seven to a schema, with more of what is hard."""
     used, examples = set(), load_split("train")
     used.update(key(e) for e in examples)
     for group in itertools.count():
         if more <= 0:
             return examples
-        fresh = [e for e in question_group(f"more {seed} {group}", 7) if key(e) not in used][:more]
+        fresh = [e for e in question_group(f"more {seed} {group}", 7, hard=True) if key(e) not in used][:more]
         used.update(key(e) for e in fresh)
         examples += fresh
         more -= len(fresh)

@@ -13,7 +13,7 @@ from helpers.text_to_sql.domains import Column, Schema, Table, schemas, spoken
 from helpers.text_to_sql.words import plural, real_words
 
 UNITS = ("kg", "m", "cm", "km", "hours", "days", "pct", "eur", "count", "total", "size", "score")
-RARE_SHARE = 0.35  # of the schemas of training, in part, have rare words as names
+RARE_SHARE, HARD_RARE_SHARE = 0.35, 0.45  # of the schemas of training, in part, have rare words as names
 KEYWORDS = frozenset(
     """add all alter and as asc between by case check column commit constraint create cross current database date
     default delete desc distinct drop else end escape except exists fail first filter for foreign from full glob go

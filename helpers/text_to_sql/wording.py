@@ -124,10 +124,11 @@ class Speaker:
         rng: the source of randomness.
         schema: the tables that are asked about.
         training: whether values come from what training may see, or from what is held out.
+        hard: whether hard conditions come up more often than people have them, for training.
     """
 
-    def __init__(self, rng: random.Random, schema: Schema, training: bool):
-        self.rng, self.schema, self.training = rng, schema, training
+    def __init__(self, rng: random.Random, schema: Schema, training: bool, hard: bool = False):
+        self.rng, self.schema, self.training, self.hard = rng, schema, training, hard
         self._nouns: dict[Column, str] = {}
 
     def begin(self) -> None:

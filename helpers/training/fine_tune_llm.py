@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,13 +89,12 @@ def train(a: Arguments) -> dict:
     dtype = a.compute_dtype(device)
     tokenizer = models.tokenizer_of(a.model_id)
     examples, validation = _examples(a)
-    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
-    packed = pack(trees_of(by_schema(examples, encoded), a.max_seq_length), a.max_seq_length)
+    packed, num_tokens = training_rows(a, examples, tokenizer)
     before = psutil.Process().memory_info().rss / 2**30
     model = prepared(a, dtype, device)
     with script.autocast(device, dtype):  # as the Trainer will run it
         if not separates_branches(model):
-            packed = [[Tree((e,))] for e in encoded]
+            packed = [[Tree((e,))] for row in packed for tree in row for e in tree.examples]
     last = _last_checkpoint(a)
     accuracy = AccuracyCallback(tokenizer, validation, a.checkpoints)
     trainer = CompletionTrainer(
@@ -113,7 +113,7 @@ def train(a: Arguments) -> dict:
         "arguments": a.without_places(),
         "seconds": accuracy.seconds,
         "steps": trainer.state.global_step,
-        "tokens": sum(len(e.ids) for e in encoded),
+        "tokens": num_tokens,
         "rows": len(packed),
         "peak_memory_gib": peak,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -139,6 +139,13 @@ def _examples(a: Arguments) -> tuple[list[Example], list[Example]]:
     if a.eval_samples and not validation:
         raise CourseError("There are no validation examples: look at --validation_dataset_path.")
     return examples, validation
+
+
+def training_rows(a: Arguments, examples: Sequence[Example], tokenizer) -> tuple[Sequence[list[Tree]], int]:
+    """The rows that the examples are packed into, and the tokens of all examples, each with its whole prompt."""
+    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
+    trees = trees_of(by_schema(examples, encoded), a.max_seq_length)
+    return pack(trees, a.max_seq_length), sum(len(e.ids) for e in encoded)
 
 
 def _last_checkpoint(a: Arguments) -> Path | None:

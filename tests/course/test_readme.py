@@ -8,7 +8,7 @@ import pytest
 from helpers import files
 from helpers.course import commits, readme
 from helpers.course.commits import COMMITS
-from helpers.course.notebooks import notebook_files, source_files
+from helpers.course.notebooks import notebook_files
 from helpers.errors import CourseError
 from helpers.notebook import provenance
 
@@ -26,14 +26,36 @@ def test_every_notebook_has_a_headline_and_a_result():
             assert readme.headline(path.stem)
 
 
+HEADER = """# ---
+# jupyter:
+#   course:
+#     minutes: 10
+#     headline: "{start.decode_vs_hf_generate:.2f} times as fast."
+# ---
+"""
+INTERVAL = dict(kind="measured", n=450, low=0.4, high=2.1)
+METRICS = {
+    "start.decode_vs_hf_generate": dict(value=2.0, unit="x", **INTERVAL),
+    "start.base_execution_accuracy": dict(value=0.5, unit="share", **INTERVAL),
+    "start.handwritten_execution_accuracy": dict(value=0.5, unit="share", **INTERVAL),
+}
+MACHINE = dict(cpu="AMD EPYC", cores=2, memory_gib=23.5, accelerator=None)
+
+
 @pytest.fixture
 def copy(tmp_path):
-    (tmp_path / "notebooks").mkdir()
+    """A course of one notebook, whose headline and results stay as they are here, whatever the real one measures."""
+    (tmp_path / "notebooks" / "source").mkdir(parents=True)
     shutil.copy(notebook_files()[0], tmp_path / "notebooks")
-    (tmp_path / "notebooks" / "source").mkdir()
-    shutil.copy(source_files()[0], tmp_path / "notebooks" / "source")
+    (tmp_path / "notebooks" / "source" / "00_start_here.py").write_text(HEADER)
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    shutil.copytree(files.ROOT / "data" / "reference_results", tmp_path / "data" / "reference_results")
+    for profile in ("full", "cpu"):
+        real = next((files.ROOT / "data" / "reference_results").glob(f"*/{profile}/00_start_here.json"))
+        document = json.loads(real.read_text()) | {"metrics": METRICS}
+        document["machine"] |= MACHINE
+        path = tmp_path / "data" / "reference_results" / "machine" / profile / real.name
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(document))
     return tmp_path
 
 

@@ -114,7 +114,7 @@ def test_questions_about_one_schema_stand_together_in_training_alone(splits):
 
 
 def test_the_nouns_that_are_words_of_sql_s_own_are_known():
-    nouns, refused = words.words("nouns", training=True) + words.words("nouns", training=False), set()
+    nouns, refused = words.real_words("nouns", training=True) + words.real_words("nouns", training=False), set()
     with closing(sqlite3.connect(":memory:")) as connection:
         for word in {w for noun in nouns for w in (noun, words.plural(noun))}:
             try:
@@ -125,7 +125,7 @@ def test_the_nouns_that_are_words_of_sql_s_own_are_known():
 
 
 def test_training_shows_no_held_out_word():
-    assert not set(words.words("nouns", training=True)) & set(words.words("nouns", training=False))
+    assert not set(words.real_words("nouns", training=True)) & set(words.real_words("nouns", training=False))
     assert words.held_out("zebras") == words.held_out("Zebra")
 
 
@@ -147,7 +147,7 @@ def test_more_training_examples_are_new_ones(splits):
 
 def test_an_example_that_was_drawn_before_is_not_drawn_again(splits, monkeypatch):
     groups = iter([splits["train"][:3], [Example("new", "CREATE TABLE t (a TEXT)", "a?", "SELECT a FROM t")]])
-    monkeypatch.setattr(dataset, "question_group", lambda seed, count: next(groups))
+    monkeypatch.setattr(dataset, "question_group", lambda seed, count, **more: next(groups))
     assert [e.id for e in training_examples(1)[2100:]] == ["new"]
 
 
