@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from helpers.decoding.generate import generate
 from helpers.measuring.quality import wilson
 from helpers.notebook import plots
 from helpers.notebook.results import Results
-from helpers.text_to_sql.evaluate import answer_in_batches, is_correct, right_answers
+from helpers.text_to_sql.evaluate import is_correct, right_answers
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.families import by_family
 from helpers.text_to_sql.mutants import mutants
 from helpers.text_to_sql.prompts import extract_sql, prompt_for
+from helpers.training.self_distillation import greedy_answers
 
+SELECTS = re.compile(r"(SELECT|WITH)\b", re.IGNORECASE)
 WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
@@ -50,11 +53,13 @@ def read_side_by_side(answers: Mapping[str, Completion]) -> None:
     """What two answers cost, in a sentence."""
     (long, many), (_, few) = ((name, len(answer.token_ids)) for name, answer in answers.items())
     sentences = [f"{many} tokens against {few}, and each of them cost a step."]
-    if many > 1.2 * few:
-        sentences.append(f"What the {long} model adds in prose is paid for like SQL.")
-    if extract_sql(answers[long].text) is None:
+    sql = extract_sql(answers[long].text)
+    if sql is None:
         sentences.append(f"There is no query in what the {long} model wrote.")
-    print(" ".join(sentences))
+    elif sql != answers[long].text.strip().rstrip(";"):
+        sentences.append(f"What the {long} model writes around its SQL is paid for like SQL.")
+        sentences.append("The prose sounds sure, whether the SQL is right or not.")
+    print(textwrap.fill(" ".join(sentences), WIDTH))
 
 
 def show_mistakes(example: Example, limit: int = 4) -> None:
@@ -80,11 +85,13 @@ class Judged:
         return cls(examples, texts, right_answers(examples, texts))
 
     @classmethod
-    def by(cls, model, tokenizer, examples: Sequence[Example], max_new_tokens: int, batch_size: int = 30) -> Judged:
+    def by(cls, model, tokenizer, examples: Sequence[Example], max_new_tokens: int, batch_size: int = 32) -> Judged:
         """A model's greedy answers, many at a time."""
-        prompts = [prompt_for(tokenizer, example) for example in examples]
-        options = dict(batch_size=batch_size, max_new_tokens=max_new_tokens)
-        return cls.of(examples, answer_in_batches(model, tokenizer, prompts, **options))
+        texts = [prompt_for(tokenizer, example) for example in examples]
+        prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+        answers = greedy_answers(model, prompts, max_new_tokens, batch_size)
+        written = tokenizer.batch_decode([answer.tokens for answer in answers], skip_special_tokens=True)
+        return cls.of(examples, written)
 
     @property
     def share(self) -> float:
@@ -138,8 +145,9 @@ def show_wrong(judged: Judged, limit: int = 3) -> None:
     """Some questions that went wrong: the query that was wanted, and the one that came."""
     wrong = [place for place, good in enumerate(judged.right) if not good]
     for place in wrong[:limit]:
-        example, written = judged.examples[place], extract_sql(judged.texts[place])
-        for name, text in (("question", example.question), ("wanted", example.answer), ("answer", written or "no SQL")):
+        example, text = judged.examples[place], judged.texts[place].strip()
+        written = extract_sql(text) or f"no whole query in {text[:70]!r}"
+        for name, text in (("question", example.question), ("wanted", example.answer), ("answer", written)):
             print(_wrapped(text, f"{name + ':':10}"))
         print()
     if not wrong:
@@ -147,19 +155,22 @@ def show_wrong(judged: Judged, limit: int = 3) -> None:
 
 
 def show_length(results: Results, base: Judged, tokenizer) -> None:
-    """How many tokens an answer takes beside its SQL alone; writes the ratio."""
+    """How many of the base's answers hold a query, and how many tokens these take beside their SQL alone; writes the
+    ratio."""
 
     def count(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
-    pairs = [(count(text), count(sql)) for text in base.texts if (sql := extract_sql(text))]
+    queries = [(text, sql) for text in base.texts if (sql := extract_sql(text)) and SELECTS.match(sql)]
+    pairs = [(count(text), count(sql)) for text, sql in queries]
+    print(f"{len(pairs)} of the base's {len(base.texts)} answers hold a query.", end=" ")
     if not pairs:
-        print("No answer holds SQL.")
+        print("The others are prose, or tables made anew.")
         return
     written, needed = (mean(counts) for counts in zip(*pairs))
     results.metric("start.chatty_length_ratio", written / needed, "ratio", n=len(pairs))
-    print(f"The base writes {written:.0f} tokens on average where its SQL has {needed:.0f}.", end=" ")
-    print(f"Each token is a step: its prose costs {written / needed:.1f} times the steps.")
+    print(f"In these it writes {written:.0f} tokens on average where the SQL has {needed:.0f}:", end=" ")
+    print(f"{written / needed:.1f} times the steps.")
 
 
 def _wrapped(text: str, first: str) -> str:

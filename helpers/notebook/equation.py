@@ -60,6 +60,11 @@ def draw_fit(fitted: Fitted, points: Sequence[Measured], num_tokens: Sequence[in
             predicted = [fitted.equation(p.shape, p.dtype, n, p.context) * 1e3 for p in here]
             groups[f"the equation, {dtype}"] = [(x, y) for (x, _), y in zip(groups[dtype], predicted)]
         plots.step_time_vs_bytes(groups, title=f"A step of {n} token{'s' * (n > 1)}", ax=ax)
+        for place, drawn in enumerate(ax.lines):  # predictions are hollow, in their dtype's own marker
+            dtype = place // 2
+            drawn.set(color=plots.COLORS[dtype], marker=plots.MARKERS[dtype], markersize=6 + 5 * (place % 2))
+            drawn.set_markerfacecolor("none" if place % 2 else plots.COLORS[dtype])
+        ax.legend(fontsize=9)
 
 
 def equation_here(lesson: Lesson) -> StepTime:

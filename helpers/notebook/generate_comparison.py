@@ -12,11 +12,25 @@ from helpers.profiling.against_generate import AS_IT_COMES, OURS, SAME_LAYERS, i
 KEY = "start.decode_vs_hf_generate"
 
 
+def show_same_twice(alone: Sequence[Timed], turns: Mapping[str, Timed]) -> None:
+    """The same program timed twice: one after the other, and in turns with an interval; what that teaches."""
+    first, second = (sum(one.seconds) for one in alone)
+    print(f"one after the other: {first / second:.3f} times as fast, the second time")
+    gain = speedup(*(one.seconds for one in turns.values()))
+    print(f"in turns: {gain.ratio:.3f} ({gain.low:.3f} to {gain.high:.3f}, n = {gain.n})")
+    print("It is the same program, so the true ratio is 1: all else is noise.", end=" ")
+    if gain.real:
+        print("Here not even the interval\nholds 1: over so few prompts it is too narrow. Take more of them.")
+    else:
+        print("The interval holds 1, and so it\nclaims nothing.")
+
+
 def show_identity(results: Results, timed: Mapping[str, Timed]) -> None:
     """In float32: to how many prompts the loop answers as `generate` does, token by token; writes the invariant."""
     same, of = len(identical(timed, AS_IT_COMES, OURS)), len(timed[OURS].results)
     results.invariant("start.identical_to_hf_generate", same == of, same, of)
-    print(f"float32: {same} of {of} answers identical, token for token.")
+    tokens = sum(map(len, timed[OURS].results))
+    print(f"float32: {same} of {of} answers identical, token for token ({tokens} tokens).")
 
 
 def show_speed(results: Results, timed: Mapping[str, Timed], dtype: str) -> None:

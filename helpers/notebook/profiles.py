@@ -37,7 +37,7 @@ class StartSizes:
     """What notebook 00 takes: prompts whose answers are compared token by token, prompts for bfloat16's times, test
     questions for the base, handwritten questions, prompts for the same program twice; the longest answer of the
     fine-tuned model and of the base; how the fastest linears are chosen (packed_linear.install: 0 measures nothing);
-    the tokens of the timed steps."""
+    the tokens of the timed steps. And 00b: tokens that are written without a cache, random series of operations."""
 
     identity: int
     half: int
@@ -49,6 +49,8 @@ class StartSizes:
     turns: int
     warmup: int
     num_tokens: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    without_cache: int = 40
+    series: int = 1000
 
 
 START = {
@@ -63,8 +65,10 @@ START = {
         turns=0,
         warmup=1,
         num_tokens=(1, 8, 32),
+        without_cache=6,
+        series=40,
     ),
-    "cpu": StartSizes(40, 20, 60, 60, 8, 128, 192, 3, 2),
+    "cpu": StartSizes(40, 20, 60, 120, 8, 128, 192, 3, 2, series=300),
     "full": StartSizes(450, 150, 450, 120, 20, 256, 256, 5, 2),
     "gpu": StartSizes(450, 100, 450, 120, 20, 256, 256, 5, 2),
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import mean, median
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,12 +12,13 @@ import numpy as np
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import generate
 from helpers.measuring import timing
-from helpers.measuring.cost_model import StepTime
+from helpers.measuring.cost_model import Shape, StepTime
 from helpers.measuring.latency import latency
 from helpers.notebook import diagrams, plots
 from helpers.notebook.results import Results
 from helpers.profiling.model_steps import Steps
 
+WIDTH = 92  # characters: what a page shows without a scroll bar
 SUFFIX = {"float32": "", "bfloat16": ".bf16"}
 NEXT = {  # what shortens each term of the equation
     "overhead": "starting its operations. Fewer of them help (the fused step, 00c), and compiled ones",
@@ -66,6 +68,33 @@ def eight_tokens(results: Results, steps: Steps, key: str) -> timing.Comparison:
     return note_speedup(results, key, timing.speedup(steps.seconds[8], steps.seconds[1], of=np.median))
 
 
+def show_machine(results: Results, bandwidth: float, rates: Mapping[str, float], shapes: Mapping[str, Shape]) -> None:
+    """Bytes and operations per second as probed, and the model's bytes, by dtype; writes the first two."""
+    print(f"this machine reads {bandwidth / 1e9:.0f} GB/s")
+    results.metric("start.bandwidth_gb_s", bandwidth / 1e9, "GB/s")
+    for dtype, rate in rates.items():
+        print(f"{dtype}: the weights take {shapes[dtype].weight_bytes / 1e6:.0f} MB;", end=" ")
+        print(f"it computes {rate / 1e9:.0f} GFLOP/s")
+        results.metric(f"start.matmul_gflops.{dtype}", rate / 1e9, "GFLOP/s")
+
+
+def show_eight_tokens(results: Results, steps: Mapping[str, Steps], equation: StepTime, guess: float) -> None:
+    """A fused step for 8 tokens over one for 1, by dtype: the guess, the measurement and the equation; writes it."""
+    print(f"8 tokens against 1, fused step: your guess was {guess:g} times.")
+    for dtype, one in steps.items():
+        measured = eight_tokens(results, one, f"start.eight_tokens{SUFFIX[dtype]}").ratio
+        eight, single = (equation(one.shape, dtype, n, one.context) for n in (8, 1))
+        print(f"{dtype}: {measured:.2f} times measured, {eight / single:.2f} by the equation")
+
+
+def show_answer_time(results: Results, predicted: float, seconds: Sequence[float]) -> None:
+    """What the equation predicted for a whole answer in bfloat16, and what it took on average; writes that."""
+    took = mean(seconds)
+    results.metric("start.answer_seconds.bf16", took, "s", n=len(seconds))
+    print(f"an answer, bfloat16: the equation said {predicted:.2f} s, it took {took:.2f} s:", end=" ")
+    print(f"{abs(predicted / took - 1):.0%} off")
+
+
 def show_verify_cost(steps: Mapping[str, Steps], title: str = "What more tokens in a step cost") -> None:
     """A line for each: the step's time by the tokens that it reads, beside that of one token."""
     plots.step_time_vs_tokens({name: one.relative() for name, one in steps.items()}, title=title)
@@ -74,6 +103,9 @@ def show_verify_cost(steps: Mapping[str, Steps], title: str = "What more tokens 
         most = free_tokens(one)
         print(f"{name:24} 8 tokens cost {dict(one.relative())[8]:.2f} times one;", end=" ")
         print(f"up to {most} token{'s' * (most > 1)} cost less than 1.25 times one")
+    name, last = list(steps.items())[-1]
+    print(f"Checking 7 guesses in a step pays once it brings {dict(last.relative())[8]:.2f} tokens on average", end=" ")
+    print(f"({name}), if guessing\nis free. Notebooks 07 and 08 live on that.")
 
 
 def free_tokens(steps: Steps, most: float = 1.25) -> int:
@@ -109,14 +141,20 @@ def show_roofline(steps: Mapping[str, Steps], bandwidth: float, rate: float) -> 
 def show_bars(equation: StepTime, steps: Mapping[str, Steps]) -> dict[str, dict[str, float]]:
     """A measured step of one token as a bar, for each way to compute it: weights, arithmetic and KV cache by the
     equation, and what remains is overhead. Returns the terms in seconds."""
-    terms = {}
-    for name, one in steps.items():
-        parts = equation.terms(one.shape, one.dtype, 1, one.context)
-        rest = equation(one.shape, one.dtype, 1, one.context) - parts["overhead"]
-        terms[name] = parts | {"overhead": max(0.0, one.median() - rest)}
+    terms = {name: _terms(equation, one) for name, one in steps.items()}
     title = "A decode step's time: three terms by the equation, the rest is overhead"
-    diagrams.draw_step_bars(terms, form=equation.form, title=title)
+    measured = {
+        name: one.median() for name, one in steps.items() if not terms[name]["overhead"]
+    }  # shorter than its bar
+    diagrams.draw_step_bars(terms, measured, form=equation.form, title=title)
     return {name: counted(parts, equation.form) for name, parts in terms.items()}
+
+
+def _terms(equation: StepTime, steps: Steps) -> dict[str, float]:
+    """Seconds of each term of a measured step of one token: all but the overhead by the equation, which is the rest."""
+    parts = equation.terms(steps.shape, steps.dtype, 1, steps.context)
+    rest = equation(steps.shape, steps.dtype, 1, steps.context) - parts["overhead"]
+    return parts | {"overhead": max(0.0, steps.median() - rest)}
 
 
 def counted(parts: Mapping[str, float], form: str) -> dict[str, float]:
@@ -133,7 +171,9 @@ def read_bars(terms: Mapping[str, Mapping[str, float]]) -> None:
         print(f"{name}: the largest term is {largest} ({share:.0%} of all terms).")
     if {"transformers", "fused"} <= terms.keys():
         before, after = (terms[name]["overhead"] for name in ("transformers", "fused"))
-        if before > 1.1 * after:
+        if not after:
+            print("The other terms alone are more than the fused step took: the fit is too rough to see its overhead.")
+        elif before > 1.1 * after:
             print(
                 f"Fusing took away {1 - after / before:.0%} of the overhead. Model and answers are the same:", end=" "
             )
@@ -143,11 +183,11 @@ def read_bars(terms: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def what_limits(equation: StepTime, steps: Steps) -> str:
-    """The closing sentence: the largest term of a step of one token, and what shortens it."""
-    parts = counted(equation.terms(steps.shape, steps.dtype, 1, steps.context), equation.form)
+    """The closing sentence: the largest term of a step of one token, as its bar shows it, and what shortens it."""
+    parts = counted(_terms(equation, steps), equation.form)
     largest = max(parts, key=parts.get)
     share = parts[largest] / sum(parts.values())
-    return f"In {steps.dtype}, {share:.0%} of this model's fused step is {NEXT[largest]}."
+    return textwrap.fill(f"In {steps.dtype}, {share:.0%} of this model's fused step is {NEXT[largest]}.", WIDTH)
 
 
 def show_times(steps: Mapping[str, Steps], num_tokens: Sequence[int]) -> None:

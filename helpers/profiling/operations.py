@@ -12,11 +12,6 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.forward import Forward
 from helpers.decoding.kv_cache import KVCache
 
-VIEWS = frozenset(
-    "view transpose slice select expand permute t unsqueeze squeeze alias detach split split_with_sizes as_strided "
-    "unsafe_view reshape_alias chunk".split()
-)
-
 
 class _Counting(TorchDispatchMode):
     """Counts what reaches PyTorch's kernels, by name."""
@@ -26,15 +21,24 @@ class _Counting(TorchDispatchMode):
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.counts[func.overloadpacket.__name__.strip("_")] += 1
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        self.counts[func.overloadpacket.__name__.strip("_")] += not _is_view(func, args, result)
+        return result
+
+
+def _is_view(func, args, result) -> bool:
+    """Whether what came out lies in the memory of what went in, and nothing was written there: no number moved."""
+    results = result if isinstance(result, list | tuple) else [result]
+    if func._schema.is_mutable or not all(isinstance(each, torch.Tensor) for each in (*args[:1], *results)):
+        return False
+    return bool(args) and all(each.untyped_storage()._cdata == args[0].untyped_storage()._cdata for each in results)
 
 
 def operations_of(call: Callable[[], object]) -> Counter[str]:
     """The operations that a call starts, by name; views, which move no number, are left out."""
     with _Counting() as counting:
         call()
-    return Counter({name: n for name, n in counting.counts.items() if name not in VIEWS})
+    return +counting.counts
 
 
 @torch.inference_mode()

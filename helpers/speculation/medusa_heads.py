@@ -76,8 +76,19 @@ class MedusaHeads(nn.Module):
             return torch.bmm(x, self.lm_head.transpose(1, 2))
         return self.lm_head(x)
 
+    @property
+    def num_guessable(self) -> int:
+        """Among how many tokens a head guesses."""
+        return self.lm_head.shape[1] if self.own_lm_heads else self.lm_head.out_features
+
+    def check_width(self, k: int) -> None:
+        """CourseError where no head has so many guesses."""
+        if k > self.num_guessable:
+            raise CourseError(f"A head has no {k} guesses among {self.num_guessable} tokens: take a narrower tree.")
+
     def best(self, hidden: torch.Tensor, k: int) -> torch.Tensor:
-        """Token ids (heads, n, k) of each head's k best guesses, the best first."""
+        """Token ids (heads, n, k) of each head's k best guesses, the best first; CourseError where it has fewer."""
+        self.check_width(k)
         return self(hidden).topk(k, dim=-1).indices
 
 
@@ -112,5 +123,6 @@ class ReducedMedusaHeads(MedusaHeads):
         return logits
 
     def best(self, hidden: torch.Tensor, k: int) -> torch.Tensor:
-        """Token ids (heads, n, k) of each head's k best guesses, the best first; k is at most num_ids."""
+        """Token ids (heads, n, k) of each head's k best guesses, the best first; CourseError where it has fewer."""
+        self.check_width(k)
         return self.token_ids[super().forward(hidden).topk(k, dim=-1).indices]

@@ -75,10 +75,10 @@ def pack(trees: Sequence[Tree], length: int) -> list[list[Tree]]:
     return rows
 
 
-def collate(rows: Sequence[Sequence[Tree]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows as tensors: input_ids, position_ids and labels (rows, longest), attention_mask (rows, 1, longest, longest),
-    True where a token sees another."""
-    shape = len(rows), max(sum(map(len, row)) for row in rows)
+def collate(rows: Sequence[Sequence[Tree]], pad: int, length: int = 0) -> dict[str, torch.Tensor]:
+    """Rows as tensors: input_ids, position_ids and labels (rows, n), attention_mask (rows, 1, n, n), True where a token
+    sees another; n is the longest row's length, or `length` if that is more."""
+    shape = len(rows), max(length, *(sum(map(len, row)) for row in rows))
     ids, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
     positions, trees, branches = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
     for r, row in enumerate(rows):

@@ -21,7 +21,7 @@
 # |---|---|
 # | next | 01 half precision; extras: 00b the KV cache, 00c kernels |
 # | you will be able to | say what a language model does between a question and its answer; write the loop that does it; predict the time of a step from the size of a model; tell a faster program from a lucky measurement |
-# | time | 60 minutes for you, 20 of them for one exercise; about 9 for the machine under the profile `cpu` |
+# | time | 60 minutes for you, 20 of them for one exercise; about 6 for the machine under the profile `cpu` |
 # | memory | 6 GiB |
 #
 # One job runs through the whole course: somebody asks a question about a table, and a language model writes the SQL that answers it.
@@ -99,8 +99,8 @@ show_model(tuned.config)
 # %%
 from helpers.notebook.answers import read_side_by_side, side_by_side
 
-pair = {"base": base, "fine-tuned": tuned}
-read_side_by_side(side_by_side(handwritten[0], pair, tokenizer, start.longest_prose))
+pair, hives = {"base": base, "fine-tuned": tuned}, handwritten[2]
+read_side_by_side(side_by_side(hives, pair, tokenizer, start.longest_prose))
 
 # %% [markdown]
 # **Your turn.** Change the tables and the question to anything you like, and run the cell again. The text appears while the fine-tuned model writes it. Then its SQL runs in SQLite, on rows invented for the occasion.
@@ -191,6 +191,7 @@ show_clock(recorded)
 # %%
 from helpers.measuring import probes
 from helpers.measuring.cost_model import Shape
+from helpers.notebook.step_times import show_machine
 
 DTYPES = ("float32", "bfloat16")
 device = lesson.device
@@ -198,12 +199,7 @@ bandwidth = probes.bandwidth(device=device)
 rates = {d: probes.matmul_rate(models.dtype_of(d), device=device) for d in DTYPES}
 half = models.load(tuned_name, dtype="bfloat16", device=device)[0]
 shapes = {"float32": Shape.of(tuned), "bfloat16": Shape.of(half)}
-print(f"this machine reads {bandwidth / 1e9:.0f} GB/s")
-results.metric("start.bandwidth_gb_s", bandwidth / 1e9, "GB/s")
-for d in DTYPES:
-    print(f"{d}: the weights take {shapes[d].weight_bytes / 1e6:.0f} MB;", end=" ")
-    print(f"it computes {rates[d] / 1e9:.0f} GFLOP/s")
-    results.metric(f"start.matmul_gflops.{d}", rates[d] / 1e9, "GFLOP/s")
+show_machine(results, bandwidth, rates, shapes)
 
 # %% [markdown]
 # **Exercise 00.2** (3 minutes) *Why it matters: whatever comes from memory can't come faster than this. It is the floor under every later result.*
@@ -321,14 +317,13 @@ read_bars(show_bars(equation, steps["bfloat16"]))
 
 # %%
 from helpers.measuring import timing
+from helpers.notebook.generate_comparison import show_same_twice
 from helpers.profiling.against_generate import our_greedy
 
 few, ours = prompts[: start.twice], our_greedy(fused["bfloat16"], start.longest)
 alone = [timing.interleave({"it": ours}, few, warmup=0)["it"] for _ in range(2)]
-naive = sum(alone[0].seconds) / sum(alone[1].seconds)
-print(f"one after the other: {naive:.3f} times as fast, the second time. A speedup?")
-turns = timing.interleave({"A": ours, "A again": ours}, few, rounds=2, warmup=0)
-print("in turns:", timing.speedup(turns["A"].seconds, turns["A again"].seconds))
+in_turns = timing.interleave({"it": ours, "it again": ours}, few, rounds=2, warmup=0)
+show_same_twice(alone, in_turns)
 
 # %% [markdown] tags=["library"]
 # ## The library that people use
@@ -337,7 +332,7 @@ print("in turns:", timing.speedup(turns["A"].seconds, turns["A again"].seconds))
 #
 # Hugging Face's `model.generate` does the same job. Three programs answer in turns: `generate` with the model as it comes; `generate` with **packed linears** (the weights stored as the kernel reads them, see 00c); our loop with the fused step, whose linears are packed, too.
 #
-# In bfloat16 two tokens can score exactly the same, and rounding decides. So answers may differ there, and only prompts with equal answers are timed.
+# First in float32: are the answers the same, and in what time? Then in bfloat16. There two tokens can score exactly the same, and rounding decides: answers may differ, and only prompts with equal answers are timed.
 
 # %%
 from helpers.kernels.fastest_step import packed_copy
@@ -345,8 +340,7 @@ from helpers.notebook.generate_comparison import show_identity, show_speed
 from helpers.profiling.against_generate import against_generate
 
 options = dict(max_new_tokens=start.longest, warmup=start.warmup)
-packed = packed_copy(tuned, start.turns)
-asked = prompts[: start.identity]
+packed, asked = packed_copy(tuned, start.turns), prompts[: start.identity]
 in_full = against_generate(tuned, packed, fused["float32"], asked, **options)
 show_identity(results, in_full)
 show_speed(results, in_full, "float32")
@@ -364,18 +358,20 @@ del packed
 # Speed means nothing without this. The base answers **zero-shot**: nobody showed it an example. The fine-tuned model answers the test questions, whose schemas it never saw, and the handwritten ones, which people made up in other fields and other words.
 
 # %%
+from helpers.kernels.fastest_step import fastest_step
 from helpers.notebook.answers import Judged, read_accuracy, show_accuracy
 
 by_ours = in_full["ours, fused step"]
 written = tokenizer.batch_decode(by_ours.results, skip_special_tokens=True)
 of_tuned = Judged.of(test[: start.identity], written)
 people, first = handwritten[: start.handwritten], test[: start.base]
-of_people = Judged.by(tuned, tokenizer, people, start.longest)
-of_base = Judged.by(base, tokenizer, first, start.longest_prose)
+of_people = Judged.by(fused["float32"], tokenizer, people, start.longest)
+fused_base = fastest_step(base, start.turns)
+of_base = Judged.by(fused_base, tokenizer, first, start.longest_prose)
 accuracies = {
     ("start.base_execution_accuracy", "base, test questions"): of_base,
     ("start.fine_tuned_execution_accuracy", "fine-tuned, test questions"): of_tuned,
-    ("start.handwritten_execution_accuracy", "fine-tuned, people's"): of_people,
+    ("start.handwritten_execution_accuracy", "fine-tuned, people's questions"): of_people,
 }
 show_accuracy(results, accuracies)
 read_accuracy(of_base, of_tuned, of_people)
@@ -383,15 +379,15 @@ read_accuracy(of_base, of_tuned, of_people)
 # %% [markdown]
 # ## What it gets wrong
 #
-# Queries in four families, of the questions that people wrote; then some of the wrong answers.
+# How often the base writes a query at all; some of the fine-tuned model's wrong answers to people's questions; and how often it is right, by four families of queries.
 
 # %%
 from helpers.notebook.answers import show_families, show_length, show_wrong
 
-show_families(of_people, "People's questions, answered by the fine-tuned model")
 show_length(results, of_base, tokenizer)
 print()
 show_wrong(of_people)
+show_families(of_people, "People's questions, answered by the fine-tuned model")
 
 # %% [markdown]
 # ## What you predicted, what was measured, and what a user feels
@@ -399,24 +395,13 @@ show_wrong(of_people)
 # A user feels two things: the time to the first token, and the time between tokens.
 
 # %%
-from statistics import mean
+from helpers.notebook.step_times import show_answer_time, show_eight_tokens
 
-from helpers.notebook.step_times import eight_tokens
-
-eight = eight_tokens(results, steps["float32"]["fused"], "start.eight_tokens")
-half_steps = steps["bfloat16"]["fused"]
-eight_half = eight_tokens(results, half_steps, "start.eight_tokens.bf16")
-shape = shapes["float32"]
-ratio = equation(shape, "float32", 8, 128) / equation(shape, "float32", 1, 128)
-print(f"8 tokens against 1, fused step: your guess {GUESS_EIGHT_TOKENS:g} times;", end=" ")
-print(f"measured {eight.ratio:.2f} in float32, {eight_half.ratio:.2f} in bfloat16;")
-print(f"the equation says {ratio:.2f} in float32")
-print(f"people's questions right: your guess {GUESS_RIGHT:.0%}, it was", end=" ")
-print(f"{of_people.share:.0%}")
-seconds = mean(in_half["ours, fused step"].seconds)
-results.metric("start.answer_seconds.bf16", seconds, "s", n=start.half)
-print(f"an answer, bfloat16: the equation said {predicted:.2f} s, it took {seconds:.2f} s:", end=" ")
-print(f"{abs(predicted / seconds - 1):.0%} off")
+fused_by_dtype = {d: steps[d]["fused"] for d in DTYPES}
+show_eight_tokens(results, fused_by_dtype, equation, GUESS_EIGHT_TOKENS)
+print(f"people's questions right: your guess {GUESS_RIGHT:.0%},", end=" ")
+print(f"it was {of_people.share:.0%}")
+show_answer_time(results, predicted, in_half["ours, fused step"].seconds)
 
 # %%
 from helpers.notebook.generate_comparison import record_answers

@@ -11,6 +11,7 @@ from helpers.course.commits import COMMITS
 from helpers.course.notebooks import notebook_files
 from helpers.errors import CourseError
 from helpers.notebook import provenance
+from helpers.notebook.results import Results
 
 
 def test_the_table_is_up_to_date():
@@ -33,13 +34,7 @@ HEADER = """# ---
 #     headline: "{start.decode_vs_hf_generate:.2f} times as fast."
 # ---
 """
-INTERVAL = dict(kind="measured", n=450, low=0.4, high=2.1)
-METRICS = {
-    "start.decode_vs_hf_generate": dict(value=2.0, unit="x", **INTERVAL),
-    "start.base_execution_accuracy": dict(value=0.5, unit="share", **INTERVAL),
-    "start.handwritten_execution_accuracy": dict(value=0.5, unit="share", **INTERVAL),
-}
-MACHINE = dict(cpu="AMD EPYC", cores=2, memory_gib=23.5, accelerator=None)
+MACHINE = {"cpu": "AMD EPYC", "cores": 2, "memory_gib": 23.5, "accelerator": None}
 
 
 @pytest.fixture
@@ -50,12 +45,11 @@ def copy(tmp_path):
     (tmp_path / "notebooks" / "source" / "00_start_here.py").write_text(HEADER)
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     for profile in ("full", "cpu"):
-        real = next((files.ROOT / "data" / "reference_results").glob(f"*/{profile}/00_start_here.json"))
-        document = json.loads(real.read_text()) | {"metrics": METRICS}
-        document["machine"] |= MACHINE
-        path = tmp_path / "data" / "reference_results" / "machine" / profile / real.name
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(document))
+        made = Results("00_start_here", profile, tmp_path / "data" / "reference_results" / "machine", machine=MACHINE)
+        made.metric("start.decode_vs_hf_generate", 2.0, "x", low=1.9, high=2.1, n=450)
+        for name in ("base", "handwritten"):
+            made.metric(f"start.{name}_execution_accuracy", 0.5, "share", low=0.4, high=0.6, n=450)
+        made.write()
     return tmp_path
 
 

@@ -116,6 +116,13 @@ def test_every_variant_is_timed_for_every_shape():
     assert all(set(of_shape) == set(VARIANTS) and min(of_shape.values()) > 0 for of_shape in times.values())
 
 
+def test_the_seconds_are_those_of_one_layer(monkeypatch):
+    monkeypatch.setattr(packed_linear, "take_turns", lambda arms, turns, **options: {arm: [2.0, 3.0] for arm in arms})
+    linears = [nn.Linear(16, 16, bias=False), nn.Linear(16, 8), nn.Linear(16, 16, bias=False)]
+    with torch.no_grad():
+        assert measure_variants(linears, (1,), turns=2)[1][16, 16] == dict.fromkeys(VARIANTS, 2.0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_a_variant_that_the_machine_has_not_is_left_out(monkeypatch, dtype):

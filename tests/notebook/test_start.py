@@ -15,6 +15,7 @@ from helpers.notebook.plots import use_style
 from helpers.notebook.results import Results
 from helpers.profiling.against_generate import AS_IT_COMES, OURS, SAME_LAYERS
 from helpers.profiling.model_steps import Steps
+from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.example import Example
 
 plt.switch_backend("Agg")
@@ -88,12 +89,32 @@ def test_wrong_answers_and_mistakes_are_shown(capsys):
 
 
 def test_brevity_is_claimed_only_where_it_is_so(capsys):
-    long, short = Completion(3, list(range(100)), "Well."), Completion(3, list(range(20)), "SELECT 1")
-    answers.read_side_by_side({"base": long, "fine-tuned": short})
-    answers.read_side_by_side({"base": short, "fine-tuned": short})
-    out = capsys.readouterr().out.splitlines()
-    assert "100 tokens against 20" in out[0] and "prose" in out[0] and "no query" in out[0]
-    assert out[1:] == ["20 tokens against 20, and each of them cost a step."]
+    long, short = Completion(3, list(range(100)), "Well."), Completion(3, list(range(20)), "SELECT 1;")
+    fenced = Completion(3, list(range(60)), "You can use:\n```sql\nSELECT 2\n```\nThis returns all.")
+
+    def read(base):
+        answers.read_side_by_side({"base": base, "fine-tuned": short})
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "100 tokens against 20" in (said := read(long)) and "no query" in said and "around" not in said
+    assert "60 tokens against 20" in (said := read(fenced)) and "around its SQL" in said and "no query" not in said
+    assert read(short) == "20 tokens against 20, and each of them cost a step."
+
+
+def test_only_queries_count_in_the_length_of_the_prose(results, capsys):
+    class Words:
+        def __call__(self, text, add_special_tokens):
+            return SimpleNamespace(input_ids=text.split())
+
+    texts = ["You can use:\n```sql\nSELECT age FROM ship\n```\nThis is it.", "```\nThis creates a table\n```", "Ten."]
+    answers.show_length(results, answers.Judged(EXAMPLES, texts, [False] * 3), Words())
+    assert results.metrics["start.chatty_length_ratio"] == {
+        "value": 12 / 4,
+        "unit": "ratio",
+        "kind": "measured",
+        "n": 1,
+    }
+    assert "1 of the base's 3 answers hold a query." in capsys.readouterr().out
 
 
 def test_the_equation_is_kept_for_later_notebooks(results, tmp_path, capsys):
@@ -133,10 +154,14 @@ def test_the_bars_name_the_largest_term_and_so_does_the_closing_sentence(capsys)
     terms = step_times.show_bars(EQUATION, STEPS)
     assert sum(terms["transformers"].values()) == pytest.approx(0.060)
     step_times.read_bars(terms)
-    assert "transformers: the largest term is overhead" in capsys.readouterr().out
+    assert (
+        "transformers: the largest term is overhead" in (out := capsys.readouterr().out) and "Fusing took away" in out
+    )
+    slow = StepTime("sum", 4e-4, {"float32": 1e10}, {"float32": 1e11})  # its weights alone take longer than the step
+    step_times.read_bars(step_times.show_bars(slow, STEPS))
+    assert "too rough" in (out := capsys.readouterr().out) and "took away" not in out
     assert "reading its weights" in step_times.what_limits(EQUATION, STEPS["fused"])
-    slow_start = StepTime("sum", 4e-3, EQUATION.bandwidth, EQUATION.rate)
-    assert "starting its operations" in step_times.what_limits(slow_start, STEPS["fused"])
+    assert "starting its operations" in step_times.what_limits(EQUATION, STEPS["transformers"])
 
 
 def test_where_reading_and_computing_overlap_only_the_longer_counts():
@@ -156,8 +181,33 @@ def test_speed_counts_only_prompts_with_equal_answers(results, capsys):
     key = "start.decode_vs_hf_generate.bf16"
     assert results.metrics[key]["value"] == 2 and results.metrics[key]["n"] == 2
     assert results.metrics[f"{key}.same_layers"]["value"] == 1.5
+    assert results.metrics["start.identical_share.bf16"]["value"] == pytest.approx(2 / 3)
     generate_comparison.show_identity(results, timed)
     assert results.invariants["start.identical_to_hf_generate"] == {"holds": False, "count": 2, "of": 3}
     assert "1.33x of it" in capsys.readouterr().out
     generate_comparison.record_answers(results, ["a", "b", "c"], timed[OURS], ["x"] * 3, [True] * 3, "float32")
     assert json.loads(json.dumps(results.prompts[0]))["tokens"] == 2
+
+
+def test_the_question_that_both_models_answer_is_the_one_that_was_chosen():
+    """The base answers this one in prose with a query that names a column which is not there."""
+    assert load_split("handwritten")[2].question == "How many hives have a queen older than 2?"
+
+
+def test_the_same_program_twice_teaches_what_noise_is(capsys):
+    alone = [Timed([2.0, 2.0]), Timed([1.0, 1.0])]
+    generate_comparison.show_same_twice(alone, {"it": Timed([1.0, 2.0, 1.0]), "it again": Timed([2.0, 1.0, 1.0])})
+    assert "2.000 times as fast" in (out := capsys.readouterr().out) and "The interval holds 1" in out
+    generate_comparison.show_same_twice(alone, {"it": Timed([1.1, 1.1]), "it again": Timed([1.0, 1.0])})
+    assert "too narrow" in capsys.readouterr().out
+
+
+def test_predictions_stand_beside_what_was_measured(results, capsys):
+    step_times.show_eight_tokens(results, {"float32": STEPS["fused"]}, EQUATION, 8.0)
+    assert results.metrics["start.eight_tokens"]["value"] == pytest.approx(1.2)
+    step_times.show_answer_time(results, 0.9, [1.0, 2.0])
+    assert results.metrics["start.answer_seconds.bf16"]["value"] == 1.5
+    step_times.show_machine(results, 3.5e10, {"bfloat16": 2e11}, {"bfloat16": SHAPE})
+    assert results.metrics["start.matmul_gflops.bfloat16"]["value"] == 200
+    out = capsys.readouterr().out
+    assert "your guess was 8 times" in out and "1.20 times measured" in out and "40% off" in out and "35 GB/s" in out

@@ -45,6 +45,14 @@ def test_operations_are_counted_without_views():
     assert not {"view", "t", "slice"} & set(counts)
 
 
+@torch.inference_mode()  # as in a step: there these reach PyTorch whole
+def test_what_moves_numbers_only_at_times_is_counted_only_then():
+    x = torch.ones(2, 3)
+    assert operations_of(lambda: (x.reshape(6), x.to(torch.float32), x.contiguous())).total() == 0
+    counts = operations_of(lambda: (x.T.reshape(6), x.to(torch.float64), x.add_(1)))
+    assert counts == {"reshape": 1, "to": 1, "add": 1}
+
+
 def test_the_fused_step_starts_fewer_operations(arms):
     totals = {way: step_operations(model).total() for way, model in arms.items()}
     assert totals["fused"] < 0.7 * totals["transformers"]

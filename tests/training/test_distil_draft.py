@@ -58,7 +58,7 @@ def place(tmp_path, monkeypatch):
 
 def arguments(place, folder="run", **more):
     common = dict(model_id=str(place / "target"), output_dir=str(place / folder), layers=2, lora_r=8, lora_alpha=16)
-    return Arguments(**common | dict(epochs=8, lr=5e-3, max_seq_length=256, eval_samples=0) | more)
+    return Arguments(**common | dict(epochs=8, lr=5e-3, max_seq_length=512, eval_samples=0) | more)
 
 
 @pytest.mark.parametrize("loss, share", [("kl", 0.9), ("ce", 0.99)])  # a random model learns words slowly
@@ -171,7 +171,7 @@ def test_a_target_whose_later_layers_do_nothing_accepts_all_that_its_first_ones_
 
 def test_questions_about_one_schema_share_a_row_and_each_is_learned_once_an_epoch(place):
     run = Run(arguments(place, epochs=2, batch_size=1))
-    questions = [load_split("train", limit=2)[i] for i in (0, 1)]
+    questions = [load_split("train", limit=4)[i] for i in (0, 3)]  # three to a schema
     questions.append(type(questions[0])(**vars(questions[0]) | {"question": "How many are there?"}))
     groups = run.answers(questions)
     assert [len(group) for group in groups] == [2, 1]

@@ -12,7 +12,7 @@
 # %% [markdown] tags=["card"]
 # # 00c · Kernels
 #
-# **The same model, the same numbers, half the time of a step: where does it come from?**
+# **The same model, the same tokens, a faster step: where does the time go?**
 #
 # | | |
 # |---|---|
@@ -195,7 +195,7 @@ for d in DTYPES:
 # %% [markdown] tags=["library-none"]
 # ## What people use instead
 #
-# The counterparts in production are `torch.compile`, which fuses by itself and takes a minute to do so, and engines that bring kernels of their own (llama.cpp, vLLM). Notebook 08 sets both beside this step, on whole answers; so there is no library to compare with here.
+# The counterparts in production are `torch.compile`, which fuses by itself and takes its time to do so, and engines that bring kernels of their own (llama.cpp, vLLM). Notebook 08 sets both beside this step, on whole answers; so there is no library to compare with here.
 
 # %% [markdown] tags=["measure"]
 # ## What it is worth
