@@ -7,13 +7,6 @@ from functools import cache
 
 from helpers.text_to_sql.domains import DATA
 
-UNFIT = frozenset(
-    """abortion abuse abuser adultery bastard bigot bisexual bitch cannibal condom corpse cripple deathbed enema
-    epileptic execution fascist fetish gallows gay genocide heroin holocaust idiot incest laxative leper lust
-    massacre moron murder nazi negro nigger nude orgasm orgy pimp porn prostitute racism racist rape rapist
-    retard slave slavery slut sperm suicide terror terrorist testicle torture virgin whore""".split()
-)
-
 
 def held_out(word: str) -> bool:
     """Whether training must not show this word: a fifth, by hash; plurals with it."""
@@ -25,7 +18,7 @@ def real_words(kind: str, training: bool) -> tuple[str, ...]:
     """The committed words of `kind` ("nouns" in lower case, "names" capitalised) that training may see, or else the
     held-out ones."""
     committed = (DATA / f"{kind}.txt").read_text(encoding="utf-8").split()
-    return tuple(word for word in committed if held_out(word) != training and word not in UNFIT)
+    return tuple(word for word in committed if held_out(word) != training)
 
 
 def plural(noun: str) -> str:

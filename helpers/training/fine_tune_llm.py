@@ -120,6 +120,7 @@ def train(a: Arguments) -> dict:
     accuracy.evaluate(model, trainer.state)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_memory_gib() - before
     history = trainer.state.log_history
+    judged = [entry for entry in history if "execution_accuracy" in entry]
     report = {
         "arguments": a.without_places(),
         "seconds": accuracy.seconds,
@@ -130,7 +131,8 @@ def train(a: Arguments) -> dict:
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "weight_bytes": sum(p.nbytes for p in model.parameters()),
         "loss": [entry["loss"] for entry in history if "loss" in entry],
-        "accuracy": [entry["execution_accuracy"] for entry in history if "execution_accuracy" in entry],
+        "accuracy": [entry["execution_accuracy"] for entry in judged],
+        "right_by_kind": judged[-1]["right_by_kind"] if judged else {},
     }
     if rank() == 0:
         _save(a, model, tokenizer)
@@ -169,7 +171,7 @@ def _is_compiled(a: Arguments, num_rows: int, device: str) -> bool:
 
 def _last_checkpoint(a: Arguments) -> Path | None:
     """The newest whole checkpoint of this very run; CourseError where the folder holds another run's."""
-    free = ("save_steps", "merge_weights", "compiled")
+    free = ("save_steps", "merge_weights", "compiled", "eval_samples")
     identity = {name: value for name, value in a.without_places().items() if name not in free}
     identity["model_hash"] = models.hash_of(a.model_id)
     if a.begin_with:
@@ -198,11 +200,14 @@ def _save(a: Arguments, model, tokenizer) -> None:
 
 def _export(a: Arguments, model, report: dict) -> None:
     """The adapter in two bytes a number, and card.json: how it was made."""
-    place = Path(a.export)
+    place, before = Path(a.export), models.card(a.begin_with) if a.begin_with else {}
     model.to(torch.bfloat16).save_pretrained(place, save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing in it
     (place / loading.ADAPTER).chmod(0o644)
-    script.write_card(place, a, report | {"loss": report["loss"][-1:]})
+    card = report | {"loss": report["loss"][-1:]}
+    if a.begin_with:
+        card["began_with"] = before
+    script.write_card(place, a, card)
 
 
 def prepared(a: Arguments, dtype: torch.dtype = torch.float32, device: str = "cpu"):

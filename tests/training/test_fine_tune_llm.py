@@ -119,6 +119,8 @@ def test_validation_answers_are_judged_by_running_them(base, tmp_path, monkeypat
     )
     report = train(arguments(base, tmp_path, epochs=1.0, max_steps=-1, eval_samples=4))
     assert report["accuracy"] == [0.75] and "75.0% of 4 validation answers right" in capsys.readouterr().out
+    counts = [entry.split(" of ") for entry in report["right_by_kind"].values()]
+    assert [sum(map(int, column)) for column in zip(*counts)] == [3, 4]
 
 
 def test_accumulating_gradients_is_a_larger_batch_and_checkpointing_changes_nothing(base, tmp_path):
