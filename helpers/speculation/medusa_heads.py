@@ -91,6 +91,11 @@ class MedusaHeads(nn.Module):
         self.check_width(k)
         return self(hidden).topk(k, dim=-1).indices
 
+    def most_likely(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `best`, and the log-probabilities (heads, n, k) that the heads give their guesses."""
+        self.check_width(k)
+        return _most_likely(self(hidden), k)
+
 
 class ReducedMedusaHeads(MedusaHeads):
     """Heads that guess only among the tokens `token_ids`, as FR-Spec (Zhao et al. 2025) does for EAGLE.
@@ -126,3 +131,14 @@ class ReducedMedusaHeads(MedusaHeads):
         """Token ids (heads, n, k) of each head's k best guesses, the best first; CourseError where it has fewer."""
         self.check_width(k)
         return self.token_ids[super().forward(hidden).topk(k, dim=-1).indices]
+
+    def most_likely(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `best`, and the log-probabilities (heads, n, k) among the tokens that are guessed."""
+        self.check_width(k)
+        places, log_probs = _most_likely(super().forward(hidden), k)
+        return self.token_ids[places], log_probs
+
+
+def _most_likely(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    values, places = logits.float().topk(k, dim=-1)
+    return places, values - logits.float().logsumexp(-1, keepdim=True)

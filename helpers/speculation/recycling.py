@@ -2,24 +2,23 @@
 
 Luo et al., "Turning Trash into Treasure: Accelerating Inference of Large Language Models with Token Recycling", 2024.
 Each step computes scores for the whole vocabulary, after every token that it read, and all but one are thrown away.
-Here a table keeps for each token the last `TOP` successors that the model itself gave it, best first. Guesses are a walk
-through that table from the last token on, as a tree of fixed shape. Nothing is trained, and nothing has to be stored.
+Here a table keeps for each token the last `TOP` successors that the model itself gave it, best first. Guesses are a
+walk through that table from the last token on, as a tree of fixed shape. Nothing is trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import abc
 
-import torch
 from torch import Tensor
 
 from helpers.decoding.proposals import NOTHING, Proposal
 from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
+from helpers.speculation.top_tokens import top_tokens
 
 TOP, DEEPEST = 8, 6  # successors of a token, tokens of a path
-BLOCK = 128  # logits
 
 Path = tuple[int, ...]  # at each depth the rank of a successor, from 0
 
@@ -41,57 +40,53 @@ def _cost(path: Path) -> int:
     return sum(1 + 2 * rank for rank in path)
 
 
-def top_tokens(logits: Tensor, k: int) -> Tensor:
-    """The `k` tokens with the largest logits, best first: (rows, k) of (rows, vocabulary).
+def grown(
+    token: int, successors: abc.Mapping[int, abc.Sequence[int]], tree: abc.Sequence[Path]
+) -> tuple[list[int], list[int]]:
+    """The tree of this shape that grows from a token, as far as the table goes.
 
-    As `topk`, and several times as fast: all of them lie in the `k` blocks whose largest logits are the largest.
+    Returns:
+        its tokens, and for each the place of the one that it follows; -1: `token`.
     """
-    rows, vocabulary = logits.shape
-    if vocabulary % BLOCK or vocabulary // BLOCK <= k:
-        return logits.topk(min(k, vocabulary)).indices
-    blocks = logits.view(rows, -1, BLOCK)
-    best = blocks.amax(-1).topk(k).indices  # (rows, k)
-    candidates = blocks.gather(1, best[:, :, None].expand(-1, -1, BLOCK)).flatten(1)
-    places = candidates.topk(k).indices
-    return best.gather(1, places // BLOCK) * BLOCK + places % BLOCK
+    place, tokens, parents = {(): -1}, [], []
+    for path in tree:  # a parent stands before its children
+        if path[:-1] not in place:
+            continue
+        parent = place[path[:-1]]
+        known = successors.get(token if parent < 0 else tokens[parent], ())
+        if path[-1] < len(known):
+            place[path] = len(tokens)
+            tokens.append(known[path[-1]])
+            parents.append(parent)
+    return tokens, parents
 
 
 class TokenRecycling(Proposer):
     """Proposes a tree of fixed shape from the table of last successors, which all sequences share and fill."""
 
-    def __init__(self, tree: Collection[Path] = tuple(fixed_tree(16))):
+    def __init__(self, tree: abc.Collection[Path] = tuple(fixed_tree(16))):
         self.tree = sorted(tree)
-        missing = [path for path in self.tree if len(path) > 1 and path[:-1] not in tree]
-        if not self.tree or () in tree or missing:
-            raise CourseError("A tree of recycled tokens holds every node's parent: take fixed_tree(size).")
+        if not self.tree or () in tree or any(path[:-1] not in ((), *tree) for path in tree):
+            raise CourseError("A tree of recycled tokens holds the way to each node, too: take fixed_tree(size).")
         self.successors: dict[int, list[int]] = {}
         self.learned: dict[int, Tensor] = {}  # by sequence: the logits that are in the table already
 
     def propose(self, sequences: list[Sequence], hidden: Tensor | None = None) -> list[Proposal]:
-        for sequence in sequences:
-            self._learn(sequence)
-        return [self.guess(sequence.known[-1]) for sequence in sequences]
+        for one in sequences:
+            self._learn(one)
+        return [self.guess(one.known[-1]) for one in sequences]
 
     def guess(self, token: int) -> Proposal:
-        """The tree that grows from a token, as far as the table goes; a successor twice under one parent counts once."""
-        place, tokens, parents = {(): -1}, [], []
-        for path in self.tree:
-            parent = place.get(path[:-1])
-            if parent is None:
-                continue
-            known = self.successors.get(token if parent < 0 else tokens[parent], ())
-            if path[-1] < len(known):
-                place[path] = len(tokens)
-                tokens.append(known[path[-1]])
-                parents.append(parent)
+        """The guesses after a token."""
+        tokens, parents = grown(token, self.successors, self.tree)
         return Proposal(tokens, parents, ["recycling"] * len(tokens)) if tokens else NOTHING
 
     def release(self, sequence: Sequence) -> None:
         self.learned.pop(sequence.id, None)  # the table stays: it knows the model, not the sequence
 
-    def _learn(self, sequence: Sequence) -> None:
-        """Keep what the model gave each token that it read, in the last step."""
-        if sequence.logits is None or self.learned.get(sequence.id) is sequence.logits:
+    def _learn(self, one: Sequence) -> None:
+        """Keep what the model gave each token that it read in the last step."""
+        if one.logits is None or self.learned.get(one.id) is one.logits:
             return
-        self.learned[sequence.id] = sequence.logits
-        self.successors.update(zip(sequence.read, top_tokens(sequence.logits, TOP).tolist(), strict=True))
+        self.learned[one.id] = one.logits
+        self.successors.update(zip(one.read, top_tokens(one.logits, TOP).tolist(), strict=True))

@@ -1,14 +1,25 @@
 """A suffix automaton: the longest end of the text that stood before, found as the text grows (notebook 07).
 
-Hu et al., "SAM Decoding: Speculative Decoding via Suffix Automaton", 2024. The automaton (Blumer et al. 1985) knows every
-run of tokens of a text, in fewer than two states a token, and takes a further token in constant time on average. Prompt
-lookup compares three tokens at most; here a match is as long as it can be, and earlier answers may be searched, too.
+Hu et al., "SAM Decoding: Speculative Decoding via Suffix Automaton", 2024. The automaton (Blumer et al. 1985) knows
+every run of tokens of a text, in fewer than two states a token, and takes a further token in constant time on average.
+Prompt lookup compares three tokens at most; here a match is as long as it can be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
 END = -1  # stands between two answers, and is never guessed
+
+
+def longest_match(tokens: Sequence[int]) -> tuple[int, int]:
+    """The longest end of the tokens that stood in them before: its length, and the
+    place after it, the first time. By trying; the automaton finds the same."""
+    for length in range(len(tokens) - 1, 0, -1):
+        for start in range(len(tokens) - length):
+            if tokens[start : start + length] == tokens[-length:]:
+                return length, start + length
+    return 0, 0
 
 
 class SuffixAutomaton:

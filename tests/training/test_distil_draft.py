@@ -142,6 +142,7 @@ def test_before_any_training_a_draft_that_is_its_target_has_nothing_to_learn(pla
     """Each token's state reaches its own place in rows of several schemas and questions."""
     run = Run(arguments(place, batch_size=3, bf16="False"))
     run.draft = first_layers.begin(copy.deepcopy(run.target), 3, 2, 4)
+    run.guessing = run.draft.get_base_model()
     groups = run.answers(load_split("train", limit=12))
     for rows in run.batches(groups)[:4]:
         assert _backward(run, rows) == pytest.approx(0, abs=1e-5)
@@ -149,6 +150,21 @@ def test_before_any_training_a_draft_that_is_its_target_has_nothing_to_learn(pla
         for answer in group:
             answer.states.copy_(answer.states.roll(1, 0))  # the planted mistake
     assert _backward(run, run.batches(groups)[0]) > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["kl", "ce"])
+def test_a_draft_learns_to_guess_only_the_tokens_of_answers(place, loss):
+    run = distil(Run(arguments(place, loss=loss, epochs=2, bf16="False")))
+    used = {token for group in run.answers(load_split("train", limit=12)) for answer in group for token in answer.ids}
+    token_ids = run.guessing.token_ids.tolist()
+    assert set(token_ids) < used and len(token_ids) < run.target.config.vocab_size
+    folder = place / "draft"
+    run.export(folder)
+    assert models.card(folder)["guessed_tokens"] == len(token_ids)
+    small = first_layers.for_guessing(models.load(folder)[0], folder)
+    assert small.token_ids.tolist() == token_ids and small.lm_head.weight.shape[0] == len(token_ids)
+    everything = Run(arguments(place, "all", vocabulary="all"))
+    assert distil(everything).guessing is everything.draft.get_base_model()
 
 
 def test_a_target_whose_later_layers_do_nothing_accepts_all_that_its_first_ones_guess(place):

@@ -16,7 +16,10 @@ from tests.tiny_models import tiny
 
 
 def batch_of_trees():
-    groups = [[Encoded([5, 6, 7, *own], [IGNORED] * 3 + own) for own in ([8, 9], [4, 3, 2])], [Encoded([9, 8], [-100, 8])]]
+    groups = [
+        [Encoded([5, 6, 7, *own], [IGNORED] * 3 + own) for own in ([8, 9], [4, 3, 2])],
+        [Encoded([9, 8], [-100, 8])],
+    ]
     return collate([[tree_of(group) for group in groups], [tree_of(groups[1])]], 0, 12)
 
 
