@@ -1,4 +1,4 @@
-"""What notebook 08 works on: the frozen model in two dtypes, its heads, and how much of everything each profile takes."""
+"""What notebook 08 works on: the frozen model in two dtypes, its heads, and how much each profile takes of all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from helpers import models
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import generate
 from helpers.decoding.proposer import Proposer
-from helpers.errors import CourseError
 from helpers.files import build_root
 from helpers.kernels import packed_linear
 from helpers.kernels.fastest_step import fastest_step
@@ -78,16 +76,16 @@ SIZES = {
         num_tokens=(1, 8, 65),
     ),
     "cpu": MedusaSizes(
-        identity=100,
-        timed=20,
+        identity=48,
+        timed=16,
         runs=3,
         validation=60,
         tuning=4,
-        people=10,
+        people=8,
         prose=6,
         prose_validation=8,
         prose_runs=1,
-        vllm=20,
+        vllm=10,
         longest=128,
         longest_prose=64,
         rounds=7,
@@ -195,14 +193,3 @@ def load_into(bench: MedusaBench, dtypes: Sequence[str]) -> None:
         bench.models[dtype] = model
         bench.heads[dtype] = packed_linear.install(load(bench.heads_place, model), turns)
         bench.fast[dtype] = fastest_step(model, turns)
-
-
-def check_dtype_fits(bench: MedusaBench) -> None:
-    """A sentence where this processor has no bfloat16 of its own."""
-    if bench.lesson.device == "cpu" and not bench.lesson.results.machine.get("bf16_is_native", True):
-        raise CourseError("This processor emulates bfloat16: speeds in it would say nothing.")
-
-
-def no_gradients() -> torch.inference_mode:
-    """For cells that run the model themselves."""
-    return torch.inference_mode()

@@ -9,6 +9,23 @@ from __future__ import annotations
 
 import re
 
+OPPONENTS = {
+    "fused": "our fused step",
+    "all_guessers": "our tree of all guessers",
+    "torch_compile": "torch.compile",
+    "llama_cpp_bf16": "llama.cpp on 16 bits",
+    "llama_cpp_q8_0": "llama.cpp on 8 bits",
+    "llama_cpp_q4_1": "llama.cpp on 4 bits",
+    "vllm": "vLLM",
+    "vllm_heads": "vLLM with heads",
+}
+OF_AN_OPPONENT = {
+    "tokens_per_second": "tokens a second over whole requests: {}",
+    "share_of_floor": "speed as a share of bandwidth over weight bytes: {}",
+    "ours_faster": "speed of a request with all guessers, over that of {}",
+    "identical_share": "answers identical to those of our fused step: {}",
+    "execution_accuracy": "test questions answered rightly: {}",
+}
 NAMES = {
     "start": {
         "eight_tokens": "time of a step for 8 tokens, over that for 1",
@@ -62,6 +79,7 @@ NAMES = {
         "answer_speedup": "speed of whole answers, over that in float32",
         "weight_bytes_ratio": "bytes of the weights, over those in float32",
         "training_loss": "training loss at the end",
+        "gradients_lost": "gradients of weights that were 0",
         "worst_logit_error": "largest change of a logit",
         "perplexity": "perplexity of the reference answers",
         "answers_fixed": "answers that the change put right",
@@ -91,21 +109,38 @@ NAMES = {
         "handwritten_execution_accuracy": "handwritten questions answered rightly",
         "bare_sql_rate": "answers that are SQL and nothing else",
         "tokens_per_answer_ratio": "tokens of an answer, over those of the base model's",
+        "normalized_match": "test questions that the fine-tuned model answers in the reference's words, case and spaces "
+        "aside",
+        "exact_match": "test questions that the fine-tuned model answers exactly as the reference",
+        "training_speedup": "speed of a training step with all savings, over plain PyTorch's",
+        "training_tokens_per_second": "tokens of examples that a training step learns from, in a second",
+        "merged_identical_answers": "answers of the merged model identical to those with the adapter beside it",
         "unmerged_step_speedup": "speed of a step with the adapter beside the weights, over the merged model's",
         "equals_peft": "texts with the same loss and gradients as PEFT's",
         "merged_equals_adapter": "texts on which merged and unmerged logits agree",
+        "adapters_step_speedup": "speed of a step with adapters beside the weights, over the base's",
         "two_adapters_in_one_batch": "answers of two adapters in one batch that are as by themselves",
     },
     "qlora": {
         "linear_weight_bytes_ratio": "bytes of the linear layers in NF4, over those in float16",
+        "perplexity": "perplexity of reference answers, by an adapter trained on the four-bit base",
         "peak_memory_ratio": "peak memory of training with QLoRA, over that of full fine-tuning",
         "seconds_per_step": "time of a training step with QLoRA",
         "training_gb": "memory for training with QLoRA",
     },
     "full": {"training_gb": "memory for full fine-tuning"},
-    "llama_adapter": {"equals_peft": "texts on which the logits are PEFT's"},
+    "llama_adapter": {
+        "equals_peft": "texts on which the logits are PEFT's",
+        "begins_as_the_base": "texts on which the logits are the base's while the gates are shut",
+        "execution_accuracy": "test questions that the LLaMA-Adapter answers rightly",
+        "fixed": "answers that the LLaMA-Adapter put right",
+        "gate": "how far a gate of the LLaMA-Adapter is open, mean",
+        "trainable_share": "share of the parameters that the LLaMA-Adapter trains",
+        "step_speedup": "speed of a step with the LLaMA-Adapter, over the base's",
+    },
     "speculative": {
         "speedup": "speed of a request with guesses, over plain greedy decoding's",
+        "predicted_speedup": "speed of a request with the guesser that validation chose, over plain greedy decoding's",
         "decode_speedup": "speed of decoding with this draft",
         "speedup_over_strongest_greedy": "speed of a request, over the fastest plain greedy decoding here",
         "accepted_per_step": "tokens that a step brings",
@@ -122,10 +157,18 @@ NAMES = {
         "speedup": "speed of a request with Medusa heads, over plain greedy decoding's",
         "speedup.prompt_lookup": "speed of a request with prompt lookup alone, over plain greedy decoding's",
         "speedup.bigram": "speed of a request with the bigram table alone, over plain greedy decoding's",
+        "speedup.with_lookup": "speed of a request with all guessers in one tree, over plain greedy decoding's",
+        "speedup.draft_model": "speed of a request with the draft model, over plain greedy decoding's",
         "p90_speedup": "speed of the slowest tenth of requests with Medusa heads, over plain greedy decoding's",
+        "step_speedup": "speed of a request with guesses, over plain greedy decoding's by the same kind of step",
+        "floor_ms": "time that memory takes to bring a step's weights",
+        "token_ms": "time of a token, the prefill left out",
+        "execution_accuracy": "test questions answered rightly with guesses",
+        "handwritten_execution_accuracy": "handwritten questions answered rightly with guesses",
         "decode_speedup": "speed of decoding with these heads",
         "speedup_over_draft_model": "speed of a request with Medusa heads, over that with the draft model",
         "speedup_over_strongest_greedy": "speed of a request, over the fastest plain greedy decoding here",
+        "vs_llama_cpp_q4": "speed of a request, over llama.cpp's on its 4-bit file",
         "train_seconds": "time to train the heads",
         "head_accuracy": "positions at which a head's first guess is right",
         "overhead_ms_per_step": "time of a step outside of model and heads",
@@ -139,6 +182,11 @@ NAMES = {
         "with_lookup_identical_outputs": "answers with lookup identical to those of plain greedy decoding",
         "lean_identical_outputs": "answers of the lean step identical to those of plain greedy decoding",
     },
+    "opponents": {
+        "bandwidth": "bandwidth from memory",
+        "same_function": "answers of llama.cpp in float32 that are ours or part at a near tie",
+    }
+    | {f"{name}.{key}": words.format(who) for name, who in OPPONENTS.items() for key, words in OF_AN_OPPONENT.items()},
 }
 QUALIFIERS = {
     "bf16": "bfloat16",
@@ -151,10 +199,15 @@ QUALIFIERS = {
     "seen_names": "fresh questions, known names only",
     "unseen_names": "fresh questions with unknown names",
     "same_layers": "the same linear layers on both sides",
+    "same_step": "our step in its loop",
+    "recycling": "Token Recycling",
+    "combined": "two guessers combined",
     "shipped": "the course's model",
     "large": "a larger shape",
     "chatty": "the chatty base model",
     "handwritten": "handwritten questions",
+    "with_lookup": "all guessers in one tree",
+    "all_guessers": "all guessers in one tree",
     "no_mask": "without a mask",
     "packed": "packed linears",
     "fused": "the fused step with packed linears",
@@ -162,6 +215,7 @@ QUALIFIERS = {
     "llama_300m": "the shape of a Llama of 300 million",
     "llama_7b": "the shape of a Llama of 7 billion",
     "7b": "a model of 7 billion",
+    "long": "a long prompt",
 }
 COUNTED = {  # "rows_8": a word and a number
     "tokens": "{} token{s} in a step",

@@ -12,7 +12,8 @@ from helpers.source_code import hash_of_files, imported_names, reached_files
 
 # What makes and shows the course can't change what is measured; of what cells call, only these can.
 SHOWN = ("course", "notebook", "__main__")
-MEASURED = tuple(f"notebook.{name}" for name in "lesson profiles ask answers start_models cache_cost".split())
+SEEN = "lesson profiles ask answers start_models cache_cost guess_bench guess_sizes opponents"
+MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())
 
 
 def notebook_file(name: str, root: Path = ROOT) -> Path | None:

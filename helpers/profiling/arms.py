@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -22,6 +23,7 @@ from helpers.decoding.generate import steps
 from helpers.decoding.proposer import Proposer
 from helpers.errors import CourseError
 from helpers.kernels.fastest_step import fastest_step
+from helpers.models.first_layers import DRAFT, for_guessing
 from helpers.profiling.hf_speculation import hf_answer, on_our_step
 from helpers.speculation.combine import FirstOf, Relay, Together
 from helpers.speculation.draft_model import DraftModel
@@ -40,6 +42,15 @@ class Answer(NamedTuple):
     num_steps: int | None = None
 
 
+class Draft(NamedTuple):
+    """A smaller model: as transformers has it, by its fastest step, and by that with the tokens alone that it guesses
+    (the same one, if it guesses all)."""
+
+    model: nn.Module
+    fast: nn.Module
+    guessing: nn.Module
+
+
 @dataclass
 class Bench:
     """The target that all arms share, in one dtype: as transformers has it and by its fastest step."""
@@ -49,19 +60,21 @@ class Bench:
     device: str = "cpu"
     max_new_tokens: int = 256
     turns: int = 2  # of packed_linear.install: how often each kind of linear layer is tried
-    loaded: dict[str, tuple[nn.Module, nn.Module]] = field(default_factory=dict, repr=False)
+    drafts: dict[str, Draft] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.model, self.tokenizer = models.load(self.model_id, self.dtype, self.device)
         self.fast = fastest_step(self.model, self.turns)
 
-    def draft(self, name: str) -> tuple[nn.Module, nn.Module]:
-        """A smaller model, as transformers has it and by its fastest step; loaded once."""
-        if name not in self.loaded:
+    def draft(self, name: str) -> Draft:
+        """The draft of that name, loaded once."""
+        if name not in self.drafts:
             models.check_made_for(name, self.model_id)
             model, _ = models.load(name, self.dtype, self.device)
-            self.loaded[name] = model, fastest_step(model, self.turns)
-        return self.loaded[name]
+            is_ours = (Path(models.folder_of(name)) / DRAFT).exists()
+            fast, fewer = fastest_step(model, self.turns), for_guessing(model, name) if is_ours else model
+            self.drafts[name] = Draft(model, fast, fast if fewer is model else fastest_step(fewer, self.turns))
+        return self.drafts[name]
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -95,7 +108,7 @@ def greedy(bench: Bench) -> None:
 
 
 def draft_model(bench: Bench, draft: str, count: int, min_probability: float = 0.0) -> Proposer:
-    return DraftModel(bench.draft(draft)[1], bench.fast, count=count, min_probability=min_probability)
+    return DraftModel(bench.draft(draft).guessing, bench.fast, count=count, min_probability=min_probability)
 
 
 def prompt_lookup(bench: Bench, count: int) -> Proposer:
@@ -139,7 +152,7 @@ def hf_assisted(
     bench: Bench, draft: str, num_tokens: int, min_probability: float, same_step: bool = False
 ) -> Callable[[Sequence[int]], Answer]:
     """transformers' assisted generation; with `same_step` its loop runs on our steps, the draft's too."""
-    pairs = [(bench.model, bench.fast), bench.draft(draft)]
+    pairs = [(bench.model, bench.fast), bench.draft(draft)[:2]]
     target, small = [on_our_step(*pair) if same_step else pair[0] for pair in pairs]
     settings = dict(num_assistant_tokens=num_tokens, assistant_confidence_threshold=min_probability)
     answer = hf_answer(target, bench.max_new_tokens, assistant=small, settings=settings)

@@ -22,7 +22,9 @@ def on_our_step(model: nn.Module, fast: nn.Module) -> nn.Module:
         return fast
     on_fast = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
-    def forward(input_ids, past_key_values=None, position_ids=None, logits_to_keep=0, **unused):
+    def forward(
+        input_ids, attention_mask=None, past_key_values=None, position_ids=None, logits_to_keep=0, **unused
+    ) -> CausalLMOutputWithPast:
         out = fast(input_ids, past_key_values, position_ids=position_ids, logits_to_keep=logits_to_keep)
         return CausalLMOutputWithPast(logits=out.logits, past_key_values=past_key_values)
 

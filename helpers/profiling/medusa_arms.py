@@ -1,7 +1,7 @@
 """Notebook 08's ways to answer, as arms.py writes them down: what validation chose is what every process runs.
 
-    {"make": "helpers.profiling.medusa_arms:fixed_tree", "heads": "medusa", "tree": [[0], [0, 0], [1]]}
-    {"make": "helpers.profiling.medusa_arms:planned", "heads": "medusa", "plan": "build/artifacts/medusa/plan.json"}
+{"make": "helpers.profiling.medusa_arms:fixed_tree", "heads": "medusa", "tree": [[0], [0, 0], [1]]}
+{"make": "helpers.profiling.medusa_arms:planned", "heads": "medusa", "plan": "build/artifacts/medusa/plan.json"}
 """
 
 from __future__ import annotations

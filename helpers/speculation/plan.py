@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.decoding.proposals import MAX_GUESSES
 from helpers.decoding.proposer import Proposer
 from helpers.errors import CourseError
 from helpers.files import write_whole
 from helpers.speculation.cost import interpolated
 from helpers.speculation.node_chances import Chances, Position, count_chances
 from helpers.speculation.replay import ReplayedStep, mean_emitted, replay
-from helpers.speculation.worthwhile import WorthwhileTree
+from helpers.speculation.worthwhile import NodeChoice, WorthwhileTree
 
 ROUNDS = 4  # after which the price of a token changes no more
 
@@ -30,6 +31,10 @@ class Costs:
     prefill: float
     step: Mapping[int, float]
 
+    def step_of(self, num_tokens: int) -> float:
+        """Seconds of a step that reads so many tokens; between two measured ones on a straight line."""
+        return interpolated(self.step)(num_tokens)
+
     def decode(self, steps: Iterable[ReplayedStep], asking: float = 0.0) -> float:
         """What these steps take, with `asking` seconds for the guessers in each."""
         seconds = interpolated(self.step)
@@ -40,7 +45,7 @@ class Costs:
         tokens = sum(step.emitted for steps in answers for step in steps)
         prefill = self.prefill * len(answers)
         guessed = prefill + self.decode((step for steps in answers for step in steps), asking)
-        return (prefill + tokens * interpolated(self.step)(1)) / guessed
+        return (prefill + tokens * self.step_of(1)) / guessed
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Plan:
         """The proposer, of guessers in the plan's order."""
         if len(guessers) != len(self.guessers):
             raise CourseError(f"This plan is for {', '.join(self.guessers)}: give one guesser for each.")
-        return WorthwhileTree(guessers, self.chances, interpolated(self.step), self.token_seconds)
+        choice = NodeChoice(self.chances, interpolated(self.step), self.token_seconds, _largest(self.step))
+        return WorthwhileTree(guessers, choice)
 
     def save(self, path: Path) -> Path:
         """Write it as JSON, for another process."""
@@ -81,7 +87,6 @@ class Plan:
 
 def make_plan(
     names: Sequence[str],
-    guessers: Sequence[Proposer],
     counted: Sequence[Sequence[Position]],
     tried: Sequence[Sequence[Position]],
     costs: Costs,
@@ -95,12 +100,17 @@ def make_plan(
         asking: seconds a step for what all of them take to guess.
     """
     chances = count_chances(position for answer in counted for position in answer)
-    step_seconds = interpolated(costs.step)
-    token_seconds = step_seconds(1)
+    token_seconds, most = costs.step_of(1), _largest(costs.step)
     for _ in range(ROUNDS):
-        steps = replay(tried, WorthwhileTree(guessers, chances, step_seconds, token_seconds).tree)
+        steps = replay(tried, NodeChoice(chances, costs.step_of, token_seconds, most).tree)
         every = [step for answer in steps for step in answer]
-        token_seconds = costs.decode(every, asking) / max(1, sum(step.emitted for step in every))
+        if every:
+            token_seconds = costs.decode(every, asking) / sum(step.emitted for step in every)
     guesses = sum(step.guesses for step in every) / max(1, len(every))
     promise = costs.speedup(steps, asking), mean_emitted(steps), guesses
     return Plan(tuple(names), chances, dict(costs.step), token_seconds, *promise)
+
+
+def _largest(step: Mapping[int, float]) -> int:
+    """The most guesses whose price is known: beyond the steps that were measured nothing is."""
+    return min(max(step) - 1, MAX_GUESSES)

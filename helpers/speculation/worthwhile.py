@@ -94,32 +94,38 @@ def as_proposal(nodes: abc.Sequence[Node], chosen: abc.Sequence[int]) -> Proposa
     )
 
 
-class WorthwhileTree(Proposer):
-    """Asks all guessers, and proposes those of their nodes that pay."""
+class NodeChoice:
+    """Makes one tree of all guessers' proposals, of the nodes that pay."""
 
     def __init__(
         self,
-        guessers: abc.Sequence[Proposer],
         chances: Chances,
         step_seconds: Callable[[int], float],
         token_seconds: float,
         most: int = MAX_GUESSES,
     ):
         """`step_seconds(num_tokens)` is this machine's verify cost, `token_seconds` what a token costs with guesses
-        (`plan.py` finds it), `most` the largest tree."""
-        if not guessers or not 0 < most <= MAX_GUESSES:
-            raise CourseError(f"A tree needs a guesser, and room for 1 to {MAX_GUESSES} guesses.")
-        self.guessers, self.chances, self.token_seconds = list(guessers), chances, token_seconds
+        (plan.py finds it), `most` the largest tree."""
+        if not 0 < most <= MAX_GUESSES:
+            raise CourseError(f"A tree has room for 1 to {MAX_GUESSES} guesses, not {most}.")
+        self.chances, self.token_seconds = chances, token_seconds
         self.more_seconds = [step_seconds(n + 1) - step_seconds(1) for n in range(most + 1)]
-
-    def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
-        by_guesser = [guesser.propose(sequences, hidden) for guesser in self.guessers]
-        return [self.tree(proposals) for proposals in zip(*by_guesser, strict=True)]
 
     def tree(self, proposals: abc.Sequence[Proposal]) -> Proposal:
         """The tree of what the guessers proposed for one sequence."""
         nodes = nodes_of(proposals, self.chances)
         return as_proposal(nodes, worthwhile(nodes, self.more_seconds, self.token_seconds))
+
+
+class WorthwhileTree(Proposer):
+    """Asks all guessers, and proposes those of their nodes that pay."""
+
+    def __init__(self, guessers: abc.Sequence[Proposer], choice: NodeChoice):
+        self.guessers, self.choice = list(guessers), choice
+
+    def propose(self, sequences: list[Sequence], hidden: Tensor) -> list[Proposal]:
+        by_guesser = [guesser.propose(sequences, hidden) for guesser in self.guessers]
+        return [self.choice.tree(proposals) for proposals in zip(*by_guesser, strict=True)]
 
     def release(self, sequence: Sequence) -> None:
         for guesser in self.guessers:

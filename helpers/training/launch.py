@@ -13,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
@@ -44,6 +45,8 @@ def artifact(
         "arguments": sorted(arguments.items()),
         "launcher": list(launcher),
     }
+    if adapter := arguments.get("begin_with"):
+        made_of["begin_with"] = models.hash_of(str(adapter))
     digest = hashlib.sha256(json.dumps(made_of, default=str).encode()).hexdigest()
     return build_root() / "artifacts" / f"{module.split('.')[-1]}-{digest[:12]}"
 
@@ -82,7 +85,8 @@ def launch(
 
 def _run_inside(module: str, options: list[str]) -> None:
     try:
-        with mock.patch.object(sys, "argv", [module, *options]):
+        with mock.patch.object(sys, "argv", [module, *options]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # a notebook imports it, too
             runpy.run_module(module, run_name="__main__")
     except SystemExit as end:
         raise CourseError(f"{module} stopped: {end}") from None

@@ -70,7 +70,7 @@ def time_ways(
         SHARED: collate(pack(trees_of(groups, length), length), pad),
     }
     batches |= dict.fromkeys((LEARNED, PRODUCTS, *((COMPILED,) if compiled else ())), batches[SHARED])
-    models = {way: model for way in (PLAIN, PACKED, SHARED, LEARNED)}
+    models = dict.fromkeys((PLAIN, PACKED, SHARED, LEARNED), model)
     models |= {way: _sped_up(model, way == COMPILED) for way in (PRODUCTS, COMPILED) if way in batches}
     losses: dict[str, float] = {}
 

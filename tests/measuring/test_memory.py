@@ -33,7 +33,10 @@ spec.loader.exec_module(memory)
 held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(held, memory.peak_memory_gib(), sep=";")
 """
-    code = "import sys, types; sys.modules['torch'] = types.SimpleNamespace(nn=types.SimpleNamespace(Module=object))" + code
+    code = (
+        "import sys, types; sys.modules['torch'] = types.SimpleNamespace(nn=types.SimpleNamespace(Module=object))"
+        + code
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     by_getrusage, own = map(float, done.stdout.split(";"))
     here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

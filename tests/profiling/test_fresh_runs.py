@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.decoding.generate import steps
 from helpers.errors import CourseError
@@ -13,8 +12,7 @@ from helpers.profiling import fresh_runs as module
 from helpers.profiling.arms import Answer, Bench
 from helpers.profiling.fresh_runs import alike, fresh_runs, gain_over_runs, tokens_per_step
 from helpers.profiling.hf_speculation import on_our_step
-from tests.tiny_models import spread
-from tests.tiny_tokenizer import tiny_tokenizer
+from tests.tiny_folders import target_and_draft
 
 PROMPTS = [[9, 40, 7, 300, 40, 7], [12, 11], [5, 5, 8]]
 WARMUP = [[33, 34]]
@@ -22,24 +20,7 @@ WARMUP = [[33, 34]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny Llama in float32, whose draft is another one."""
-    place, tokenizer = tmp_path_factory.mktemp("models"), tiny_tokenizer()
-    for name, seed in (("target", 0), ("draft", 1)):
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        spread(LlamaForCausalLM(config)).float().save_pretrained(place / name)
-        tokenizer.save_pretrained(place / name)
-    return place
+    return target_and_draft(tmp_path_factory.mktemp("models"))
 
 
 def arms_of(folder):
@@ -91,7 +72,7 @@ def test_transformers_loop_on_our_step_runs_our_step(bench, monkeypatch):
 
 def test_two_arms_share_a_draft_and_keep_their_settings(folder, bench, monkeypatch):
     seen = []
-    draft = bench.draft(str(folder / "draft"))[0]
+    draft = bench.draft(str(folder / "draft")).model
     monkeypatch.setattr(
         type(bench.model),
         "generate",

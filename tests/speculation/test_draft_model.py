@@ -156,12 +156,10 @@ def test_acceptance_counts_the_guesses_that_were_tried():
     assert acceptance_of([ended]) == 1.0
 
 
-def test_a_replay_adds_up_tokens_and_guesses():
-    done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0])]
-    found = replayed_seconds(done, float, {"draft": 100.0}, {"draft": 7.0}, 1000.0)
-    steps_and_guesses = 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)
-    assert found == steps_and_guesses + 7 + 1000 * 3  # the draft read the prompt once, a proposer was asked three times
-    assert replayed_seconds(done, float) == 58
+def test_a_replay_adds_up_prefills_tokens_and_guesses():
+    done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0]), recorded([2], [1], [1])]
+    assert replayed_seconds(done, float, prefill_seconds=100.0, guess_seconds=7.0) == 2 * 100 + 4 + 3 + 1 + 2 + 7
+    assert replayed_seconds(done, float) == 10  # a prefill is no decode step: its 50 tokens have a price of their own
 
 
 def test_a_clocked_proposer_guesses_the_same_and_tells_prompt_from_guesses(monkeypatch):

@@ -54,22 +54,21 @@ def test_the_table_holds_what_the_model_gave_each_token_that_it_read(model):
 
 
 def test_a_table_that_is_off_by_one_is_caught(model, monkeypatch):
-    """It changes no answer, but it helps no more: that is what the other tests see."""
+    """It changes no answer, but it saves no step any more."""
     own = TokenRecycling._learn
 
     def shifted(self, one):
         one.read = one.read[1:] + one.read[:1]
         own(self, one)
 
-    truth = greedy(model, PROMPT, 30)
-    right = [len(list(steps(model, PROMPT, max_new_tokens=30, proposer=p))) for p in [TokenRecycling()] * 2][1]
+    def second_time():
+        proposer = TokenRecycling()
+        return [list(steps(model, PROMPT, max_new_tokens=30, proposer=proposer)) for _ in range(2)][1]
+
+    truth, right = greedy(model, PROMPT, 30), len(second_time())
     monkeypatch.setattr(TokenRecycling, "_learn", shifted)
-    proposer = TokenRecycling()
-    for _ in range(2):
-        done = list(steps(model, PROMPT, max_new_tokens=30, proposer=proposer))
-    assert emitted(done) == truth and len(done) > right
-    with pytest.raises((AssertionError, KeyError)):
-        test_the_table_holds_what_the_model_gave_each_token_that_it_read(model)
+    wrong = second_time()
+    assert emitted(wrong) == truth and len(wrong) > right
 
 
 def test_a_tree_grows_as_far_as_the_table_goes():

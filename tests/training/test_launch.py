@@ -93,3 +93,13 @@ def test_an_artifact_is_made_anew_when_arguments_models_or_data_change(base, tmp
         (tmp_path / "data" / file).write_text("")
         places.append(artifact(SCRIPT, str(base), {}))
     assert len(set(places)) == 3
+
+
+def test_an_adapter_that_training_goes_on_with_is_part_of_what_is_made(base, monkeypatch):
+    hashes = {"fine-tuned": "one"}
+    monkeypatch.setattr(launching.models, "hash_of", lambda name: hashes.get(name, "base"))
+    more = {**options(base), "begin_with": "fine-tuned"}
+    before = artifact(SCRIPT, str(base), more)
+    assert artifact(SCRIPT, str(base), more) == before != artifact(SCRIPT, str(base), options(base))
+    hashes["fine-tuned"] = "another"
+    assert artifact(SCRIPT, str(base), more) != before

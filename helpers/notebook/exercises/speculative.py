@@ -8,12 +8,14 @@ from helpers.notebook.exercises.exercise import Exercise
 def loops() -> list[tuple]:
     """A model, a prompt's token ids, a function that guesses, how many tokens may be written."""
     from helpers.decoding.generate import plain_greedy
-    from helpers.notebook.exercises.watched_guesses import Guesser, WatchedGuesses
+    from helpers.notebook.exercises.watched_guesses import Guesser, WatchedGuesses, wrong_token
     from helpers.notebook.exercises.watched_model import Watched
 
     prompt = [5, 17, 60, 8, 33]
     written = plain_greedy(Watched(), prompt, 24)
     late = next(place for place in range(5, 20) if written[place] not in written[:place])
+    strays = [[*prompt, *written[:n], wrong_token(written[n])] for n in range(16)]
+    after_wrong = [plain_greedy(Watched(), stray, 1)[0] for stray in strays]
 
     def case(num_tokens: int, eos: tuple[int, ...] = (), **guesses) -> tuple:
         guesser = Guesser(written, len(prompt), **guesses)
@@ -23,6 +25,7 @@ def loops() -> list[tuple]:
         case(13, count=3),
         case(12, count=3, wrong=0),
         case(12, count=4, wrong=2),
+        case(12, count=3, wrong=0, after_wrong=after_wrong),
         case(12, count=2, empty=True),
         case(8, count=6),
         case(20, count=8, eos=(written[late],)),
@@ -66,6 +69,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "all guesses are right",
             "the first guess is wrong each time",
             "the third guess is wrong each time",
+            "the model agrees with a guess behind a wrong one",
             "there is no guess every other time",
             "more guesses than tokens are wanted",
             "the text ends within the guesses",
