@@ -19,11 +19,11 @@ from helpers.models.merging import ADAPTER
 FOLDER = files.ROOT / "data" / "models"
 
 MADE_BY = {
-    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1.5e-3 --lr_scheduler_type cosine "
-    "--warmup_steps 20 --per_device_train_batch_size 6 --more_examples 25900 --eval_samples 450 --save_steps 50 "
+    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1e-3 --lr_scheduler_type cosine "
+    "--warmup_steps 20 --per_device_train_batch_size 6 --more_examples 60000 --eval_samples 450 --save_steps 50 "
     "--export data/models/fine-tuned",
-    "draft": "python -m helpers.training.distil_draft --export data/models/draft",
-    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 4000 --epochs 6 "
+    "draft": "python -m helpers.training.distil_draft --more_examples 1900 --export data/models/draft",
+    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 1900 --epochs 6 "
     "--export data/models/medusa",
 }
 

@@ -8,6 +8,7 @@ the file that its package brings.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +50,16 @@ def write_gguf(model, path: Path, kind: str = "BF16") -> Path:
         CourseError: no such kind; another architecture than a plain Llama, another vocabulary than the base's, or a
             width that the kind's blocks don't divide; the base's package is missing.
     """
-    from gguf import GGUFReader, GGUFWriter
+    from gguf import GGUFWriter
 
     check_can_be_written(model, kind)
-    source = GGUFReader(package.gguf_file())
     draft = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         writer = GGUFWriter(draft, "llama")
         _add_settings(writer, model.config)
-        _add_tokenizer(writer, source)
+        for name, (value, types) in _tokenizer(package.gguf_file()).items():
+            writer.add_key_value(name, value, *types)
         for name, tensor in model.state_dict().items():
             if not (name == "lm_head.weight" and model.config.tie_word_embeddings):
                 _add_tensor(writer, gguf_name(name), _in_their_order(name, tensor, model.config), kind)
@@ -84,7 +85,7 @@ def check_can_be_written(model, kind: str = "BF16") -> None:
             f"Only a Llama with default rotary positions and without biases is written as GGUF, not {config.model_type}"
             f" with {rope} ones: llama.cpp's own converter takes more."
         )
-    tokens = _tokens_in_package()
+    tokens = len(_tokenizer(package.gguf_file())["tokenizer.ggml.tokens"][0])
     if config.vocab_size != tokens:
         raise CourseError(
             f"The model has {config.vocab_size} tokens and the base's tokenizer {tokens}: only models that share the "
@@ -92,12 +93,6 @@ def check_can_be_written(model, kind: str = "BF16") -> None:
         )
     if kind.startswith("Q") and (config.hidden_size % BLOCK or config.intermediate_size % BLOCK):
         raise CourseError(f"{kind} has blocks of {BLOCK} numbers, which don't divide the model's width: take BF16.")
-
-
-def _tokens_in_package() -> int:
-    from gguf import GGUFReader
-
-    return int(GGUFReader(package.gguf_file()).fields["llama.vocab_size"].contents())
 
 
 def gguf_name(name: str) -> str:
@@ -137,12 +132,13 @@ def _add_settings(writer, config) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def _add_tokenizer(writer, source) -> None:
-    """What the package's file says of its tokenizer, as it stands there."""
-    for name, field in source.fields.items():
-        if name.startswith("tokenizer."):
-            kind, *inner = field.types
-            writer.add_key_value(name, field.contents(), kind, inner[0] if inner else None)
+@cache
+def _tokenizer(path: Path) -> dict[str, tuple[object, list]]:
+    """What a GGUF file says of its tokenizer, by name: the value, and its types as the file has them."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    return {name: (f.contents(), f.types[:2]) for name, f in fields.items() if name.startswith("tokenizer.")}
 
 
 def _add_tensor(writer, name: str, tensor: torch.Tensor, kind: str) -> None:

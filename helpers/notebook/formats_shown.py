@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -72,3 +72,13 @@ def _halfway(grid: torch.Tensor, fmt: FloatFormat) -> torch.Tensor:
     exponent = (torch.frexp(grid.double())[1] - 1).clamp(min=1 - fmt.bias)
     half_step = torch.ldexp(torch.ones_like(grid).double(), exponent - fmt.mantissa_bits - 1)
     return (grid.double() + torch.copysign(half_step, grid.double())).float()
+
+
+def draw_scale_errors(errors: Mapping[int, float]) -> None:
+    """The relative error of a matrix in eight bits, by the power of two that it is multiplied by before."""
+    _, ax = plt.subplots(figsize=(8, 3.4))
+    ax.plot(list(errors), list(errors.values()), marker="o")
+    ax.axvline(0, color="#555555", linestyle=":", marker="")
+    ax.annotate("as it is", (0, max(errors.values())), rotation=90, ha="right", va="top")
+    ax.set(title="A float's range is what the scale has to find", yscale="log")
+    ax.set(xlabel="weights multiplied by 2 to the (power)", ylabel="relative error (share of the norm)")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from helpers.decoding.support import support_of
 from helpers.measuring.quality import paired
 from helpers.measuring.timing import speedup
 from helpers.models.sharing import sharing_copy
@@ -136,7 +137,9 @@ def show_batch_costs(
     mix = [names[place % len(names)] for place in range(batch_size)]
     arms = {"the base alone": base}
     arms["one adapter for all"] = lora.use(sharing_copy(model), next(name for name in names if name))
-    arms["one for each sequence"] = lora.use(sharing_copy(model), mix)
+    mixed = lora.use(sharing_copy(model), None)
+    support_of(mixed)  # what it can do is tried once, on batches of another size
+    arms["one for each sequence"] = lora.use(mixed, mix)
     seconds = batch_step_seconds(arms, batch_size, rounds=rounds)
     for words, key in (("one adapter for all", "one"), ("one for each sequence", "mixed")):
         gain = speedup(seconds["the base alone"], seconds[words], of=np.median)

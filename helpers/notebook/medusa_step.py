@@ -62,8 +62,13 @@ def draw_step_tree(bench: MedusaBench, step: OpenStep) -> None:
     if not step.proposal.tokens:
         print("This answer ended before anything was guessed.")
         return
-    words = [bench.tokenizer.decode([token])[:12] for token in step.proposal.tokens]
-    diagrams.draw_token_tree(bench.tokenizer.decode([step.certain])[:12], words, step.proposal.parents)
+    certain, *words = (_short(bench.tokenizer.decode([token])) for token in (step.certain, *step.proposal.tokens))
+    diagrams.draw_token_tree(certain, words, step.proposal.parents)
+
+
+def _short(text: str, length: int = 7) -> str:
+    """As much of a token as the picture has room for."""
+    return (text.strip() or text)[:length]
 
 
 def show_judged(bench: MedusaBench, step: OpenStep, judge: Callable) -> None:

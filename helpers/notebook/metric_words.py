@@ -109,8 +109,7 @@ NAMES = {
         "handwritten_execution_accuracy": "handwritten questions answered rightly",
         "bare_sql_rate": "answers that are SQL and nothing else",
         "tokens_per_answer_ratio": "tokens of an answer, over those of the base model's",
-        "normalized_match": "test questions that the fine-tuned model answers in the reference's words, case and spaces "
-        "aside",
+        "normalized_match": "test questions answered in the reference's own words, case and spaces aside",
         "exact_match": "test questions that the fine-tuned model answers exactly as the reference",
         "training_speedup": "speed of a training step with all savings, over plain PyTorch's",
         "training_tokens_per_second": "tokens of examples that a training step learns from, in a second",

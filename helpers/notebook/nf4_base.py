@@ -24,7 +24,8 @@ def draw_levels(model: nn.Module) -> None:
 
     levels = bnb.get_4bit_type("nf4", device="cpu").numpy()
     linear = next(module for module in model.modules() if isinstance(module, nn.Linear))
-    blocks = linear.weight.detach().float().cpu().reshape(-1, BLOCK)
+    weights = linear.weight.detach().float().cpu().flatten()
+    blocks = weights[: len(weights) // BLOCK * BLOCK].view(-1, BLOCK)
     scaled = (blocks / blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)).flatten()
     _, ax = plt.subplots(figsize=(8, 3))
     ax.hist(scaled.numpy(), 81, color=plots.COLORS[2], label="weights of one layer")

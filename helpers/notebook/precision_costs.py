@@ -96,7 +96,8 @@ def show_answers(
         print(f"; against float32 {change}" + (" (emulated)" if dtype in slow else ""))
         about = {"kind": "simulated" if dtype in slow else "measured", "n": change.n}
         for what, count in (("fixed", change.fixed), ("broken", change.broken)):
-            results.metric(f"precision.answers_{what}.{SHORT[dtype]}", count, "answers", **about)
+            key = f"precision.answers_{what}.{SHORT[dtype]}"
+            results.metric(key, count, "answers", **about)
             moved += count
     if moved:
         print("Rounding moved answers that were close: look at both numbers, not at their difference.")

@@ -47,7 +47,7 @@ class HalfSizes:
 
 HALF = {
     "smoke": HalfSizes("llama-50m", 12, 3, 2, 2, 2, 0),
-    "cpu": HalfSizes("llama-300m", 128, 60, 20, 12, 8, 3),
+    "cpu": HalfSizes("llama-300m", 128, 60, 20, 12, 6, 3),
     "full": HalfSizes("llama-300m", 256, 450, 450, 150, 40, 5),
     "gpu": HalfSizes("llama-300m", 256, 450, 450, 100, 40, 5),
 }
@@ -109,7 +109,8 @@ def predict_speedups(
             ending = ".shipped" if name == SHIPPED else ""
             if n in (1, PROMPT):
                 kind = "decode" if n == 1 else "prefill"
-                results.prediction(f"precision.predicted_{kind}_speedup.bf16{ending}", full / half, "x")
+                key = f"precision.predicted_{kind}_speedup.bf16{ending}"
+                results.prediction(key, full / half, "x")
             print(f"{name:11} {counted(n):11} {full * 1e3:8.1f} ms in float32, {half * 1e3:8.1f} in bfloat16:", end=" ")
             print(f"{full / half:.2f} times as fast")
         terms = {d: equation.terms(by_dtype[d], d, 1, CONTEXT) for d in ("float32", "bfloat16")}
@@ -196,7 +197,7 @@ def read_speedups(speed: Speedups, shape: str, predicted: Mapping[tuple[str, int
         off = predicted[name, 1] / measured.ratio - 1
         print(f"{name}, bfloat16, one token: measured {measured}")
         print(f"   the equation said {predicted[name, 1]:.2f} ({off:+.0%} off), the bytes alone say 2.00", end="")
-        print(f", you said {guess:g}" if name == shape else "")
+        print(f", you guessed {guess:g}" if name == shape else "")
         if abs(off) > 0.25:
             print("   That is far off: the equation was fitted at another time, or this machine is busy. Run 00 again.")
 

@@ -12,7 +12,12 @@ from helpers.source_code import hash_of_files, imported_names, reached_files
 
 # What makes and shows the course can't change what is measured; of what cells call, only these can.
 SHOWN = ("course", "notebook", "__main__")
-SEEN = "lesson profiles ask answers start_models cache_cost guess_bench guess_sizes opponents"
+SEEN = (
+    "lesson profiles ask answers start_models cache_cost guess_bench guess_sizes opponents "
+    "medusa_bench medusa_choice medusa_duel medusa_prose medusa_sceptic medusa_vllm "
+    "tuning lora_parts training_costs nf4_base tuned_answers many_adapters "
+    "formats_shown activation_sizes gradient_sizes precision_speed precision_costs precision_library"
+)
 MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())
 
 

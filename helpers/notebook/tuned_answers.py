@@ -27,7 +27,9 @@ BASE, OWN, SHIPPED = "base", "trained here", "shipped adapter"
 SUFFIX = {BASE: ".base", OWN: ".own", SHIPPED: ""}
 
 
-def judge(models: Mapping[str, tuple[nn.Module, int, int]], tokenizer, examples: Sequence[Example], turns: int):
+def judge(
+    models: Mapping[str, tuple[nn.Module, int, int]], tokenizer, examples: Sequence[Example], turns: int
+) -> dict[str, Judged]:
     """The answers of each model, given with the number of questions and the longest answer, by its fastest step."""
     return {
         name: Judged.by(fastest_step(model, turns), tokenizer, examples[:count], longest)
@@ -66,7 +68,9 @@ def _read_quality(judged: Mapping[str, Judged], main: str) -> None:
     print("matching would have called them wrong.")
 
 
-def show_identical(results: Results, merged: nn.Module, adapted: nn.Module, prompts: Sequence[list[int]], longest: int):
+def show_identical(
+    results: Results, merged: nn.Module, adapted: nn.Module, prompts: Sequence[list[int]], longest: int
+) -> None:
     """In float32: how many answers of the merged model are, token for token, those with the adapter beside the weights;
     writes the share."""
     one, other = ([a.tokens for a in greedy_answers(model, prompts, longest)] for model in (merged, adapted))

@@ -140,5 +140,6 @@ class ReducedMedusaHeads(MedusaHeads):
 
 
 def _most_likely(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    values, places = logits.float().topk(k, dim=-1)
-    return places, values - logits.float().logsumexp(-1, keepdim=True)
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    values, places = exact.topk(k, dim=-1)
+    return places, values - exact.logsumexp(-1, keepdim=True)

@@ -204,7 +204,8 @@ def _export(a: Arguments, model, report: dict) -> None:
     model.to(torch.bfloat16).save_pretrained(place, save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing in it
     (place / loading.ADAPTER).chmod(0o644)
-    card = report | {"loss": report["loss"][-1:]}
+    last = report["loss"][-20:]
+    card = report | {"loss": sum(last) / max(1, len(last))}
     if a.begin_with:
         card["began_with"] = before
     script.write_card(place, a, card)

@@ -212,9 +212,9 @@ choice.draw_paths(path_shares(ranks), fixed.tree)
 # %%
 # show: helpers.speculation.worthwhile:worthwhile
 # %%
-cost = [0.0, 0.5, 0.6, 2.0]  # ms that a step takes longer, with 0 to 3 guesses
+cost = [0.0, 0.5, 0.6, 2.0]  # ms that a step takes longer, by its guesses
 nodes = [Node(7, -1, "head 1", 0.6), Node(9, -1, "lookup", 0.3)]
-nodes += [Node(8, 0, "head 2", 0.5)]  # follows the first one: token, parent, who, chance
+nodes += [Node(8, 0, "head 2", 0.5)]  # token, parent (the first node), who, chance
 for token_ms in (0.5, 2, 20):
     places = worthwhile(nodes, cost, token_ms)
     print(f"a token is worth {token_ms} ms: check the nodes {places}")

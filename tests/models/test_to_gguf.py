@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.errors import CourseError
 from helpers.models import package, to_gguf
+from helpers.models.loading import load
 from helpers.models.shapes import shape_only
 from helpers.models.to_gguf import gguf_name, neighbours_first, weight_bytes, write_gguf
 from helpers.profiling.agreement import first_difference, margin
@@ -171,3 +172,23 @@ def test_the_margin_is_the_model_s_own(tiny):
     other = [ours[0], ours[1], (ours[2] + 1) % 49_152, 9]
     assert margin(tiny, prompt, ours, other) > 0 > margin(tiny, prompt, other, ours)
     assert margin(tiny, prompt, ours, ours) is None and margin(tiny, prompt, ours, ours[:2]) is None
+
+
+@pytest.mark.slow
+def test_the_base_in_16_bits_writes_what_the_course_writes(with_package, engine):
+    """SmolLM2 itself: 16 tokens after a few prompts, equal or parted where two tokens score nearly the same."""
+    model, tokenizer = load("base", "bfloat16")
+    llama_cpp = engine(model, "BF16")
+    texts = (
+        "SELECT name FROM city WHERE",
+        "The capital of France is",
+        "<|im_start|>user\nTell me about foxes.<|im_end|>\n",
+    )
+    prompts = [tokenizer(text).input_ids for text in texts]
+    theirs = [llama_cpp.answer([prompt], COUNT)[0] for prompt in prompts]
+    model = model.float()
+    ours = [greedy(model, prompt, COUNT) for prompt in prompts]
+    gaps = [margin(model, *row) for row in zip(prompts, ours, theirs)]
+    parted = [abs(gap) for gap in gaps if gap is not None]
+    print(f"{len(prompts) - len(parted)} of {len(prompts)} the same, the others part at {parted} nats")
+    assert all(gap < 0.3 for gap in parted) and len(parted) < len(prompts)

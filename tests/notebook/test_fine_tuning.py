@@ -1,6 +1,8 @@
 """What notebooks 03 and 03b print of results is made from them, and each check sees a plausible mistake."""
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -13,6 +15,7 @@ from helpers.notebook.plots import use_style
 from helpers.notebook.results import Results
 from helpers.text_to_sql.example import Example
 from helpers.training.completions import IGNORED, Encoded
+from helpers.training.fine_tune_llm import Arguments
 from helpers.training.step_speed import COMPILED, PACKED, PLAIN, SHARED, StepTimes
 from helpers.weights.adapters import lora, peft_files
 from helpers.weights.adapters.lora import LoraLinear
@@ -277,3 +280,29 @@ def test_what_is_learned_of_an_example_is_set_apart(capsys):
     lora_parts.show_labels(tokenizer, [7, 8, 20, 2], [IGNORED, IGNORED, 20, 2])
     out = capsys.readouterr().out
     assert "read: '7 8'" in out and "learned: '20' | '2'" in out and "2 tokens are read, 2 are learned" in out
+
+
+@pytest.mark.parametrize("profile", list(tuning.TUNING))
+def test_trainings_are_ones_that_the_script_takes(results, monkeypatch, tmp_path, profile):
+    launched = []
+
+    def launch(script, model_id, arguments, inside):
+        Arguments(model_id=model_id, **arguments)  # refuses what it does not know
+        folder = tmp_path / str(len(launched))
+        for part in ("checkpoints", "merged", "adapter"):
+            (folder / part).mkdir(parents=True)
+        launched.append((arguments, inside))
+        return folder
+
+    monkeypatch.setattr(tuning, "launch", launch)
+    lesson = SimpleNamespace(profile=profile, seed=3, model_id="base")
+    own = tuning.train_own(lesson, 8, 1e-3)
+    full = tuning.train_briefly(lesson, "full", 8, 1e-4)
+    more = tuning.train_adapter(lesson, 1e-3, begin_with="fine-tuned", answers="explained")
+    assert sorted(p.name for p in own.iterdir()) == ["adapter", "merged"] == sorted(p.name for p in more.iterdir())
+    assert [p.name for p in full.iterdir()] == ["adapter"]
+    assert all(inside == (profile == "smoke") and given["seed"] == 3 for given, inside in launched)
+    assert launched[0][0]["lora_alpha"] == 16 and launched[1][0]["method"] == "full"
+    if profile == "smoke":
+        rows = Path(launched[0][0]["train_dataset_path"]).read_text().splitlines()
+        assert len(rows) == 8 and all(given["max_steps"] == 2 for given, _ in launched)

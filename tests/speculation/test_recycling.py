@@ -82,6 +82,7 @@ def test_a_tree_grows_as_far_as_the_table_goes():
     assert grown(9, table, tree) == ([], []) and TokenRecycling().guess(9) == NOTHING
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.integers(0, 9), st.lists(st.integers(0, 9), unique=True, max_size=TOP)),
     st.integers(0, 9),
@@ -94,6 +95,7 @@ def test_every_guess_is_a_successor_of_its_parent_and_stands_once(table, token, 
         assert guess in table[token if parent < 0 else tokens[parent]]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200))
 def test_the_shape_has_its_size_its_parents_and_the_best_path_first(size):
     tree = fixed_tree(size)
@@ -102,6 +104,7 @@ def test_the_shape_has_its_size_its_parents_and_the_best_path_first(size):
     assert max(map(len, tree)) <= DEEPEST and max(rank for path in tree for rank in path) < TOP
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.sampled_from([97, 128, 1280, 1281, 2560]), st.integers(1, 8), st.integers(0, 99))
 def test_top_tokens_are_those_of_topk(rows, vocabulary, k, seed):
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))

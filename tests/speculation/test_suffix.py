@@ -29,6 +29,7 @@ def automaton(tokens):
     return built
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_the_automaton_finds_the_longest_match_as_trying_does(tokens):
     growing = SuffixAutomaton()
@@ -44,6 +45,7 @@ def longest_in(text, tokens):
     return next((n for n in ends if any(text[i : i + n] == tokens[-n:] for i in range(len(text)))), 0)
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT, TEXT)
 def test_walking_another_text_keeps_the_longest_match_while_it_grows(text, more, tokens):
     """The corpus may grow while a sequence walks it: then the match is never longer than the true one, and what is

@@ -48,6 +48,13 @@ class Guesser:
         answer, num_prompt = self.made_from[:2]
         if self.known is None or not isinstance(known, list):
             return
+        written = known[num_prompt:]
+        stray = next((n for n, pair in enumerate(zip(written, answer)) if pair[0] != pair[1]), None)
+        if stray is not None:
+            raise ValueError(
+                f"known has {written[stray]} as token {stray + 1} of the answer, and the model's own there is "
+                f"{answer[stray]}: guesses are kept up to the first that differs from it"
+            )
         done = len(self.known) - num_prompt
         read = self.guesses[: self.num_read]
         right = next((n for n, guess in enumerate(read) if guess != answer[done + n]), len(read))
@@ -104,7 +111,8 @@ class WatchedGuesses(Watched):
                 "it to the tokens known before the step and the guesses kept"
             )
         if held < of_use:
-            raise ValueError(f"{of_use - held} tokens are read a second time: the cache was cropped too far")
+            again = of_use - held
+            raise ValueError(f"{again} token{'s' * (again > 1)} read a second time: the cache was cropped too far")
         whole = self.text[:held] + read
         if guesses and whole == known:
             raise ValueError("this step reads no guesses: they come after what is certain, in the same step")

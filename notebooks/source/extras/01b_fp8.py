@@ -47,11 +47,10 @@ results.prediction("fp8.broken_per_hundred", GUESS_BROKEN, "answers")
 # Take one matrix of the model, cast it to e4m3, and look at what is left of it. Then do the same after multiplying by a power of two (and dividing afterwards).
 
 # %%
-import matplotlib.pyplot as plt
 import torch
 
 from helpers import models
-from helpers.notebook import plots
+from helpers.notebook.formats_shown import draw_scale_errors
 from helpers.weights.quantization.fp8 import dequantize, quantize
 
 model, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
@@ -66,15 +65,8 @@ def relative_error(scale):
     return ((back - weight).norm() / weight.norm()).item()
 
 
-powers, one = range(-8, 20), torch.ones(1, 1, device=lesson.device)
-errors = [relative_error(one * 2.0**-p) for p in powers]
-fig, ax = plt.subplots(figsize=(8, 3.4))
-ax.plot(powers, errors, marker="o")
-ax.axvline(0, color="#555555", linestyle=":", marker="")
-ax.annotate("as it is", (0, max(errors)), rotation=90, ha="right", va="top")
-ax.set(title="A float's range is what the scale has to find", yscale="log")
-ax.set(xlabel="weights multiplied by 2 to the (power)")
-_ = ax.set(ylabel="relative error (share of the norm)")
+one = torch.ones(1, 1, device=lesson.device)
+draw_scale_errors({p: relative_error(one * 2.0**-p) for p in range(-8, 20)})
 
 # %% [markdown]
 # The flat bottom is the mantissa: three bits are off by so much, whatever the scale. On the left the weights fall among the format's smallest numbers, where precision runs out; on the right the large ones are cut off at 448.
@@ -124,14 +116,13 @@ for words, per_channel in (("one scale", False), ("one a channel", True)):
 # %%
 import copy
 
-from torch import nn
 from torch.nn import functional as F
 
 from helpers.weights.quantization import fp8
-from helpers.weights.quantization.fp8 import E4M3, LARGEST, Stored, has_units
+from helpers.weights.quantization.fp8 import LARGEST, has_units
 
 # %%
-# show: helpers.weights.quantization.fp8:Fp8Linear
+# show: helpers.weights.quantization.fp8:Fp8Linear.forward
 
 # %%
 units = fp8.has_units(lesson.device)
@@ -208,7 +199,7 @@ broken = paired(right["float32"], right["a scale a channel"]).broken
 if good:
     results.metric("fp8.broken_per_hundred", 100 * broken / good, "answers", n=good)
     print(f"of 100 right answers {100 * broken / good:.1f} are wrong", end=" ")
-    print(f"with a scale a channel; you said {GUESS_BROKEN:g}")
+    print(f"with a scale a channel; you guessed {GUESS_BROKEN:g}")
 
 # %% [markdown]
 # ## What it brings in time

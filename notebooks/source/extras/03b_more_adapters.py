@@ -105,7 +105,7 @@ compare_prompts_with_peft(results, base, some, PROMPTS)
 # %%
 from helpers.notebook.tuning import reports_of, train_adapter
 
-options = dict(method="llama_adapter", adapter_len=PROMPTS)
+options = dict(method="llama_adapter", adapter_len=PROMPTS, compiled="False")
 made = {"llama_adapter": train_adapter(lesson, LEARNING_RATE, **options)}
 report = reports_of(made)["llama_adapter"]
 total = sum(p.numel() for p in base.parameters())

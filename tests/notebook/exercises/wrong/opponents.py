@@ -23,10 +23,10 @@ def not_flattened(weight, heads):
 
 WRONG = {
     "08b.1": [
-        (backwards, "(one head of 6 rows)"),
-        (heads_forgotten, "(two heads)"),
-        (heads_mixed, "(two heads)"),
-        (second_half_first, "(one head of 6 rows)"),
+        (backwards, "(one head of 6 rows), at [1, 0]"),
+        (heads_forgotten, "(two heads), at [1, 0]"),
+        (heads_mixed, "(two heads), at [2, 0]"),
+        (second_half_first, "(one head of 6 rows), at [0, 0]"),
         (not_flattened, "its shape is (1, 3, 2, 1), it should be (6, 1)"),
     ],
 }

@@ -118,17 +118,20 @@ def all_or_nothing(acceptance, k):
 
 WRONG = {
     "07.1": [
-        (plain_loop, "?"),
-        (never_crops, "?"),
-        (crops_to_what_was_known, "?"),
-        (crops_one_too_far, "?"),
-        (keeps_every_match, "?"),
-        (one_short, "?"),
-        (no_bonus, "?"),
-        (trusts_the_guesses, "?"),
-        (last_token_alone, "?"),
-        (beyond_the_end, "?"),
-        (over_the_eos, "?"),
+        (plain_loop, "(all guesses are right), it raised ValueError: nobody was asked for guesses before this step"),
+        (
+            never_crops,
+            "(the first guess is wrong each time), it raised ValueError: the cache holds 8 tokens",
+        ),
+        (crops_to_what_was_known, "(all guesses are right), it raised ValueError: 3 tokens read a second time"),
+        (crops_one_too_far, "(all guesses are right), it raised ValueError: 1 token read a second time"),
+        (keeps_every_match, "(the first guess is wrong each time), it raised ValueError: known has"),
+        (one_short, "so it brings 4 tokens with the bonus token; known has grown by 3"),
+        (no_bonus, "3 of the 3 guesses of that step were right"),
+        (trusts_the_guesses, "as token 2 of the answer, and the model's own there is"),
+        (last_token_alone, "it raised ValueError: this step reads no guesses: they come after what is certain"),
+        (beyond_the_end, "(the third guess is wrong each time), its length is 13, it should be 12"),
+        (over_the_eos, "(the text ends within the guesses), its length is 20, it should be 6"),
     ],
     "07.2": [
         (not_a_distribution, "at [0], it is 0.3, it should be 1 (yours is 0.3 times that); 1 of 3 values differ"),
