@@ -59,7 +59,7 @@ def record(bench: Bench, arm: Arm, prompts: Sequence[Sequence[int]]) -> Recorded
 @dataclass
 class Choice:
     """What validation chose: an arm for each guesser, the best of the combinations, and the predicted speedup of whole
-    requests for all of them; `labels` say what each combination is."""
+    requests for all of them; `combination` says in words which one is the best."""
 
     arms: dict[str, Arm] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)

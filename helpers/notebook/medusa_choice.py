@@ -152,7 +152,9 @@ def show_fixed_tree(results, found: FixedTree) -> None:
         print("the tree brings nothing here that a chain doesn't.")
     if found.by_size:
         largest = max(found.by_size)
-        print(f"A tree of {largest}, about the paper's size, promises {found.by_size[largest]:.2f}.")
+        print(f"The largest tree, of {largest} nodes, promises {found.by_size[largest]:.2f}.")
+    if found.speedup < 1:
+        print("None of them pays here: plain decoding is faster.")
 
 
 def draw_paths(shares: Shares, tree: Tree, most: int = 16) -> None:

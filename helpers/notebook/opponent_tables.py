@@ -53,8 +53,10 @@ def draw_speeds(found: Findings, rates: Mapping[str, Comparison], bandwidth: flo
         value_label="speed of whole requests (tokens per second)",
     )
     floors = [found.floor(key, bandwidth) for key in order]
-    look = dict(color="black", marker="|", markersize=22, markeredgewidth=2.5, linestyle="")
-    ax.plot(floors, range(len(order)), label="the floor: bandwidth over bytes of the weights", **look)
+    look = dict(marker="|", markersize=22, linestyle="")
+    ax.plot(floors, range(len(order)), color="white", markeredgewidth=6, **look)  # to be seen on a bar, too
+    label = "the floor: bandwidth over bytes of the weights"
+    ax.plot(floors, range(len(order)), color="black", markeredgewidth=2.5, label=label, **look)
     ax.set_xlim(0, 1.15 * max(*floors, *(rates[key].high for key in order)))
     ax.legend(loc="lower right", fontsize=9)
     plt.gcf().set_size_inches(9, 0.55 * len(order) + 1.6)
@@ -84,7 +86,9 @@ def strongest_greedy(found: Findings, rates: Mapping[str, Comparison]) -> str:
     return max((key for key, one in found.contenders.items() if one.plain), key=lambda key: rates[key].ratio)
 
 
-def show_key_ratios(results: Results, found: Findings, rates: Mapping[str, Comparison], guesses: Mapping[str, float]):
+def show_key_ratios(
+    results: Results, found: Findings, rates: Mapping[str, Comparison], guesses: Mapping[str, float]
+) -> None:
     """Our guessed request against the strongest plain greedy one of the same precision, and against llama.cpp's on its
     4-bit file: your guess, the measurement, its reading; writes both."""
     timed, strongest = found.timed(), strongest_greedy(found, rates)

@@ -19,15 +19,18 @@ from helpers.notebook.results import Results
 from helpers.profiling import llama_cpp_baseline
 from helpers.profiling.against_generate import our_greedy
 from helpers.profiling.agreement import margin
-from helpers.profiling.arms import Answer, Bench
+from helpers.profiling.arms import Answer, Arm, Bench
 from helpers.profiling.opponents import (
     DTYPE,
+    FUSED,
+    GUESSES,
     LONG,
     ONE,
     SIZES,
     Contender,
     Key,
     Sizes,
+    guessing_arm,
     heads_for,
     measured_runs,
     teams,
@@ -45,13 +48,14 @@ NEAR_TIE = 0.1  # nats between two tokens: what rounding can turn round
 
 @dataclass(frozen=True)
 class Field:
-    """What is asked of everybody: the model in bfloat16 (`bench`) and its `heads` (None: there are none for it), the
-    examples behind the single requests, the workloads made of them."""
+    """What is asked of everybody: the model in bfloat16 (`bench`), its `heads` (None: there are none for it) and the
+    `arms` of the course's own, the examples behind the single requests, the workloads made of them."""
 
     lesson: Lesson
     sizes: Sizes
     bench: Bench
     heads: str | None
+    arms: Mapping[str, Arm]
     examples: Sequence[Example]
     loads: Mapping[str, Workload]
 
@@ -64,6 +68,7 @@ def open_field(lesson: Lesson) -> Field:
     test, heads = load_split("test"), heads_for(lesson.model_id)
     if heads:
         lesson.results.add_models([models.folder_of(heads)])
+    arms = {FUSED: {"make": "greedy"}, GUESSES: guessing_arm(lesson.profile, heads)}
 
     def ids(examples: Sequence[Example]) -> list[list[int]]:
         return [bench.ids(prompt_for(bench.tokenizer, example)) for example in examples]
@@ -76,7 +81,7 @@ def open_field(lesson: Lesson) -> Field:
     print(f"{sizes.batched} of them, {sizes.batch_size} at a time;")
     print(f"{sizes.long} prompts of {median(lengths[1]):.0f} tokens. {DTYPE}, answers of at most", end=" ")
     print(f"{sizes.longest} tokens, {torch.get_num_threads()} threads each.")
-    return Field(lesson, sizes, bench, heads, test[: sizes.prompts], loads)
+    return Field(lesson, sizes, bench, heads, arms, test[: sizes.prompts], loads)
 
 
 def with_more_tables(bench: Bench, examples: Sequence[Example], place: int, num_tokens: int) -> Example:
@@ -147,7 +152,8 @@ class Findings:
 
 def answer_all(field: Field, paths: Mapping[str, Path]) -> Findings:
     """Everybody answers everything, each in a process of its own, as often as the profile says."""
-    every = teams(field.lesson.profile, field.bench, field.heads, paths, field.loads, torch.get_num_threads())
+    profile, threads = field.lesson.profile, torch.get_num_threads()
+    every = teams(profile, field.bench, field.arms, field.heads, paths, field.loads, threads)
     runs = list(measured_runs(every, field.loads, field.sizes.runs))
     there = {contender.key: contender for team in every for contender in team.contenders}
     whole = {key: one for key, one in there.items() if all((key, ONE) in run for run in runs)}

@@ -208,6 +208,7 @@ def heads_for(model_id: str) -> str | None:
 def teams(
     profile: str,
     bench: Bench,
+    arms: Mapping[str, Arm],
     heads: str | None,
     paths: Mapping[str, Path],
     loads: Mapping[str, Workload],
@@ -215,7 +216,6 @@ def teams(
 ) -> list[Team]:
     """All who take part on this machine, the course's own first; a sentence for each who doesn't."""
     sizes = SIZES[profile]
-    arms = {FUSED: {"make": "greedy"}, GUESSES: guessing_arm(profile, heads)}
     every = [course_team(bench, arms, sizes, num_threads, inside=profile == "smoke")]
     every += [llama_cpp_team(path, kind, num_threads) for kind, path in paths.items()]
     reason = torch_compile.why_not() if sizes.compiling else "this profile compiles nothing"

@@ -19,8 +19,13 @@ from torch.nn import functional as F
 from helpers.errors import CourseError
 
 
-def residual_block(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """x + SiLU(W x + b) for x (..., n, hidden), W (..., hidden, hidden) and b (..., 1, hidden) or (hidden,)."""
+def residual_block(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """x + SiLU(W x + b) for x (..., n, hidden), W (..., hidden, hidden) and b
+    (..., 1, hidden) or (hidden,)."""
     return x + F.silu(x @ weight.transpose(-1, -2) + bias)
 
 

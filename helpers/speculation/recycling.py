@@ -41,7 +41,9 @@ def _cost(path: Path) -> int:
 
 
 def grown(
-    token: int, successors: abc.Mapping[int, abc.Sequence[int]], tree: abc.Sequence[Path]
+    token: int,
+    successors: abc.Mapping[int, abc.Sequence[int]],
+    tree: abc.Sequence[Path],
 ) -> tuple[list[int], list[int]]:
     """The tree of this shape that grows from a token, as far as the table goes.
 

@@ -60,7 +60,11 @@ def nodes_of(proposals: abc.Sequence[Proposal], chances: Chances) -> list[Node]:
     return nodes
 
 
-def worthwhile(nodes: abc.Sequence[Node], more_seconds: abc.Sequence[float], token_seconds: float) -> list[int]:
+def worthwhile(
+    nodes: abc.Sequence[Node],
+    more_seconds: abc.Sequence[float],
+    token_seconds: float,
+) -> list[int]:
     """The places of the nodes to check, the likeliest first; a node never without its
     parent.
 

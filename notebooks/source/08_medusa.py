@@ -191,6 +191,8 @@ prices = measure_prices(bench, unseen)
 # The last lines are the **verify cost** of this machine. Multiply: for each size of tree, how many times as fast would a whole request be, prompt and all? The tree's shape is counted on one half of the validation answers, its size is chosen on the other. (The paper's tree has 64 nodes, for a GPU, where further tokens cost less.)
 
 # %%
+from collections import abc
+
 from helpers.notebook import medusa_choice as choice
 from helpers.speculation.worthwhile import Node, worthwhile
 

@@ -66,7 +66,7 @@ def findings(runs=2, seconds=SECONDS, other=()):
 
     first = {(key, load): answers(key, load) for key in CONTENDERS for load in loads}
     single = {(key, ONE): answers(key, ONE) for key in CONTENDERS}
-    asked = Field(None, sizes, Bench(), None, load_split("test", limit=sizes.prompts), loads)
+    asked = Field(None, sizes, Bench(), None, {}, load_split("test", limit=sizes.prompts), loads)
     return Findings(asked, CONTENDERS, [first, *[single] * (runs - 1)])
 
 
