@@ -41,8 +41,8 @@ def _trouble(trial, model) -> str:
     """What is wrong with a trial, which should give at each place the logits of reading the same tokens anew."""
     try:
         with torch.inference_mode():
-            cached, anew = _logits(trial, model)
-            same = _same(trial, model, cached, anew) if model.dtype in HALF else _within(model.dtype, cached, anew)
+            cached, anew, dtype = _logits(trial, model)
+            same = _same(trial, model, cached, anew, dtype) if dtype in HALF else _within(dtype, cached, anew)
             return "" if same else "other logits than without a cache"
     except CourseError:  # a sentence of its own
         raise
@@ -50,15 +50,17 @@ def _trouble(trial, model) -> str:
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}"
 
 
-def _logits(trial, model) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (places, vocabulary) as the trial reads them, and as the model gives them without a cache."""
+def _logits(trial, model) -> tuple[torch.Tensor, torch.Tensor, torch.dtype]:
+    """Logits (places, vocabulary) as the trial reads them, and as the model gives them without a cache, in float32 at
+    least; and the dtype that the model computes in: half precision, where its weights or its logits are (autocast)."""
     cached, anew = [], []
     for text, logits in trial(model):
         cached.append(logits)
         # In between, since a model may keep what it has read in itself, and not in the cache.
         anew.append(model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0, -1])
     exact = torch.promote_types(model.dtype, torch.float32)
-    return torch.stack(cached).to(exact), torch.stack(anew).to(exact)
+    dtype = next((dtype for dtype in (model.dtype, anew[0].dtype) if dtype in HALF), model.dtype)
+    return torch.stack(cached).to(exact), torch.stack(anew).to(exact), dtype
 
 
 def _within(dtype: torch.dtype, cached: torch.Tensor, anew: torch.Tensor) -> bool:
@@ -68,16 +70,16 @@ def _within(dtype: torch.dtype, cached: torch.Tensor, anew: torch.Tensor) -> boo
     return bool(difference <= TOLERANCE[dtype] * spread)
 
 
-def _same(trial, model, cached: torch.Tensor, anew: torch.Tensor) -> bool:
+def _same(trial, model, cached: torch.Tensor, anew: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether logits of half precision differ by rounding alone: they don't in float32, and what was cached is about as
     near to float32's as what was read anew."""
     if _within(torch.float32, cached, anew):
         return True
     try:
         with InFloat32():
-            cached_exactly, exact = _logits(trial, model)
+            cached_exactly, exact, _ = _logits(trial, model)
     except Exception:
-        return _within(model.dtype, cached, anew)
+        return _within(dtype, cached, anew)
     near = (cached - exact).abs().max() <= 3 * (anew - exact).abs().max()
     return bool(near and _within(torch.float32, cached_exactly, exact))
 

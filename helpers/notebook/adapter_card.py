@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 import matplotlib.pyplot as plt
+
+WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
 def runs_of(card: Mapping) -> list[Mapping]:
@@ -33,8 +36,8 @@ def show_card(card: Mapping) -> None:
     for about, share in (card.get("execution_accuracy") or {}).items():
         print(f"right, {about}: {share:.1%}")
     if card.get("right_by_kind"):
-        print("right by kind, validation questions:", end=" ")
-        print("; ".join(f"{kind} {counts}" for kind, counts in card["right_by_kind"].items()))
+        kinds = "; ".join(f"{kind} {counts}" for kind, counts in card["right_by_kind"].items())
+        print(textwrap.fill(f"right by kind, validation questions: {kinds}", WIDTH))
     if card.get("fails_on"):
         print("fails on:", card["fails_on"])
 
@@ -59,6 +62,9 @@ def draw_losses(own: Sequence[float], card: Mapping) -> None:
     ax.set(title="The loss while it learns", xlabel="training (steps)", ylabel="loss (nats per token)")
     ax.legend()
     first, last = mean(own[:2]), mean(own[-2:])
-    print(f"Here it fell from {first:.2f} to {last:.2f} in {len(own)} steps", end="")
-    print(f"; the shipped adapter ended at {kept[-1]:.3f}." if kept else ".", end=" ")
-    print("A loss says how well the training's answers are expected,\nnot how many of a test's are right.")
+    ending = f"; the shipped adapter ended at {kept[-1]:.3f}." if kept else "."
+    sentences = (
+        f"Here it fell from {first:.2f} to {last:.2f} in {len(own)} steps{ending}",
+        "A loss says how well the training's answers are expected, not how many of a test's are right.",
+    )
+    print(textwrap.fill(" ".join(sentences), WIDTH))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from math import prod
 from statistics import median
 
 import torch
@@ -40,6 +42,19 @@ class Ladder:
     token_seconds: dict[tuple[str, str], float]
     floor: float
     gains: dict[tuple[str, str], Comparison]
+
+    @property
+    def factors(self) -> tuple[float, float, float]:
+        """Times the tokens a second: by the fastest step over the first, by the heads, by the other guessers."""
+        kinds = [kind for kind, _ in self.token_seconds]
+        steps = [(kinds[0], GREEDY), (kinds[-1], GREEDY), (kinds[-1], ALONE), (kinds[-1], ALL)]
+        seconds = [self.token_seconds[step] for step in steps]
+        return tuple(before / after if after else 1.0 for before, after in pairwise(seconds))
+
+    @property
+    def whole(self) -> float:
+        """All three together."""
+        return prod(self.factors)
 
 
 def measure_ladder(bench: MedusaBench, found: FixedTree, plan: Plan, prompts: Sequence[list[int]]) -> Ladder:
@@ -84,11 +99,7 @@ def show_ladder(results: Results, ladder: Ladder) -> None:
             if (kind, name) in ladder.gains:
                 note_speedup(results, f"medusa.step_speedup.{kind}.{name.replace(' ', '_')}", ladder.gains[kind, name])
         print(f"{kind + ' step':32}{row}")
-    first, last = kinds[0], kinds[-1]
-    whole = ladder.token_seconds[first, GREEDY] / ladder.token_seconds[last, ALL]
-    step = ladder.token_seconds[first, GREEDY] / ladder.token_seconds[last, GREEDY]
-    heads = ladder.token_seconds[last, GREEDY] / ladder.token_seconds[last, ALONE]
-    rest = ladder.token_seconds[last, ALONE] / ladder.token_seconds[last, ALL]
+    whole, (step, heads, rest) = ladder.whole, ladder.factors
     print(f"From transformers' plain loop to ours with all guessers: {whole:.2f} times the tokens a second =", end=" ")
     print(f"{step:.2f} by the step\nx {heads:.2f} by the heads x {rest:.2f} by the other guessers.")
 
@@ -166,6 +177,7 @@ def answer_the_sceptic(
     ladder: Ladder,
     batches: Mapping[int, float],
     contexts: Mapping[int, float],
+    large: Mapping[str, float],
     *,
     gains: Mapping[str, Comparison],
     people: Mapping[str, Comparison],
@@ -182,20 +194,28 @@ def answer_the_sceptic(
     first = results.metrics.get("medusa.head_accuracy.head_1", {}).get("value")
     unprepared = f"The first head is right {first:.0%} of the time here. " if first is not None else ""
     chat = f"On the untouched base's prose all guessers gain {prose[ALL].ratio:.2f}x." if prose else ""
-    _say("Heads on a base that nobody prepared for them?", f"SmolLM2 was not. {unprepared}{chat}")
+    _say("Heads on a base that nobody prepared for them?", f"SmolLM2 was not. {unprepared}{chat}".strip())
     right = results.metrics.get("medusa.handwritten_execution_accuracy")
     words = f", and {right['value']:.0%} of {right['n']} answers are right" if right else ""
     _say("What speed on people's questions, and are the answers right?", f"{people[ALL].ratio:.2f}x{words}.")
     kernels = ", ".join(f"{kind} {ratio:.2f}x" for kind, ratio in own.items()) or "too few prompts to say"
     _say("Is the gain owed to kernels that favour several tokens?", f"By the kind of step on both sides: {kernels}.")
-    _say("How much is heads, how much the step, how much lookup?", "The product under the ladder above says it.")
+    step, heads, rest = ladder.factors
+    parts = (
+        f"{ladder.whole:.2f} over transformers' plain loop = {step:.2f} step x {heads:.2f} heads x {rest:.2f} others"
+    )
+    _say("How much is heads, how much the step, how much lookup?", f"{parts}.")
     several = ", ".join(f"{count} at once {ratio:.2f}x" for count, ratio in batches.items())
     _say("Batches above one?", f"{several} (predicted; 08b measures them).")
     long = ", ".join(f"{ratio:.2f} times a plain one after {context} tokens" for context, ratio in contexts.items())
     _say("Long contexts?", f"A step with guesses costs {long}.")
-    day = f"{all_gain.runs} processes gave {all_gain.low:.2f} to {all_gain.high:.2f}"
+    day = f"{all_gain.runs} process{'es' * (all_gain.runs > 1)} gave {all_gain.low:.2f} to {all_gain.high:.2f}"
     _say("Another day?", f"{day}, the interval over them and over {all_gain.n} prompts.")
-    _say("Why heads, if a draft model is predicted to win at 7B?", "The two lines on 7 billion weights compare them.")
+    guessed, draft = (f"{large[name]:.2f}x" for name in ("heads", "draft"))
+    verdict = (
+        f"As right as these, heads promise {guessed} there and a draft of a tenth of the layers {draft} (predicted)"
+    )
+    _say("Why heads, if a draft model is predicted to win at 7B?", f"{verdict}; heads need no second model.")
 
 
 def _say(question: str, answer: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from helpers.notebook.results import Results
 from helpers.weights.adapters import lora, peft_files
 from helpers.weights.quantization import nf4
 
+WIDTH = 92  # characters: what a page shows without a scroll bar
 BLOCK, OF_SCALES = 64, 256  # weights that share a scale; scales that share one
 
 
@@ -69,10 +71,15 @@ def show_bases(
         print(f"{words.get(name, name):34} {four:11.3f} {unquantized:12.3f}")
     for key, value in zip(("four_bit_base", "unquantized_base"), rows["qlora"]):
         results.metric(f"qlora.perplexity.{key}", value, "tokens", n=len(pairs))
-    rounding, moving = (abs(rows[name][0] / rows[name][1] - 1) for name in ("no adapter", "qlora"))
-    print(f"Four bits alone change it by {rounding:.1%}. Moved from the base that it was trained on to the", end=" ")
-    print(f"unquantized one, QLoRA's\nadapter changes it by {moving:.1%}.", end=" ")
+    four, unquantized = rows["qlora"]
+    undone = "the rounding is undone, and that is more than the adapter had learned to make up for."
+    missed = "it had learned to make up for a rounding that is no longer there."
+    sentences = [
+        f"Four bits alone: {rows['no adapter'][1]:.2f} becomes {rows['no adapter'][0]:.2f}.",
+        f"QLoRA's adapter, moved from the base that it was trained on to the unquantized one: {four:.3f} becomes",
+        f"{unquantized:.3f}: {undone if unquantized < four else missed}",
+    ]
     if "shipped" in rows:
-        print(f"The shipped one pays {rows['shipped'][0] / rows['shipped'][1] - 1:+.1%} for the move to four bits.")
-    else:
-        print()
+        shipped = rows["shipped"]
+        sentences.append(f"The shipped one, moved the other way: {shipped[1]:.3f} becomes {shipped[0]:.3f}.")
+    print(textwrap.fill(" ".join(sentences), WIDTH))

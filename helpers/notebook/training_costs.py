@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
@@ -29,6 +30,7 @@ KEYS = {  # of each way of a training step
     PRODUCTS: "by_products",
     COMPILED: "compiled",
 }
+WIDTH = 92  # characters: what a page shows without a scroll bar
 THREE = ("full", "lora", "qlora")
 WORDS = {"full": "every weight", "lora": "LoRA", "qlora": "QLoRA"}
 ADAM = 12  # bytes beside a trained float32 number: its gradient, and two averages
@@ -68,13 +70,19 @@ def show_ways(results: Results, times: StepTimes) -> None:
     print(f"All of them together, against plain: {gain}")
     steps = {after: middles[before] / middles[after] for before, after in pairwise(middles)}
     best = max(steps, key=steps.get)
-    print(f"Most of it is {best.removeprefix('+ ')!r}: {steps[best]:.2f} times as fast as the way above it.", end=" ")
     idle = [way.removeprefix("+ ") for way, ratio in steps.items() if ratio < 1.02]
-    print(f"Nothing gained here: {', '.join(idle)}." if idle else "Each of them gains something.")
-    print(f"The loss is the same but for rounding (it spreads by {np.ptp(list(times.losses.values())):.4f}):", end=" ")
-    print("the same tokens are learned.")
+    _say(
+        f"Most of it is {best.removeprefix('+ ')!r}: {steps[best]:.2f} times as fast as the way above it.",
+        f"Nothing gained here: {', '.join(idle)}." if idle else "Each of them gains something.",
+        f"The loss is the same but for rounding (it spreads by {np.ptp(list(times.losses.values())):.4f}):",
+        "the same tokens are learned.",
+    )
     if COMPILED not in times.seconds:
-        print("Compiled layers are left out: they take a compiler, half a minute, and another profile than smoke.")
+        _say("Compiled layers are left out: they take a compiler, half a minute, and another profile than smoke.")
+
+
+def _say(*sentences: str) -> None:
+    print(textwrap.fill(" ".join(sentences), WIDTH))
 
 
 def show_costs(results: Results, reports: Mapping[str, Mapping], model) -> None:
@@ -97,22 +105,23 @@ def show_costs(results: Results, reports: Mapping[str, Mapping], model) -> None:
 
 def _read_costs(reports: Mapping[str, Mapping], rest: Mapping[str, float]) -> None:
     """Why the three take what they take, in sentences."""
-    print("What is left are activations, kept from the forward pass for the backward pass, and what a step unpacks:")
-    print(", ".join(f"{WORDS[method]} {gib:.2f} GiB" for method, gib in rest.items()) + ".")
     lora, qlora = (reports[method]["peak_memory_gib"] for method in ("lora", "qlora"))
-    if qlora < lora:
-        print(f"Four bits save {lora - qlora:.2f} GiB here, beside LoRA.", end=" ")
-    else:
-        print(
-            f"QLoRA takes {qlora - lora:.2f} GiB more than LoRA here: its weights are smaller, but each product",
-            end=" ",
-        )
-        print("unpacks them.", end=" ")
-    print("The weights of a small model are a small part of the whole: the next figure is about a large one.")
     slower = reports["qlora"]["seconds"] / reports["qlora"]["steps"]
     slower /= reports["lora"]["seconds"] / reports["lora"]["steps"]
-    print(f"A step of QLoRA takes {slower:.2f} times as long as one of LoRA:", end=" ")
-    print("it unpacks every matrix, forward and backward.")
+    if qlora < lora:
+        four_bits = f"Four bits save {lora - qlora:.2f} GiB here, beside LoRA."
+    else:
+        four_bits = (
+            f"QLoRA takes {qlora - lora:.2f} GiB more than LoRA here: its weights are smaller, but each product "
+            "unpacks them."
+        )
+    _say(
+        "What is left are activations, kept from the forward pass for the backward pass, and what a step unpacks:",
+        ", ".join(f"{WORDS[method]} {max(0.0, gib):.2f} GiB" for method, gib in rest.items()) + ".",
+        four_bits,
+        "The weights of a small model are a small part of the whole: the next figure is about a large one.",
+        f"A step of QLoRA takes {slower:.2f} times as long as one of LoRA: it unpacks every matrix, forward and back.",
+    )
 
 
 def draw_memory_of_7b(results: Results, rank: int) -> None:

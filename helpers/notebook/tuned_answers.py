@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean, median
@@ -23,6 +24,7 @@ from helpers.text_to_sql.match import is_exact_match, is_normalized_match
 from helpers.text_to_sql.prompts import extract_sql
 from helpers.training.self_distillation import greedy_answers
 
+WIDTH = 92  # characters: what a page shows without a scroll bar
 BASE, OWN, SHIPPED = "base", "trained here", "shipped adapter"
 SUFFIX = {BASE: ".base", OWN: ".own", SHIPPED: ""}
 
@@ -64,8 +66,14 @@ def _read_quality(judged: Mapping[str, Judged], main: str) -> None:
     print(f"{main} against base, on the same questions: {paired(base.right[:both], tuned.right[:both])}.")
     spelled = zip(tuned.right, tuned.texts, tuned.examples)
     others = sum(good and not is_normalized_match(text, example.answer) for good, text, example in spelled)
-    print(f"{others} of its {sum(tuned.right)} right answers are spelled otherwise than the reference:", end=" ")
-    print("matching would have called them wrong.")
+    _say(
+        f"{others} of its {sum(tuned.right)} right answers are spelled otherwise than the reference:",
+        "matching would have called them wrong.",
+    )
+
+
+def _say(*sentences: str) -> None:
+    print(textwrap.fill(" ".join(sentences), WIDTH))
 
 
 def show_identical(
@@ -76,8 +84,10 @@ def show_identical(
     one, other = ([a.tokens for a in greedy_answers(model, prompts, longest)] for model in (merged, adapted))
     same = sum(a == b for a, b in zip(one, other, strict=True))
     results.metric("lora.merged_identical_answers", same / len(prompts), "share", n=len(prompts))
-    print(f"Merged and unmerged (float32): {same} of {len(prompts)} answers are the same, token for token.", end=" ")
-    print("The others met a\nnear tie, which rounding decided." if same < len(prompts) else "")
+    _say(
+        f"Merged and unmerged (float32): {same} of {len(prompts)} answers are the same, token for token.",
+        "The others met a near tie, which rounding decided." if same < len(prompts) else "",
+    )
 
 
 def show_unmerged_step(results: Results, merged: nn.Module, adapted: nn.Module, rounds: int) -> None:
@@ -85,8 +95,10 @@ def show_unmerged_step(results: Results, merged: nn.Module, adapted: nn.Module, 
     steps = steps_in_turns({"merged": merged, "unmerged": adapted}, (1,), rounds=rounds)
     gain = speedup(steps["merged"][1], steps["unmerged"][1], of=np.median)
     results.metric("lora.unmerged_step_speedup", gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
-    print(f"A step with the adapter beside the weights, against the merged one: {gain}.", end=" ")
-    print("The numbers are few, but each layer\nstarts two more products, and a conversion.")
+    _say(
+        f"A step with the adapter beside the weights, against the merged one: {gain}.",
+        "The numbers are few, but each layer starts two more products, and a conversion.",
+    )
 
 
 def time_requests(
@@ -117,10 +129,12 @@ def show_latency(results: Results, timed: Mapping[str, Timed], examples: Sequenc
             results.prompt(example.id, name, "float32", seconds, len(c.token_ids), c.text, right)
     print(f"A request, fine-tuned against base: {gain}. You guessed {guess:g}.")
     prefill = mean(c.steps[0].seconds for c in timed["fine-tuned"].results) / mean(timed["fine-tuned"].seconds)
-    print(f"By the tokens alone it would be {1 / ratio:.2f}: but the prompt is read in both,", end=" ")
-    print(f"{prefill:.0%} of a fine-tuned request.")
+    _say(
+        f"By the tokens alone it would be {1 / ratio:.2f}. The prompt is read in both:",
+        f"that is {prefill:.0%} of a fine-tuned request.",
+    )
     if any(c.finish_reason == "length" for c in timed["base"].results):
-        print("Answers that were cut off would have gone on: without the limit the base would take longer still.")
+        _say("Answers that were cut off would have gone on: without the limit the base would take longer still.")
 
 
 def _step_ms(completions: Sequence[Completion]) -> float:

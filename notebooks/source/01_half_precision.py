@@ -166,7 +166,7 @@ from helpers.notebook.activation_sizes import show_fates
 show_fates(activations)
 
 # %% [markdown]
-# In published models a few activations are thousands of times larger than the rest (Sun et al. 2024), and one is enough for an overflow. To see what follows, make some here without changing what the model computes:
+# In language models a few activations are thousands of times larger than the rest (Sun et al. 2024): look at the highest points above. One is enough for an overflow. To see what follows, make some here without changing what the model computes:
 # multiply one of the two matrices that lead into each MLP (`up_proj`) by a power of two, and divide the one that leads out of it by the same. Look at the **logits**, the scores of all possible next tokens.
 
 # %%

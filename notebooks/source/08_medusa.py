@@ -271,8 +271,8 @@ duel.show_identity(bench, results, proposers, prompts)
 # %%
 from helpers.speculation.tree_choice import best_tree
 
-large = best_tree(path_shares(ranks), 64)  # about the paper's size
-arms = duel.chosen_arms(bench, fixed, plan, large) | duel.draft_arm(bench)
+widest = best_tree(path_shares(ranks), 64)  # about the paper's size
+arms = duel.chosen_arms(bench, fixed, plan, widest) | duel.draft_arm(bench)
 people, their_prompts = bench.split("handwritten", sizes.people)
 asked = prompts[: sizes.timed] + their_prompts
 runs = duel.timed_runs(bench, arms, asked, unseen[:2], sizes.runs)
@@ -332,10 +332,10 @@ sceptic.show_ladder(results, ladder)
 asking = prices.asking(bench.planned(plan, prices.dtype))
 batches = sceptic.show_batches(prices, recorded, plan, asking)
 contexts = sceptic.show_long_contexts(bench, plan)
-sceptic.show_large_model(lesson, recorded, plan, prices, asking)
+large = sceptic.show_large_model(lesson, recorded, plan, prices, asking)
 print()
 answers = dict(gains=gains, people=of_people, prose=chat)
-sceptic.answer_the_sceptic(lesson, ladder, batches, contexts, **answers)
+sceptic.answer_the_sceptic(lesson, ladder, batches, contexts, large, **answers)
 
 # %% [markdown]
 # ## The race

@@ -6,6 +6,7 @@ import torch
 from helpers import models
 from helpers.decoding import trials
 from helpers.decoding.trials import Support, tried
+from helpers.weights.precision.autocast import under_autocast
 from tests.decoding.test_support import built
 from tests.tiny_models import tiny
 
@@ -40,7 +41,7 @@ def test_a_model_of_bfloat16_is_judged_as_one_of_float64(name):
 def test_a_tolerance_for_rounding_would_let_wrong_masks_through(monkeypatch):
     model = built("BlenderbotSmall").bfloat16()
     assert "other logits" in tried(model).guesses
-    monkeypatch.setattr(trials, "_same", lambda trial, model, *logits: trials._within(model.dtype, *logits))
+    monkeypatch.setattr(trials, "_same", lambda trial, model, cached, anew, dtype: trials._within(dtype, cached, anew))
     assert not tried(model).guesses  # the mistake
 
 
@@ -48,8 +49,18 @@ def test_a_tolerance_for_rounding_would_let_wrong_masks_through(monkeypatch):
 def test_rounding_that_exceeds_mistakes_is_excused(dtype):
     model = noisy(dtype, 0.2)
     with torch.inference_mode():
-        assert not trials._within(dtype, *trials._logits(trials._with_guesses, model))
+        cached, anew, of_logits = trials._logits(trials._with_guesses, model)
+        assert of_logits == dtype and not trials._within(dtype, cached, anew)
     assert tried(model) == EXACT
+
+
+def test_a_model_under_autocast_is_judged_as_one_of_bfloat16():
+    model = under_autocast(tiny().float(), torch.bfloat16)
+    with torch.inference_mode():
+        assert trials._logits(trials._with_guesses, model)[2] == torch.bfloat16
+    assert tried(model) == EXACT
+    wrong = under_autocast(built("BlenderbotSmall").float(), torch.bfloat16)
+    assert verdicts(tried(wrong)) == verdicts(tried(built("BlenderbotSmall")))
 
 
 @pytest.mark.parametrize("amount", [0.2, torch.nan])

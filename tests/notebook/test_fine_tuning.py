@@ -84,7 +84,7 @@ def test_savings_are_read_from_the_times(results, capsys):
     seconds = {PLAIN: [4.0, 4.2], PACKED: [2.0, 2.1], SHARED: [2.0, 2.1]}
     times = StepTimes(1000, seconds, dict.fromkeys(seconds, 1.5), dict.fromkeys(seconds, 1200))
     training_costs.show_ways(results, times)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert results.metrics["lora.training_speedup"]["value"] == pytest.approx(2.0)
     assert results.metrics["lora.training_tokens_per_second.plain"]["value"] == pytest.approx(1000 / 4.1)
     assert "'several in a row': 2.00 times" in out and "Nothing gained here: tables shared." in out
@@ -100,7 +100,7 @@ def test_the_reason_fits_the_memory(results, base, capsys, peak, says):
     reports = {"full": report(2**29, 2**27, 4.0), "lora": report(2**28, 2**20, 1.5)}
     reports["qlora"] = report(2**27, 2**20, peak, seconds=20.0)
     training_costs.show_costs(results, reports, base)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert says in out and "takes 2.00 times as long" in out
     assert results.metrics["qlora.peak_memory_ratio"]["value"] == pytest.approx(peak / 4)
 
@@ -133,7 +133,7 @@ def test_a_card_tells_of_all_its_runs(capsys):
     card = CARD | {"began_with": CARD | {"loss": 0.5}, "execution_accuracy": {"test": 0.8}}
     card["right_by_kind"] = {"join": "3 of 4"}
     adapter_card.show_card(card)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "run 1: 1.0 hours, 100 steps" in out and "run 2:" in out and "278 tokens/s" in out
     assert "right, test: 80.0%" in out and "join 3 of 4" in out
     assert adapter_card.losses_of(card) == [0.5, 0.02]
@@ -166,7 +166,7 @@ def test_three_counts_of_right_answers(results, capsys):
     assert values["lora.execution_accuracy.base"] == 0.5 and values["lora.normalized_match.base"] == 0.5
     assert values["lora.exact_match.base"] == 0 and values["lora.bare_sql_rate.base"] == 0
     assert values["lora.execution_accuracy.own"] == 0 and results.metrics["lora.execution_accuracy"]["n"] == 2
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "1 of its 2 right answers are spelled otherwise" in out and "1 fixed, 0 broken, of 2" in out
 
 
@@ -183,7 +183,7 @@ def test_merged_answers_are_compared_token_by_token(results, base, capsys):
     assert results.metrics["lora.merged_identical_answers"]["value"] == 1
     tuned_answers.show_identical(results, base, ours, [[5, 9, 13], [7, 1]], 5)
     assert results.metrics["lora.merged_identical_answers"]["value"] < 1
-    assert "near tie" in capsys.readouterr().out
+    assert "near tie" in " ".join(capsys.readouterr().out.split())
 
 
 class Answered:
@@ -200,7 +200,7 @@ def test_requests_are_compared_by_tokens_and_time(results, capsys):
         "fine-tuned": Timed([0.5, 0.5], [Answered(10, 0.02), Answered(10, 0.02)]),
     }
     tuned_answers.show_latency(results, timed, EXAMPLES, 1.5)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert results.metrics["lora.latency_speedup"]["value"] == pytest.approx(2.1)
     assert results.metrics["lora.tokens_per_answer_ratio"]["value"] == 0.25
     assert "(1 of 2 cut off)" in out and "it would be 4.00" in out and "would have gone on" in out

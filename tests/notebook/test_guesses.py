@@ -229,7 +229,7 @@ def test_many_users_make_guesses_dearer(bench, results, capsys):
     assert alone[1] > crowd[1] >= 1 and alone[0] >= crowd[0]
     steps = Steps("it", Shape.of(bench.model), "float32", 128, {1: [0.01]})
     show_suppositions(results, EQUATION, steps, Recorded({}, [answer([(4, 3)])], 0.001))
-    assert results.metrics["speculative.decode_speedup.llama_7b"]["kind"] == "predicted"
+    assert results.metrics["speculative.decode_speedup.llama_7b.predicted"]["kind"] == "predicted"
 
 
 def test_sampling_is_checked_and_drawn(folder, bench, results, capsys):

@@ -198,12 +198,13 @@ def test_the_sceptic_is_answered_from_results(bench, results, capsys):
     sceptic.show_ladder(results, ladder)
     out = capsys.readouterr().out
     assert "8.00 times the tokens a second = 2.00 by the step\nx 2.00 by the heads x 2.00 by the other guessers" in out
-    arms = {duel.ALONE: gain(1.5), duel.ALL: gain(2.2)}
+    arms, large = {duel.ALONE: gain(1.5), duel.ALL: gain(2.2)}, {"heads": 1.9, "draft": 1.6}
     sceptic.answer_the_sceptic(
-        bench.lesson, ladder, {1: 2.2, 8: 1.1}, {128: 1.2}, gains=arms, people={duel.ALL: gain(1.7)}, prose={}
+        bench.lesson, ladder, {1: 2.2, 8: 1.1}, {128: 1.2}, large, gains=arms, people={duel.ALL: gain(1.7)}, prose={}
     )
     out = capsys.readouterr().out
     assert out.count("?\n") == 10 and "8 at once 1.10x" in out and "3 processes gave 2.10 to 2.30" in out
+    assert "8.00 over transformers' plain loop = 2.00 step x 2.00 heads x 2.00 others" in out and "1.60x" in out
     assert "below it: several tokens share a reading" in out and "08b measures them; it has not run here yet" in out
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.decoding.generate import steps
@@ -19,6 +19,7 @@ from tests.tiny_models import greedy
 answers = st.lists(st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=8), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(answers, st.integers(0, 9))
 def test_the_most_frequent_paths_are_a_tree(found, size):
     tree = best_tree(path_shares(found), size)

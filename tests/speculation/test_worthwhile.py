@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.decoding.generate import steps
@@ -67,6 +67,7 @@ def gain(nodes, places, more, worth):
     return sum(nodes[i].chance for i in places) * worth - more[len(places)]
 
 
+@settings(deadline=None)
 @given(trees(), costs, st.sampled_from([0.5, 1.0, 3.0]))
 def test_no_other_tree_gains_more(nodes, more, worth):
     best = worthwhile(nodes, more, worth)

@@ -118,7 +118,7 @@ WRONG = {
         (the_change_alone, "(one adapter for the whole batch), at [0, 0, 0], it is"),
         (scaled_as_the_first_adapter, "(another adapter, with another scaling), at [0"),
         (some_adapter_always, "(no adapter), "),
-        (every_name_is_known, "(an adapter that this layer does not have), it raised KeyError"),
+        (every_name_is_known, "(an adapter that this layer does not have), it raised AttributeError"),
         (left_in_the_adapters_dtype, "(W in bfloat16), its dtype is torch.float32, it should be torch.bfloat16"),
         (the_first_for_all, "(an adapter for each sequence, the second without one), at [1, 0, 0]"),
         (detached, "(one adapter for the whole batch), no gradient flows through it, so nothing could learn"),
