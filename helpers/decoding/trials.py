@@ -40,7 +40,8 @@ def tried(model) -> Support:
 def _trouble(trial, model) -> str:
     """What is wrong with a trial, which should give at each place the logits of reading the same tokens anew."""
     try:
-        with torch.inference_mode():
+        # In inference mode InFloat32 would not see the casts of autocast.
+        with torch.inference_mode(False), torch.no_grad():
             cached, anew, dtype = _logits(trial, model)
             same = _same(trial, model, cached, anew, dtype) if dtype in HALF else _within(dtype, cached, anew)
             return "" if same else "other logits than without a cache"

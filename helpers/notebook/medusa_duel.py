@@ -69,7 +69,10 @@ def timed_runs(
     options |= dict(max_new_tokens=bench.sizes.longest, turns=bench.sizes.turns)
     if bench.lesson.profile == "smoke":
         here = Bench(**options)
-        return [interleave({name: here.answers(arm) for name, arm in arms.items()}, prompts, warmup=0)]
+        answers = {name: here.answers(arm) for name, arm in arms.items()}
+        for answer in answers.values():
+            answer(warmup[0])
+        return [interleave(answers, prompts, warmup=0)]
     done = []
     for run in fresh_runs(arms, prompts, warmup=warmup, runs=runs, **options):
         done.append(run)

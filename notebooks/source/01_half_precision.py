@@ -244,7 +244,7 @@ chosen = {"short": by_length[:few], "long": by_length[-few:]}
 show_frequencies(tuned, loaded["bfloat16"], chosen)
 
 # %% [markdown]
-# Now autocast, against a model that was converted. What does each hold, what does it cast in a step, and how long does a step take? (All three by the library's own step: autocast can't pack.)
+# Now autocast, against a model that was converted. What does each hold, what does it cast, and how long does it take to read one token, or 32? (All three by the library's own model: autocast can't pack.)
 
 # %%
 from helpers.notebook.precision_speed import show_autocast
@@ -252,11 +252,11 @@ from helpers.weights.precision.autocast import under_autocast
 
 arms = {"float32": tuned, "converted": loaded["bfloat16"]}
 arms["autocast"] = under_autocast(tuned, torch.bfloat16)
-one = torch.tensor([prompts[0][:1]], device=lesson.device)
+tokens = torch.tensor([prompts[0][:32]], device=lesson.device)
 if "bfloat16" in slow:
     print("left out: this processor computes bfloat16 too slowly")
 else:
-    show_autocast(results, arms, one, sizes.rounds)
+    show_autocast(results, arms, tokens, sizes.rounds)
 
 # %% [markdown]
 # Autocast reads four bytes of every weight, writes two, and reads those again: more work than float32 had for one token. With many tokens faster arithmetic may pay for it; converting once still does less. In training it buys float32 weights that learn.

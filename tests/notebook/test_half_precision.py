@@ -9,11 +9,13 @@ import torch
 from helpers.errors import CourseError
 from helpers.measuring.cost_model import Shape, StepTime
 from helpers.measuring.timing import Comparison
+from helpers.models.shapes import shape_only
 from helpers.notebook import activation_sizes, formats_shown, gradient_sizes, precision_costs, precision_library
 from helpers.notebook import precision_speed as speed
 from helpers.notebook.plots import use_style
 from helpers.notebook.results import Results
 from helpers.training.mixed_precision import TrainStep
+from helpers.weights.precision.autocast import under_autocast
 from helpers.weights.precision.formats import rounded
 from tests.tiny_models import tiny
 
@@ -142,3 +144,14 @@ def test_scalers_agree_and_another_patience_is_seen(results, monkeypatch):
     monkeypatch.setattr(gradient_sizes, "LossScaler", lambda scale, patience: real(scale, patience + 1))
     gradient_sizes.compare_scalers(results, "cpu", fates)
     assert not results.invariants["precision.loss_scaler_equals_torch"]["holds"]
+
+
+def test_autocast_holds_all_and_casts_more(results, capsys):
+    model = shape_only("llama-tiny")
+    arms = {"float32": model, "converted": copy.deepcopy(model).bfloat16()}
+    arms["autocast"] = under_autocast(model, torch.bfloat16)
+    speed.show_autocast(results, arms, torch.tensor([[5, 9, 13, 2]]), 2)
+    assert {f"precision.{way}_speedup.shipped.rows_{n}" for way in ("converted", "autocast") for n in (1, 4)} == set(
+        results.metrics
+    )
+    assert capsys.readouterr().out.count(" MB more in a pass") == 3
