@@ -199,7 +199,9 @@ def read_speedups(speed: Speedups, shape: str, predicted: Mapping[tuple[str, int
         print(f"   the equation said {predicted[name, 1]:.2f} ({off:+.0%} off), the bytes alone say 2.00", end="")
         print(f", you guessed {guess:g}" if name == shape else "")
         if abs(off) > 0.25:
-            print("   That is far off: the equation was fitted at another time, or this machine is busy. Run 00 again.")
+            print(
+                "   That is far off: the equation is a rough one or of another time, or this machine is busy: run 00."
+            )
 
 
 def show_autocast(results: Results, arms: Mapping[str, nn.Module], tokens: torch.Tensor, rounds: int) -> None:
