@@ -52,11 +52,6 @@ class Results:
         self.model_hash = self.model_hash or files.model_hash(self.models)
         self.machine = dict(self.machine or _machine())
 
-    def add_models(self, models: Sequence[str | Path]) -> None:
-        """Further models that the results depend on: they go stale with any of them."""
-        self.models = list(dict.fromkeys([*self.models, *(_relative(model) for model in models)]))
-        self.model_hash = files.model_hash(self.models)
-
     def metric(
         self,
         key: str,

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.tiny_tokenizer import tiny_tokenizer
+from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     """A small vocabulary, trained in a moment."""
-    return tiny_tokenizer()
+    examples = training_mix(80)
+    return build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
