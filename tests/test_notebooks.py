@@ -9,7 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from helpers.course import runner
 from helpers.course.notebooks import notebook_files
 from helpers.notebook.results import load
-from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+from tests.tiny_tokenizer import tiny_tokenizer
 
 NOTEBOOKS = [path.stem for path in notebook_files()]
 
@@ -34,8 +34,7 @@ def test_it_runs_and_its_results_keep_the_contract(tmp_path, name):
 def qwen2(tmp_path_factory):
     """Another architecture: random weights that say more than one token."""
     torch.manual_seed(0)
-    examples = training_mix(60)
-    tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+    tokenizer = tiny_tokenizer()
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=32,

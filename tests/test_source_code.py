@@ -14,7 +14,7 @@ from helpers.source_code import hash_of_files, imported_names, reached_files
         ("def f():\n    from helpers.training import script", "", {"helpers.training.script"}),
         ("from . import script", "helpers.training", {"helpers.training.script"}),
         ("from ..models.loading import load", "helpers.training", {"helpers.models.loading.load"}),
-        ('MADE_BY = "python -m helpers.training.pretrain"', "", set()),
+        ('MADE_BY = "python -m helpers.training.fine_tune_llm"', "", set()),
         ("from torch import nn", "", set()),
     ],
 )

@@ -22,8 +22,8 @@ DISK_GIB = 3  # results, artifacts, compiled code
 # The packages that the course itself asks for: the short list of pyproject.toml (a test holds the two equal).
 CORE = tuple(
     "torch transformers tokenizers accelerate bitsandbytes peft torchao safetensors gguf datasets numpy scipy psutil "
-    "matplotlib tensorboard jupyterlab ipykernel ipywidgets jupytext nbconvert papermill fastapi uvicorn httpx "
-    "jsonschema boto3 sagemaker s3fs".split()
+    "matplotlib tensorboard jupyterlab ipykernel ipywidgets jupytext nbconvert latex2mathml papermill fastapi uvicorn "
+    "httpx jsonschema boto3 sagemaker s3fs".split()
 )
 
 

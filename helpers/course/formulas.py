@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from latex2mathml.converter import convert
+
 
 def mathml(latex: str, display: bool = False) -> str | None:
     """A formula of LaTeX as a <math> element, `display` on a line of its own; None where it can't be converted.
 
-    latex2mathml does it; without that package, or with a command that it doesn't know, the caller keeps the LaTeX.
+    With a command that latex2mathml doesn't know, the caller keeps the LaTeX.
     """
-    try:
-        from latex2mathml.converter import convert
-    except ImportError:
-        return None
     try:
         element = convert(latex.strip(), display="block" if display else "inline")
     except Exception:  # of many kinds, for LaTeX that is not well formed

@@ -27,7 +27,7 @@ class Sampling:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise CourseError("Sampling needs temperature >= 0, top_k >= 0 and top_p above 0 and at most 1.")
         if not 0 <= self.typical <= 1:
-            raise CourseError("typical is a probability from 0 to 1; the Medusa paper's is 0.09.")
+            raise CourseError("typical is a probability from 0 to 1; Medusa's reference code takes 0.09.")
 
 
 GREEDY = Sampling()

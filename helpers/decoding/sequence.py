@@ -38,7 +38,8 @@ class Sequence:
 
     `finish_reason` is None while the answer goes on, then "eos", "stop" (a stop string of the detokenizer's) or
     "length". `prefilling` until the first token is written, and again after a preemption. `hidden` (hidden,) is the
-    state that made the last token, at the input of the model's lm_head.
+    state that made the last token, at the input of the model's lm_head; `logits` (n, vocabulary) are the last step's,
+    after each of its last n tokens `read`, wrong guesses included: a proposer may learn from them.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Sequence:
         self.cached, self.prefilling = 0, True
         self.proposal: Proposal = NOTHING
         self.hidden: torch.Tensor | None = None
+        self.read: list[int] = []
+        self.logits: torch.Tensor | None = None
         self.finish_reason: str | None = None
 
     @property
@@ -112,6 +115,7 @@ class Sequence:
         self.cached = len(self.known) + len(accepted)
         self.known += tokens
         self.proposal, self.hidden, self.prefilling = NOTHING, hidden[places[-1]], False
+        self.read, self.logits = list(feed.tokens[-len(logits) :]), logits
         return Verified(tuple(accepted), tuple(tokens), tuple((-losses).tolist()))
 
     def preempt(self) -> None:

@@ -9,12 +9,12 @@ OWN = "·"  # marks the model's own token
 
 def transcript(completion: Completion, tokenizer) -> list[str]:
     """A line for each step: accepted tokens with their guesser in brackets, the model's own with a dot, then the wrong
-    guesses struck through."""
+    guesses behind a cross."""
     lines = []
     for number, step in enumerate(completion.steps):
         emitted, rejected = judged(step)
         kept = " ".join(f"{tokenizer.decode([t])!r}{f'[{guesser}]' if guesser else OWN}" for t, guesser in emitted)
-        lines.append(f"step {number:2}: {kept}" + (f"  {struck(tokenizer.decode(rejected))}" if rejected else ""))
+        lines.append(f"step {number:2}: {kept}" + (f"  {crossed(tokenizer.decode(rejected))}" if rejected else ""))
     return lines
 
 
@@ -26,6 +26,6 @@ def judged(step: Step) -> tuple[list[tuple[int, str | None]], list[int]]:
     return list(zip(step.emitted, guessers)), rejected
 
 
-def struck(text: str) -> str:
-    """The text crossed out, by Unicode's combining stroke."""
-    return "".join(letter + "\u0336" for letter in text)
+def crossed(text: str) -> str:
+    """A rejected text: a cross before it, and it stays readable."""
+    return f"× {text!r}"

@@ -138,7 +138,7 @@ class FusedLlama(nn.Module):
         self.embed, self.layers = inner.embed_tokens, nn.ModuleList(FusedLayer(layer) for layer in inner.layers)
         self.last_norm = inner.norm.weight.detach(), inner.norm.variance_epsilon
         self.group = self.layers[0].heads // self.layers[0].kv_heads
-        self.lm_head = model.get_output_embeddings()
+        self.lm_head, self.token_ids = model.get_output_embeddings(), getattr(model, "token_ids", None)
         angles = torch.arange(config.max_position_embeddings)[:, None] * inner.rotary_emb.inv_freq.float().cpu()
         cos, sin = angles.cos() * inner.rotary_emb.attention_scaling, angles.sin() * inner.rotary_emb.attention_scaling
         like = dict(device=model.device, dtype=model.dtype)

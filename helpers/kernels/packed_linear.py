@@ -60,6 +60,7 @@ VARIANTS: dict[str, Kernel] = {"plain": plain, "swapped": swapped, "padded": pad
 if torch.backends.mkldnn.is_available():  # not on every build: Apple's has none
     VARIANTS |= {"mkldnn": mkldnn, "packed": mkldnn}
 PREPARED: dict[str, Callable[[Tensor], Tensor]] = {"packed": packed}  # what a variant makes of the weight
+_of_this_process: dict[str, dict[str, list[str]]] = {}  # choices as they are kept, those of a busy machine, too
 MARGIN = 0.95  # the library's default stays unless another variant takes less than this share of its time
 
 
@@ -139,7 +140,7 @@ def measure_variants(
             seconds = take_turns(arms, turns, warmup=1, reverse=False)
             for shape in {tuple(linear.weight.shape) for linear in linears}:
                 of_shape = [seconds[place] for place, linear in enumerate(linears) if linear.weight.shape == shape]
-                best[n].setdefault(shape, {})[variant] = min(map(sum, zip(*of_shape)))
+                best[n].setdefault(shape, {})[variant] = min(map(sum, zip(*of_shape))) / len(of_shape)
     return best
 
 
@@ -152,26 +153,35 @@ def fastest(times: dict[str, float]) -> str:
 @torch.inference_mode()
 def install(model: nn.Module, turns: int = 5) -> nn.Module:
     """Replace the model's nn.Linear layers, in place, by ones that take the fastest variant for few tokens (of so many
-    `turns` each; large layers need fewer).
+    `turns` each; large layers need fewer). With 0 turns nothing is measured, and all of them are packed.
 
-    What is fastest is measured once for each machine, model shape and dtype, and kept in build/packed_linear.json if
-    the machine was calm; on a GPU the model stays as it is, since kernels run behind the clock there.
+    What is fastest is measured once for each machine, model shape and dtype: kept in build/packed_linear.json if the
+    machine was calm, else until this process ends. On a GPU the model stays as it is, since kernels run behind the
+    clock there.
     """
     layers = {n: m for n, m in model.named_modules() if type(m) is nn.Linear and m.weight.device.type == "cpu"}
     if not layers:
         return model
     linears = list(layers.values())
     entry = _entry(linears)
-    choices = _kept_choices()
-    if entry not in choices:
+    kept = _kept_choices()
+    choice = kept.get(entry) or _of_this_process.get(entry) if turns else unmeasured(linears)
+    if choice is None:
         times = measure_variants(linears, NUM_TOKENS, turns)
-        choices[entry] = {f"{o}x{i}": [fastest(times[n][o, i]) for n in NUM_TOKENS] for o, i in times[NUM_TOKENS[0]]}
+        choice = {f"{o}x{i}": [fastest(times[n][o, i]) for n in NUM_TOKENS] for o, i in times[NUM_TOKENS[0]]}
+        _of_this_process[entry] = choice
         if is_calm().calm:
-            write_whole(_file(), json.dumps(choices, indent=1))
+            write_whole(_file(), json.dumps(kept | {entry: choice}, indent=1))
     for name, linear in layers.items():
         out_features, in_features = linear.weight.shape
-        model.set_submodule(name, PackedLinear(linear, choices[entry][f"{out_features}x{in_features}"]))
+        model.set_submodule(name, PackedLinear(linear, choice[f"{out_features}x{in_features}"]))
     return model
+
+
+def unmeasured(linears: Sequence[nn.Linear]) -> dict[str, list[str]]:
+    """The packed copy for every shape and number of tokens, where this machine has it: most often the fastest."""
+    variant = "packed" if "packed" in usable_variants(linears[0]) else "plain"
+    return {f"{m.out_features}x{m.in_features}": [variant] * len(NUM_TOKENS) for m in linears}
 
 
 def _entry(linears: Sequence[nn.Linear]) -> str:

@@ -11,15 +11,6 @@ import numpy as np
 from helpers.errors import CourseError
 
 
-def decode_tokens_per_second(steps: Sequence) -> float:
-    """Tokens per second after the prefill: what the decode steps emitted over the seconds that they took; 0 without
-    decode steps."""
-    decode = [step for step in steps if step.kind == "decode"]
-    if not decode:
-        return 0.0
-    return sum(len(step.emitted) for step in decode) / sum(step.seconds for step in decode)
-
-
 @dataclass(frozen=True)
 class Latency:
     """What a user feels, in milliseconds: time to first token (median), and between tokens; and tokens per second."""

@@ -2,7 +2,7 @@
 
 Embedding and lm_head are the target's, so both speak the same tokens. A model that drafts with its own first layers is
 known as self-speculation (Elhoushi et al., "LayerSkip", 2024). Its folder holds what PEFT writes of an adapter, the
-norm included, and draft.json: the number of layers, and the hash of the target.
+norm included, and draft.json: the number of layers, the hash of the target, and the tokens that it learned to guess.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import nn
 
 from helpers.errors import CourseError
 from helpers.files import write_whole
+from helpers.models.fewer_tokens import with_tokens
 from helpers.models.merging import ADAPTER
-from helpers.models.places import base_of, hash_of, trouble
+from helpers.models.places import base_of, folder_of, hash_of, trouble
 
 DRAFT = "draft.json"
 
@@ -65,9 +66,9 @@ def begin(target, num_layers: int, rank: int, alpha: float):
     return draft
 
 
-def save(draft, folder: Path, target: str, target_hash: str) -> None:
+def save(draft, folder: Path, target: str, target_hash: str, token_ids: torch.Tensor | None = None) -> None:
     """Write what `begin` made and training changed: adapter and norm, in bfloat16, for the target of this name and
-    hash."""
+    hash; and the tokens (num_ids,) that it learned to guess (None: all)."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,14 @@ def save(draft, folder: Path, target: str, target_hash: str) -> None:
     config.base_model_name_or_path = target  # not the path that it has on this machine
     config.save_pretrained(folder)
     made_for = {"num_layers": draft.config.num_hidden_layers, "target_hash": target_hash}
-    write_whole(folder / DRAFT, json.dumps(made_for, indent=1) + "\n")
+    made_for["token_ids"] = None if token_ids is None else token_ids.tolist()
+    write_whole(folder / DRAFT, json.dumps(made_for) + "\n")
+
+
+def for_guessing(draft, name: str | Path):
+    """The draft that `models.load(name)` gave, with the lm_head of those tokens alone that it learned to guess."""
+    token_ids = json.loads((Path(folder_of(name)) / DRAFT).read_text(encoding="utf-8")).get("token_ids")
+    return draft if token_ids is None else with_tokens(draft, torch.tensor(token_ids))
 
 
 def num_layers_of(name: str | Path, place: str) -> int | None:

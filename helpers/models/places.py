@@ -1,8 +1,8 @@
 """Where models are, the course's own (under data/models), a folder or one of the Hub, and what each is made of.
 
-One name for each of the course's models everywhere: `base` answers in prose (notebooks 00 to 02), `fine-tuned` in SQL
-alone (from 03 on), `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` (08). The fine-tuned one
-is kept as an adapter; any other folder with a LoRA adapter of PEFT's is one, too.
+One name for each of the course's models everywhere: `base` is SmolLM2-135M-Instruct, which a package brings
+(package.py) and which answers in prose (notebooks 00 to 02); `fine-tuned`, an adapter on it, answers in SQL alone (from
+03 on); `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` (08).
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from pathlib import Path
 
 from helpers import files
 from helpers.errors import CourseError
+from helpers.models import package
 from helpers.models.merging import ADAPTER
 
 FOLDER = files.ROOT / "data" / "models"
 
 MADE_BY = {
-    "base": "python -m helpers.training.pretrain --model base",
-    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1e-3 --more_examples 12000 "
-    "--eval_samples 450 --save_steps 60 --export data/models/fine-tuned",
-    "draft": "python -m helpers.training.distil_draft --export data/models/draft",
-    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 4000 --epochs 6 "
+    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1e-3 --lr_scheduler_type cosine "
+    "--warmup_steps 20 --per_device_train_batch_size 6 --more_examples 60000 --eval_samples 450 --save_steps 50 "
+    "--export data/models/fine-tuned",
+    "draft": "python -m helpers.training.distil_draft --more_examples 1900 --export data/models/draft",
+    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 1900 --epochs 6 "
     "--export data/models/medusa",
 }
 
@@ -38,7 +39,7 @@ def parts_of(name: str | Path) -> list[str]:
 def hash_of(name: str | Path) -> str:
     """A short hash of everything that a model is made of, the same on every machine."""
     root = files.ROOT.as_posix() + "/"
-    return files.model_hash(part.removeprefix(root) for part in parts_of(name))
+    return files.model_hash((part.removeprefix(root) for part in parts_of(name)), files.ROOT)
 
 
 def check_made_for(helper: str | Path, target: str | Path) -> None:
@@ -51,7 +52,8 @@ def check_made_for(helper: str | Path, target: str | Path) -> None:
 
 
 def folder_of(name: str | Path) -> str:
-    """Where a model is: data/models/<name> for the course's, the whole path of a folder, or a Hub id as it stands.
+    """Where a model is: data/models/<name> for the course's (the base: where its package was converted to), the whole
+    path of a folder, or a Hub id as it stands.
 
     What looks like a path is one: a Path, or text that starts with "/", "." or "~", ends with "/" or has more than one
     of them. A relative path counts from the current folder (a notebook's own), and then from the repository. Without
@@ -61,6 +63,8 @@ def folder_of(name: str | Path) -> str:
         CourseError: there is no such folder, or no such model of the course.
     """
     text = str(name)
+    if text == "base":
+        return str(package.package_folder())
     if text in MADE_BY or (text.strip("./") and "/" not in text and (FOLDER / text).is_dir()):
         place = FOLDER / text
         if not any((place / file).exists() for file in (WEIGHTS, ADAPTER, HEADS)):
@@ -69,7 +73,7 @@ def folder_of(name: str | Path) -> str:
         return str(place)
     if folder := _folder(text):
         return str(folder)
-    known = ", ".join(sorted({*MADE_BY, *(p.name for p in FOLDER.glob("*/"))}))
+    known = ", ".join(sorted({"base", *MADE_BY, *(p.name for p in FOLDER.glob("*/"))}))
     if isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.endswith("/") or text.count("/") > 1:
         raise CourseError(f"There is no folder {text}: give one that holds a model, or one of {known}.")
     if text.count("/") != 1:
@@ -117,6 +121,8 @@ def base_of(name: str | Path, place: str) -> str:
 
 def remedy_for(place: str) -> str:
     """What brings a model of the course back; empty for any other."""
+    if Path(place) == package.FOLDER:
+        return "delete build/models/base, and it is made anew from its package"
     one_of_ours = Path(place).parent == FOLDER
     return f"`git checkout data/models/{Path(place).name}` brings it back" if one_of_ours else ""
 

@@ -8,8 +8,8 @@ from contextlib import closing
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import stream
 from helpers.errors import CourseError
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.filling import filled_database
-from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import extract_sql, prompt_for
 from helpers.text_to_sql.sandbox import ExecutionError, run_sql
 

@@ -12,7 +12,13 @@ from helpers.source_code import hash_of_files, imported_names, reached_files
 
 # What makes and shows the course can't change what is measured; of what cells call, only these can.
 SHOWN = ("course", "notebook", "__main__")
-MEASURED = ("notebook.lesson", "notebook.profiles", "notebook.ask")
+SEEN = (
+    "lesson profiles ask answers start_models cache_cost guess_bench guess_sizes opponents "
+    "medusa_bench medusa_choice medusa_duel medusa_prose medusa_sceptic medusa_vllm "
+    "tuning lora_parts training_costs nf4_base tuned_answers many_adapters "
+    "formats_shown activation_sizes gradient_sizes precision_speed precision_costs precision_library"
+)
+MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())
 
 
 def notebook_file(name: str, root: Path = ROOT) -> Path | None:
@@ -35,7 +41,7 @@ def code_hash(name: str, root: Path = ROOT) -> str:
 
 
 def _named(code: str, package: str) -> set[str]:
-    """What code imports, and what it spells out: "helpers.training.pretrain" may be the name of a script to launch."""
+    """What code imports, and what it spells out: "helpers.training.fine_tune_llm" may name a script to launch."""
     return imported_names(code, package) | set(re.findall(r"\bhelpers(?:\.\w+)*", code))
 
 

@@ -1,7 +1,7 @@
 """The race: two ways of decoding write the same answer side by side, drawn from recorded steps alone (notebook 08).
 
 Each block is one run of the model, as wide as it took; in it stand the tokens that it made certain, each with who
-guessed it, and below it, struck through, the guesses that were wrong. A lane ends with what its SQL returns.
+guessed it, and below it, behind a cross, the guesses that were wrong. A lane ends with what its SQL returns.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers.decoding.completion import Completion
-from helpers.decoding.transcript import OWN, judged, struck
+from helpers.decoding.transcript import OWN, judged
 from helpers.errors import CourseError
 from helpers.notebook.ask import show_rows
 from helpers.notebook.plots import COLORS
 from helpers.text_to_sql.prompts import extract_sql
 
-MARKS = {"lookup": "L", "bigram": "B", "draft": "D"}  # who guessed a token; "head 2" is 2
+MARKS = {
+    "lookup": "L",
+    "suffix": "S",
+    "earlier answer": "E",
+    "recycling": "R",
+    "bigram": "B",
+    "draft": "D",
+}  # who guessed a token; "head 2" is 2
 FACES = ("#dfe7ec", "#f7dfc9")  # light enough for the text in it, a lane each
 
 
@@ -104,7 +111,7 @@ class Race:
             middle = (start + end) / 2
             ax.text(middle, place, "\n".join(lines), rotation=90, ha="center", va="center", fontsize=7, linespacing=1)
             if block.rejected:
-                crossed = struck("".join(block.rejected)[:14])
+                crossed = "× " + shortened("".join(block.rejected), 14)
                 ax.text(
                     middle, place + 0.31, crossed, rotation=90, ha="center", va="top", fontsize=5.5, color="#666666"
                 )
@@ -140,9 +147,16 @@ def shortened(text: str, max_length: int) -> str:
 
 def _legend(marks: set[str]) -> str:
     """What the marks say, for those that occur."""
-    names = {"L": "L: copied from the prompt", "B": "B: bigram table", "D": "D: draft model"}
+    names = {
+        "L": "L: copied from the prompt",
+        "S": "S: the longest match",
+        "E": "E: earlier answers",
+        "R": "R: recycled",
+        "B": "B: bigram table",
+        "D": "D: draft model",
+    }
     heads = sorted(mark for mark in marks if mark.isdigit())
     entries = [names[mark] for mark in names if mark in marks]
     if heads:
         entries.insert(0, f"{heads[0]} to {heads[-1]}: guessed by that head")
-    return "   ".join([*entries, "no mark: the model's own", "small and struck through: wrong guesses"])
+    return "   ".join([*entries, "no mark: the model's own", "small, behind a ×: wrong guesses"])

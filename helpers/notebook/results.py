@@ -52,6 +52,11 @@ class Results:
         self.model_hash = self.model_hash or files.model_hash(self.models)
         self.machine = dict(self.machine or _machine())
 
+    def add_models(self, models: Sequence[str | Path]) -> None:
+        """Further models that the results depend on: they go stale with any of them."""
+        self.models = list(dict.fromkeys([*self.models, *(_relative(model) for model in models)]))
+        self.model_hash = files.model_hash(self.models)
+
     def metric(
         self,
         key: str,
@@ -98,7 +103,7 @@ class Results:
     def prediction(self, key: str, value: float, unit: str) -> None:
         """A guess about the metric `key`, kept as `key`.predicted unless the key says so itself: on disk at once, and
         refused after the measurement."""
-        measured = predicts(key)
+        measured = key.removesuffix(".predicted").replace("predicted_", "")
         if self.metrics.get(measured, {}).get("kind", "predicted") != "predicted":
             raise CourseError(f"{measured} is measured already: save the prediction in a cell before the measurement.")
         entry = {"value": _plain(value), "unit": unit, "kind": "predicted", "saved": _now()}
@@ -168,11 +173,6 @@ def load_all(profile: str, folder: Path | None = None) -> dict[str, dict]:
     files = sorted(_path(profile, "x", folder).parent.glob("[0-9]*.json"))
     names = [path.stem for path in files if "." not in path.stem]  # not 00_name.predictions.json
     return {name: load(profile, name, folder) for name in names}
-
-
-def predicts(key: str) -> str:
-    """The key of the metric that a prediction is about, as `Results.prediction` names it."""
-    return key.removesuffix(".predicted").replace("predicted_", "")
 
 
 def stale(document: Mapping, root: Path = files.ROOT) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 
@@ -15,8 +15,6 @@ from helpers.decoding.generate import steps
 from helpers.decoding.proposals import Proposal
 from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
-from helpers.speculation.medusa import Medusa, Tree
-from helpers.speculation.medusa_heads import MedusaHeads
 
 
 class Clocked(Proposer):
@@ -62,8 +60,8 @@ class Stopwatch:
         self.seconds = 0.0
 
     @contextmanager
-    def on(self, module: nn.Module, method: str = "forward") -> Iterator[Stopwatch]:
-        """The watch runs while that method of the module does.
+    def on(self, module: nn.Module | Proposer, method: str = "forward") -> Iterator[Stopwatch]:
+        """The watch runs while that method of the module, or of another object, does.
 
         It stands in the method's place: a module with hooks is called on a slower way, which would be timed, too.
         """
@@ -87,20 +85,22 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class StepBreakdown:
-    """Mean seconds of a decode step: the model's forward, the heads' best guesses, and all else (tree, cache, loop)."""
+    """Mean seconds of a decode step: the model's forward, guessing, and all else (mask, acceptance, cache, loop)."""
 
     forward: float
-    heads: float
+    guessing: float
     rest: float
 
 
-def step_breakdown(model, heads: MedusaHeads, tree: Tree, prompts: list[list[int]]) -> StepBreakdown:
-    """The parts of decode steps over some prompts (token ids), on a CPU, whose clock waits for nobody."""
+def step_breakdown(model, proposer: Proposer | None, prompts: list[list[int]], **options) -> StepBreakdown:
+    """The parts of decode steps over some prompts (token ids), on a CPU, whose clock waits for nobody; `options` as of
+    `steps`. Guessing is all that the proposer does, whoever guesses: heads and the tree that is made of their guesses.
+    """
     total, count, forward, guessing = 0.0, 0, Stopwatch(), Stopwatch()
     for prompt in prompts:
-        recorded = steps(model, prompt, proposer=Medusa(heads, tree))
-        next(recorded)  # the prefill
-        with forward.on(model), guessing.on(heads, "best"):
+        recorded = steps(model, prompt, proposer=proposer, **options)
+        next(recorded)  # the prefill, and the guesses after it
+        with forward.on(model), guessing.on(proposer, "propose") if proposer else nullcontext():
             decode = list(recorded)
         total, count = total + sum(step.seconds for step in decode), count + len(decode)
     each = max(1, count)

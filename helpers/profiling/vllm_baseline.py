@@ -6,22 +6,16 @@ vLLM decodes by a chain of each head's best guess, and counts at which place of 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers import files
 from helpers.decoding.generate import steps
 from helpers.errors import CourseError
-from helpers.files import build_root, write_whole
 from helpers.kernels import torch_compile
+from helpers.profiling.own_process import Answers, Request, Workload, ask
 from helpers.speculation.medusa import CHAIN, Medusa
 from helpers.speculation.medusa_heads import MedusaHeads
 
@@ -63,29 +57,30 @@ def run(
         "token_ids" and "seconds" of each request; with heads also "drafts", how often the heads guessed, and
         "accepted", how many of these were right up to each place of the chain.
     """
+    load = Workload(prompts, max_new_tokens=max_new_tokens, warmup=prompts[:2])
+    options = dict(dtype=dtype, heads=heads, num_guesses=num_guesses, compiled=compiled)
+    answers = run_workloads(model, {"one by one": load}, **options)["one by one"]
+    return {"token_ids": answers.token_ids, "seconds": answers.seconds} | answers.counts
+
+
+def run_workloads(
+    model: Path,
+    workloads: Mapping[str, Workload],
+    *,
+    dtype: str,
+    heads: Path | None = None,
+    num_guesses: int = 5,
+    compiled: bool = False,
+) -> dict[str, Answers]:
+    """Answer workloads with the model in a folder; what is counted with heads is as `run` returns it."""
     if not installed():
         raise CourseError("vLLM is not installed here: README.md says where it can be had. The rest runs without it.")
     if compiled and (reason := torch_compile.why_not()):
         raise CourseError(f"vLLM can't compile here, {reason}: or take compiled=False.")
-    folder = build_root() / "in_vllm"
-    request = dict(
-        model=str(model),
-        prompts=[list(p) for p in prompts],
-        dtype=dtype,
-        max_new_tokens=max_new_tokens,
-        heads=heads and str(heads),
-        num_guesses=num_guesses,
-        compiled=compiled,
-    )
-    write_whole(folder / "request.json", json.dumps(request))
-    (folder / "answer.json").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "helpers.profiling.vllm_baseline", str(folder)]
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(files.ROOT)} | cache_root()
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if process.returncode or not (folder / "answer.json").exists():
-        last = (process.stderr.strip().splitlines() or ["it left no message"])[-1]
-        raise CourseError(f"vLLM stopped with code {process.returncode}: {last}")
-    return json.loads((folder / "answer.json").read_text())
+    settings = dict(model=str(model), dtype=dtype, num_guesses=num_guesses, compiled=compiled)
+    settings["heads"] = heads and str(heads)
+    environment = ENVIRONMENT | cache_root()
+    return ask("helpers.profiling.vllm_baseline", settings, workloads, name="vLLM", environment=environment)
 
 
 def accepted_by_place(
@@ -105,59 +100,65 @@ def accepted_by_place(
     return [sum(n > place for n in num_accepted) / max(1, len(num_accepted)) for place in range(heads.count)]
 
 
+class VLLM:
+    """vLLM's engine in this process, for all workloads of a request."""
+
+    def __init__(self, settings: Mapping, workloads: Mapping[str, Workload]):
+        if settings["compiled"]:
+            torch_compile.prepare()
+        from vllm import LLM
+
+        speculative = None
+        if settings["heads"]:
+            _let_token_maps_load()
+            speculative = dict(method="medusa", model=settings["heads"], num_speculative_tokens=settings["num_guesses"])
+        self.llm = LLM(
+            model=settings["model"],
+            dtype=settings["dtype"],
+            max_model_len=max(1024, *(load.longest + settings["num_guesses"] for load in workloads.values())),
+            max_num_seqs=max(4, *(load.batch_size for load in workloads.values())),
+            seed=0,
+            enforce_eager=not settings["compiled"],
+            speculative_config=speculative,
+            disable_log_stats=False,
+            enable_prefix_caching=False,
+        )
+
+    def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        from vllm import SamplingParams
+
+        greedy = SamplingParams(temperature=0.0, max_tokens=max_new_tokens)
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        return [list(done.outputs[0].token_ids) for done in self.llm.generate(asked, greedy, use_tqdm=False)]
+
+    def counts(self) -> dict:
+        """vLLM's own counts of speculation so far."""
+        counts = {}
+        for metric in self.llm.get_metrics():
+            if metric.name.startswith("vllm:spec_decode_num_drafts"):
+                counts["drafts"] = metric.value
+            elif metric.name.startswith("vllm:spec_decode_num_accepted_tokens_per_pos"):
+                counts["accepted"] = list(metric.values)
+        return counts
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where request.json is and answer.json goes")
-    folder = parser.parse_args().folder
-    request = json.loads((folder / "request.json").read_text())
-    if request["compiled"]:
-        torch_compile.prepare()
-    from vllm import LLM, SamplingParams
-
-    speculative = None
-    if request["heads"]:
-        speculative = dict(method="medusa", model=request["heads"], num_speculative_tokens=request["num_guesses"])
-    llm = LLM(
-        model=request["model"],
-        dtype=request["dtype"],
-        max_model_len=1024,
-        max_num_seqs=4,
-        seed=0,
-        enforce_eager=not request["compiled"],
-        speculative_config=speculative,
-        disable_log_stats=False,
-        enable_prefix_caching=False,
-    )
-    greedy = SamplingParams(temperature=0.0, max_tokens=request["max_new_tokens"])
-
-    def answer(prompt: list[int]) -> list[int]:
-        return list(llm.generate({"prompt_token_ids": prompt}, greedy, use_tqdm=False)[0].outputs[0].token_ids)
-
-    for prompt in request["prompts"][:2]:  # warm
-        answer(prompt)
-    before, token_ids, seconds = counters(llm), [], []
-    for prompt in request["prompts"]:
-        began = time.perf_counter()
-        token_ids.append(answer(prompt))
-        seconds.append(time.perf_counter() - began)
-    after = counters(llm)
-    during = {name: _difference(after[name], before[name]) for name in after}
-    write_whole(folder / "answer.json", json.dumps({"token_ids": token_ids, "seconds": seconds} | during))
+    request = Request.of_command_line(__doc__.splitlines()[0])
+    engine = VLLM(request.settings, request.workloads)
+    request.reply((key, key, engine) for key in request.workloads)
 
 
-def counters(llm) -> dict:
-    """vLLM's own counts of speculation so far."""
-    counts = {}
-    for metric in llm.get_metrics():
-        if metric.name.startswith("vllm:spec_decode_num_drafts"):
-            counts["drafts"] = metric.value
-        elif metric.name.startswith("vllm:spec_decode_num_accepted_tokens_per_pos"):
-            counts["accepted"] = list(metric.values)
-    return counts
+def _let_token_maps_load() -> None:
+    """vLLM 0.32 reads the token_map of reduced heads, and then stops because its name is missing among what was read
+    (`vllm serve` does so, too: give that the heads over all tokens)."""
+    from vllm.model_executor.models.medusa import Medusa as InVllm
 
+    load_weights = InVllm.load_weights
 
-def _difference(after, before):
-    return [a - b for a, b in zip(after, before)] if isinstance(after, list) else after - before
+    def load_and_name_all(self, weights):
+        return load_weights(self, weights) | {name for name, _ in self.named_parameters() if name == "token_map"}
+
+    InVllm.load_weights = load_and_name_all
 
 
 if __name__ == "__main__":

@@ -69,23 +69,13 @@ def interpolated(times: Mapping[int, float]) -> Callable[[int], float]:
 def replayed_seconds(
     completions: Iterable,
     step_seconds: Callable[[int], float],
-    guess_seconds: Mapping[str, float] | None = None,
-    first_seconds: Mapping[str, float] | None = None,
-    ask_seconds: float = 0.0,
+    prefill_seconds: float = 0.0,
+    guess_seconds: float = 0.0,
 ) -> float:
-    """What recorded answers take by the cost model: each step by its tokens, each guess
-    by who made it.
-
-    The prefill is a step that reads the prompt. `guess_seconds` has the seconds of a
-    guess by its proposer's name ("draft": a step of the draft), `first_seconds` what
-    comes once for an answer (a draft reads the prompt, too); `ask_seconds` is added for
-    each time that a proposer was asked.
-    """
-    total = 0.0
-    for c in completions:
-        total += sum(step_seconds(step.num_tokens) for step in c.steps)
-        total += ask_seconds * (len(c.steps) - 1)
-        guessers = [who for step in c.steps for who in step.proposal.proposers]
-        total += sum((guess_seconds or {}).get(who, 0.0) for who in guessers)
-        total += sum((first_seconds or {}).get(who, 0.0) for who in set(guessers))
+    """What recorded answers take by the cost model: a prefill each, every decode step at
+    the price of the tokens that it reads, and `guess_seconds` of guessing in all."""
+    total = guess_seconds
+    for completion in completions:
+        decode = [step for step in completion.steps if step.kind == "decode"]
+        total += prefill_seconds + sum(step_seconds(step.num_tokens) for step in decode)
     return total

@@ -80,7 +80,8 @@ class DraftModel(Proposer):
 
     It keeps a cache for each sequence, cropped to what became certain. Greedy by default; with the target's `sampling`
     its guesses are drawn, and carry the distributions that they were drawn from. `min_probability` ends a draft early,
-    after a guess that the draft itself gives less.
+    after a guess that the draft itself gives less. A draft with `token_ids` guesses among these alone
+    (models/fewer_tokens.py).
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class DraftModel(Proposer):
         check_reads_chunks(draft)  # a guess need not be exact beyond that
         self.model, self.window = draft, Limits.of(draft.config.get_text_config()).window
         self.count, self.sampling, self.min_probability = count, sampling, min_probability
+        self.token_ids = getattr(draft, "token_ids", None)
         self.drafts: dict[int, _Draft] = {}
 
     def propose(self, sequences: list[Sequence], hidden: torch.Tensor | None = None) -> list[Proposal]:
@@ -111,14 +113,22 @@ class DraftModel(Proposer):
         guesses, distributions = [], []
         while True:
             if self.sampling.temperature == 0:
-                guesses.append(int(logits.argmax()))
+                place = int(logits.argmax())
             else:
-                distributions.append(probabilities(logits, self.sampling))
-                guesses.append(draw(distributions[-1], draft.generator))
-            sure = not self.min_probability or logits.float().softmax(-1)[guesses[-1]] >= self.min_probability
+                probs = probabilities(logits, self.sampling)
+                place = draw(probs, draft.generator)
+                distributions.append(self._over_vocabulary(probs))
+            guesses.append(place if self.token_ids is None else int(self.token_ids[place]))
+            sure = not self.min_probability or logits.float().softmax(-1)[place] >= self.min_probability
             if len(guesses) == self.count or not sure:
                 return chain(guesses, "draft", torch.stack(distributions) if distributions else None)
             logits = self._read(draft, guesses[-1:])
+
+    def _over_vocabulary(self, probs: torch.Tensor) -> torch.Tensor:
+        """A distribution over the tokens that the draft guesses as one over all of them, (vocabulary,)."""
+        if self.token_ids is None:
+            return probs
+        return probs.new_zeros(self.model.config.vocab_size).scatter(0, self.token_ids, probs)
 
     def release(self, sequence: Sequence) -> None:
         self.drafts.pop(sequence.id, None)

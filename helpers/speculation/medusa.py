@@ -31,6 +31,7 @@ class Medusa(Proposer):
             raise CourseError(f"The tree is {deepest} deep, and there are {heads.count} heads: take a flatter tree.")
         self.heads = heads
         self.width = 1 + max((rank for path in nodes for rank in path), default=0)
+        heads.check_width(self.width)
         # Which of all heads' best guesses a node is: head after head, `width` of each.
         self.picks = [(len(path) - 1) * self.width + path[-1] for path in nodes]
         self.parents = tuple(place[path[:-1]] for path in nodes)

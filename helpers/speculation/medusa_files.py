@@ -1,7 +1,8 @@
 """Heads on disk, as vLLM and TGI read them (notebook 08).
 
 Reduced heads are kept as vLLM reads them: `token_map` (num_ids,) holds the token that each row of their lm_head stands
-for, and `truncated_vocab_size` says how many. TGI passes over both, and its heads share the model's whole lm_head: the
+for, and `truncated_vocab_size` says how many. vLLM 0.32 reads that and stops, as if the token_map were missing
+(profiling/vllm_baseline.py gets it past that). TGI passes over both, and its heads share the model's whole lm_head: the
 guesses are then among all tokens.
 """
 

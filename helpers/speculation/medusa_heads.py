@@ -19,8 +19,13 @@ from torch.nn import functional as F
 from helpers.errors import CourseError
 
 
-def residual_block(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """x + SiLU(W x + b) for x (..., n, hidden), W (..., hidden, hidden) and b (..., 1, hidden) or (hidden,)."""
+def residual_block(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """x + SiLU(W x + b) for x (..., n, hidden), W (..., hidden, hidden) and b
+    (..., 1, hidden) or (hidden,)."""
     return x + F.silu(x @ weight.transpose(-1, -2) + bias)
 
 
@@ -76,9 +81,25 @@ class MedusaHeads(nn.Module):
             return torch.bmm(x, self.lm_head.transpose(1, 2))
         return self.lm_head(x)
 
+    @property
+    def num_guessable(self) -> int:
+        """Among how many tokens a head guesses."""
+        return self.lm_head.shape[1] if self.own_lm_heads else self.lm_head.out_features
+
+    def check_width(self, k: int) -> None:
+        """CourseError where no head has so many guesses."""
+        if k > self.num_guessable:
+            raise CourseError(f"A head has no {k} guesses among {self.num_guessable} tokens: take a narrower tree.")
+
     def best(self, hidden: torch.Tensor, k: int) -> torch.Tensor:
-        """Token ids (heads, n, k) of each head's k best guesses, the best first."""
+        """Token ids (heads, n, k) of each head's k best guesses, the best first; CourseError where it has fewer."""
+        self.check_width(k)
         return self(hidden).topk(k, dim=-1).indices
+
+    def most_likely(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `best`, and the log-probabilities (heads, n, k) that the heads give their guesses."""
+        self.check_width(k)
+        return _most_likely(self(hidden), k)
 
 
 class ReducedMedusaHeads(MedusaHeads):
@@ -112,5 +133,18 @@ class ReducedMedusaHeads(MedusaHeads):
         return logits
 
     def best(self, hidden: torch.Tensor, k: int) -> torch.Tensor:
-        """Token ids (heads, n, k) of each head's k best guesses, the best first; k is at most num_ids."""
+        """Token ids (heads, n, k) of each head's k best guesses, the best first; CourseError where it has fewer."""
+        self.check_width(k)
         return self.token_ids[super().forward(hidden).topk(k, dim=-1).indices]
+
+    def most_likely(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `best`, and the log-probabilities (heads, n, k) among the tokens that are guessed."""
+        self.check_width(k)
+        places, log_probs = _most_likely(super().forward(hidden), k)
+        return self.token_ids[places], log_probs
+
+
+def _most_likely(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    values, places = exact.topk(k, dim=-1)
+    return places, values - exact.logsumexp(-1, keepdim=True)

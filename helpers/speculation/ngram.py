@@ -17,7 +17,8 @@ from helpers.errors import CourseError
 
 
 def continuation(tokens: Sequence[int], n: int, count: int) -> Sequence[int]:
-    """At most `count` tokens that followed the last earlier occurrence of the last `n` tokens; empty without one."""
+    """At most `count` tokens that followed the last earlier occurrence of the last `n`
+    tokens; empty without one."""
     last = tokens[-n:]
     for start in range(len(tokens) - n - 1, -1, -1):
         if tokens[start : start + n] == last:

@@ -1,4 +1,4 @@
-"""Which tree of guesses: counted from how often each head was right, priced by what a step costs here (notebook 08).
+"""Which tree of guesses: counted from how often each head was right (notebook 08; plan.py prices its steps).
 
 The paper picks nodes by the product of the heads' accuracies, as if heads erred independently (Cai et al. 2024, section
 2.3.2). Counting whole paths needs no such assumption and is as easy: the share of positions at which every guess on the
@@ -8,7 +8,7 @@ way to a node was right. A path is never right more often than its beginning, so
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 
 import torch
@@ -70,29 +70,3 @@ def accepted_steps(answer: Ranks, tree: Tree) -> list[int]:
         emitted.append(min(1 + depth, len(answer) - 1 - at))  # nothing comes after the answer's end
         at += 1 + depth
     return emitted
-
-
-def tokens_per_step(answers: Sequence[Ranks], tree: Tree) -> float:
-    """Tokens emitted by decode steps for each run of the model."""
-    emitted = [count for answer in answers for count in accepted_steps(answer, tree)]
-    return sum(emitted) / max(1, len(emitted))
-
-
-def decode_seconds(
-    answers: Sequence[Ranks], tree: Tree, step_seconds: Callable[[int], float], heads_seconds: float
-) -> float:
-    """What the decode steps of these answers take: `step_seconds(num_tokens)` of the model, the heads once a step."""
-    count = sum(len(accepted_steps(answer, tree)) for answer in answers)
-    return count * (step_seconds(len(tree) + 1) + (heads_seconds if tree else 0.0))
-
-
-def choose_tree(
-    answers: Sequence[Ranks],
-    step_seconds: Callable[[int], float],
-    heads_seconds: float,
-    sizes: Sequence[int] = tuple(range(65)),
-) -> Tree:
-    """The tree with which these answers take the least time; the empty one where guessing does not pay."""
-    shares = path_shares(answers)
-    trees = [best_tree(shares, size) for size in sizes]
-    return min(trees, key=lambda tree: decode_seconds(answers, tree, step_seconds, heads_seconds))

@@ -48,7 +48,10 @@ def rows_of(
     s: Speaker, table: Table, counts: tuple[int, ...], avoid: Iterable[Column] = (), singular: bool = False
 ) -> NounPhrase:
     """A noun phrase under one of `counts` conditions; every second one that can is about the row's parent."""
-    return noun_phrase(s, table, s.rng.choice(counts), links=0.5, avoid=tuple(avoid), singular=singular)
+    count = s.rng.choice(counts)
+    if s.hard and s.rng.random() < 0.35:
+        count = min(3, count + 1)
+    return noun_phrase(s, table, count, links=0.5, avoid=tuple(avoid), singular=singular)
 
 
 def about(phrase: NounPhrase, select: list[Ref | str], **options) -> Query:

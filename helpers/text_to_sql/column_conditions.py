@@ -11,7 +11,7 @@ from helpers.text_to_sql.sql import Ref, literal
 from helpers.text_to_sql.values import draw_text
 from helpers.text_to_sql.wording import Speaker, put_value
 
-LIKE_SHARE = 0.12  # of the conditions on a text that is no category
+LIKE_SHARE, HARD_LIKE_SHARE = 0.12, 0.25  # of the conditions on a text that is no category
 
 
 def draw_condition(s: Speaker, table: Table, column: Column) -> Condition | None:
@@ -33,10 +33,10 @@ def _null(s: Speaker, table: Table, column: Column) -> Condition:
 
 # ---- text
 def _text(s: Speaker, table: Table, column: Column) -> Condition | None:
-    if column.label or (not column.few and s.rng.random() < LIKE_SHARE):
+    if column.label or (not column.few and s.rng.random() < (HARD_LIKE_SHARE if s.hard else LIKE_SHARE)):
         return _like(s, table, column)
     # Rows without a value are neither equal nor unequal for SQL, though people would count them: no "not" there.
-    shares = {_equal: 72, _unequal: 9, _one_of_two: 7, _one_of: 6, _none_of: 6}
+    shares = {_equal: 40 if s.hard else 72, _unequal: 9, _one_of_two: 7, _one_of: 6, _none_of: 6}
     if column.maybe:
         del shares[_unequal], shares[_none_of]
     return s.rng.choices(list(shares), list(shares.values()))[0](s, table, column)

@@ -5,22 +5,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 from helpers.errors import CourseError
+from helpers.text_to_sql.domains import DATA
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.filling import can_judge
-from helpers.text_to_sql.generator import Example, generate, generate_group
-from helpers.text_to_sql.names import DATA
 from helpers.text_to_sql.prompts import prompt_for
+from helpers.text_to_sql.questions import question_group
 
 SIZES = {"train": 2100, "validation": 450, "test": 450}  # of AWS's Medusa-1 notebook
-SEEDS = {"train": 11, "validation": 12, "test": 13}
+GROUPS = {"train": 3, "validation": 1, "test": 1}  # questions about one schema
 HUB_DATASET = "b-mc2/sql-create-context"
 
 
@@ -30,25 +31,28 @@ def key(example: Example) -> tuple[str, str]:
 
 
 def make_splits() -> dict[str, list[Example]]:
-    """All three splits, no (tables, question) twice; training sees no held-out word, the others draw from all."""
-    used: set[tuple[str, str]] = set()
-    splits: dict[str, list[Example]] = {}
-    for split, size in SIZES.items():
-        stream = generate(SEEDS[split], seen_only=split == "train")
-        splits[split] = rows = []
-        while len(rows) < size:
-            example = next(stream)
-            if key(example) not in used:
-                used.add(key(example))
-                rows.append(example)
-    return splits
+    """All three splits, each of its own domains, no (tables, question) twice: questions about one schema stand together
+    in training, and in the others each has a schema of its own."""
+    return {split: _distinct_examples(f"{split} split", split, size, SIZES[split]) for split, size in GROUPS.items()}
+
+
+def _distinct_examples(seed: str, split: str, group_size: int, count: int) -> list[Example]:
+    """`count` different examples that can be judged."""
+    examples: dict[tuple[str, str], Example] = {}
+    for group in itertools.count():
+        for example in question_group(f"{seed} {group}", group_size, split):
+            if len(examples) < count and can_judge(example.context, example.answer):
+                examples.setdefault(key(example), example)
+        if len(examples) == count:
+            return list(examples.values())
 
 
 def write_splits(folder: Path = DATA) -> None:
     """Write train.jsonl, validation.jsonl and test.jsonl, a line an example."""
-    for split, rows in make_splits().items():
-        lines = (asdict(e) | {"id": f"{split}-{n:04}"} for n, e in enumerate(rows, 1))
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for split, examples in make_splits().items():
+        lines = (asdict(e) | {"id": f"{split}-{n:04}"} for n, e in enumerate(examples, 1))
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
 def load_split(split: str = "test", dataset: str = "course", limit: int | None = None, seed: int = 0) -> list[Example]:
@@ -68,7 +72,7 @@ def _committed(split: str) -> list[Example]:
     path = DATA / f"{split}.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [Example(**line | {"words": tuple(line.get("words", ()))}) for line in lines]
+        return [Example(**line) for line in lines]
     except (OSError, ValueError, TypeError):
         raise CourseError(
             f"{path.name} is missing or damaged: `git checkout data/text_to_sql` brings it back."
@@ -124,34 +128,17 @@ def kind_of(sql: str) -> str:
     return "select"
 
 
-@cache
-def reserved_for_tests() -> frozenset[tuple[str, str]]:
-    """What pretraining must never see: the tables and questions of validation and test, and the handwritten ones."""
-    return frozenset(key(e) for split in ("validation", "test", "handwritten") for e in load_split(split))
-
-
-def fresh_examples(count: int, unseen: bool, seed: int = 770_000) -> list[Example]:
-    """Generated examples with at least one held-out word each, or with none at all."""
-    rng, examples = random.Random(seed), []
-    while len(examples) < count:
-        example = generate_group(rng.getrandbits(48), 1, seen_only=not unseen)[0]
-        if example.unseen == unseen:
-            examples.append(example)
-    return examples
-
-
 def training_examples(more: int = 0, seed: int = 0) -> list[Example]:
-    """The training split and `more` generated examples like it: no held-out word, nothing of the other splits."""
-    examples = load_split("train")
-    used = {key(e) for e in examples} | reserved_for_tests()
-    stream = generate(50_000 + seed, seen_only=True)
-    while more > 0:
-        example = next(stream)
-        if key(example) not in used:
-            used.add(key(example))
-            examples.append(example)
-            more -= 1
-    return examples
+    """The training split and `more` generated examples, seven to a schema, with more of what is hard."""
+    used, examples = set(), load_split("train")
+    used.update(key(e) for e in examples)
+    for group in itertools.count():
+        if more <= 0:
+            return examples
+        fresh = [e for e in question_group(f"more {seed} {group}", 7, hard=True) if key(e) not in used][:more]
+        used.update(key(e) for e in fresh)
+        examples += fresh
+        more -= len(fresh)
 
 
 def token_lengths(examples: Iterable[Example], tokenizer) -> tuple[list[int], list[int]]:

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import torch
 
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.filling import best_filling
-from helpers.text_to_sql.generator import Example
 from helpers.text_to_sql.prompts import extract_sql
 from helpers.text_to_sql.reference import has_order
 from helpers.text_to_sql.sandbox import ExecutionError, answer_of

@@ -6,7 +6,7 @@ import json
 import re
 from functools import cache
 
-from helpers.text_to_sql.names import DATA
+from helpers.text_to_sql.domains import DATA
 
 
 def masked(context: str, question: str) -> str:
@@ -15,11 +15,8 @@ def masked(context: str, question: str) -> str:
     return " ".join("x" if w.lower() in names else w.lower() for w in re.findall(r"\w+", question))
 
 
-FILES = ("handwritten.jsonl", "handwritten_2.jsonl")
-
-
 @cache
 def handwritten_forms() -> frozenset[str]:
     """The handwritten questions, masked."""
-    lines = [line for file in FILES for line in (DATA / file).read_text(encoding="utf-8").splitlines()]
+    lines = (DATA / "handwritten.jsonl").read_text(encoding="utf-8").splitlines()
     return frozenset(masked(row["context"], row["question"]) for row in map(json.loads, lines))

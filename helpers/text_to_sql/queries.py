@@ -52,6 +52,8 @@ KINDS: dict[Callable[[Speaker, Table], Asked | None], float] = {
     children_of_each: 8,
     same_as: 1.5,
 }
+HARD = (columns_of_both, ask_parent, count_of_parent, with_children, across_three, children_of_each)
+HARD_KINDS = {ask: share * (2 if ask in HARD else 1) for ask, share in KINDS.items()}  # for training
 KIND_OF_TEMPLATE = {
     "all": "which",
     "which_pred": "which",

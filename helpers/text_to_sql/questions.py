@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 
 from helpers.text_to_sql.asked import Asked
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.handwritten import handwritten_forms, masked
-from helpers.text_to_sql.queries import KINDS, kind_of
+from helpers.text_to_sql.queries import HARD_KINDS, KINDS, kind_of
 from helpers.text_to_sql.sql import text_literals
-from helpers.text_to_sql.variants import RARE_SHARE, draw_schema
+from helpers.text_to_sql.variants import HARD_RARE_SHARE, RARE_SHARE, draw_schema
 from helpers.text_to_sql.wording import Speaker, fill, fit_superlatives, phrasings
 
 OWN_QUESTIONS = 0.65  # how often a question that a column brings itself is taken, where there is one
@@ -48,19 +48,24 @@ def _worded(rng: random.Random, asked: Asked, values: list[str]) -> str:
 
 
 def question_group(
-    seed: int | str, count: int = 4, split: str = "train", rare_share: float | None = None
+    seed: int | str, count: int = 4, split: str = "train", rare_share: float | None = None, hard: bool = False
 ) -> list[Example]:
-    """Up to `count` different examples about one schema of the split, all drawn from `seed`."""
+    """Up to `count` different examples about one schema of the split, all drawn from `seed`.
+
+    `hard`: more joins, lists, patterns, second conditions and rare words than people use, since they take longer to
+    learn.
+    """
     rng = random.Random(seed)
     if rare_share is None:
-        rare_share = RARE_SHARE if split == "train" else 0.0
+        rare_share = (HARD_RARE_SHARE if hard else RARE_SHARE) if split == "train" else 0.0
     schema, context = draw_schema(rng, split, rare_share)
-    speaker = Speaker(rng, schema, split == "train")
+    speaker = Speaker(rng, schema, split == "train", hard)
+    kinds = HARD_KINDS if hard else KINDS
     examples: dict[str, Example] = {}
     for _ in range(MAX_TRIES):
         if len(examples) == count:
             break
-        ask = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        ask = rng.choices(list(kinds), list(kinds.values()))[0]
         speaker.begin()
         asked = ask(speaker, rng.choice(list(schema.tables.values())))
         if asked is None:

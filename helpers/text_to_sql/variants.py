@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from functools import cache
 
-from helpers.text_to_sql.domains import DATA, Column, Schema, Table, schemas, spoken
-from helpers.text_to_sql.names import held_out, plural
+from helpers.text_to_sql.domains import Column, Schema, Table, schemas, spoken
+from helpers.text_to_sql.words import plural, real_words
 
 UNITS = ("kg", "m", "cm", "km", "hours", "days", "pct", "eur", "count", "total", "size", "score")
-UNFIT = frozenset(
-    """abortion abuse abuser adultery bastard bigot bisexual bitch cannibal condom corpse cripple deathbed enema
-    epileptic execution fascist fetish gallows gay genocide heroin holocaust idiot incest laxative leper lust
-    massacre moron murder nazi negro nigger nude orgasm orgy pimp porn prostitute racism racist rape rapist
-    retard slave slavery slut sperm suicide terror terrorist testicle torture virgin whore""".split()
-)
-RARE_SHARE = 0.35  # of the schemas of training, in part, have rare words as names
+RARE_SHARE, HARD_RARE_SHARE = 0.35, 0.45  # of the schemas of training, in part, have rare words as names
 KEYWORDS = frozenset(
     """add all alter and as asc between by case check column commit constraint create cross current database date
     default delete desc distinct drop else end escape except exists fail first filter for foreign from full glob go
@@ -159,7 +152,7 @@ def _rare_column(rng: random.Random, column: Column, training: bool, taken: set[
 def _rare_words(rng: random.Random, training: bool, taken: set[str], count: int) -> list[str]:
     words = []
     while len(words) < count:
-        word = rng.choice(_words("nouns", training))
+        word = rng.choice(real_words("nouns", training))
         if word not in taken and not {word, plural(word)} & KEYWORDS:
             words.append(word)
             taken.add(word)
@@ -168,7 +161,7 @@ def _rare_words(rng: random.Random, training: bool, taken: set[str], count: int)
 
 def _rare_values(rng: random.Random, training: bool) -> tuple[str, ...]:
     """A column's values: all names, two words, or nouns."""
-    nouns, names = _words("nouns", training), _words("names", training)
+    nouns, names = real_words("nouns", training), real_words("names", training)
     way = rng.choice(("name", "noun", "two", "person", "code"))
     draw = {
         "name": lambda: rng.choice(names),
@@ -178,13 +171,6 @@ def _rare_values(rng: random.Random, training: bool) -> tuple[str, ...]:
         "code": lambda: f"{rng.choice(nouns)[:2].upper()}-{rng.randint(1, 999)}",
     }[way]
     return tuple(draw() for _ in range(16))
-
-
-@cache
-def _words(kind: str, training: bool) -> tuple[str, ...]:
-    """The committed words of a kind that training may see, or else the held-out ones."""
-    words = (DATA / f"{kind}.txt").read_text(encoding="utf-8").split()
-    return tuple(word for word in words if held_out(word) != training and word not in UNFIT)
 
 
 def _spelled(tables: dict[str, Table], style: Style) -> dict[str, Table]:

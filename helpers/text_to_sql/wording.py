@@ -10,7 +10,7 @@ from functools import cache
 import yaml
 
 from helpers.text_to_sql.domains import DATA, Column, Schema, Table
-from helpers.text_to_sql.names import plural
+from helpers.text_to_sql.words import plural
 
 OWN_SHARE = 0.92  # how often a column's own phrases are taken, where it has any
 MONTHS = "January February March April May June July August September October November December".split()
@@ -124,10 +124,11 @@ class Speaker:
         rng: the source of randomness.
         schema: the tables that are asked about.
         training: whether values come from what training may see, or from what is held out.
+        hard: whether hard conditions come up more often than people have them, for training.
     """
 
-    def __init__(self, rng: random.Random, schema: Schema, training: bool):
-        self.rng, self.schema, self.training = rng, schema, training
+    def __init__(self, rng: random.Random, schema: Schema, training: bool, hard: bool = False):
+        self.rng, self.schema, self.training, self.hard = rng, schema, training, hard
         self._nouns: dict[Column, str] = {}
 
     def begin(self) -> None:

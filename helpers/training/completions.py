@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 
 IGNORED = -100  # a label that no loss counts
@@ -24,8 +24,8 @@ def bare_sql(example: Example) -> str:
 
 
 def explained_sql(example: Example) -> str:
-    """The SQL, and what it asks for as a comment below it."""
-    return f"{example.answer}\n-- {example.restated}"
+    """The SQL, and what it answers as a comment below it."""
+    return f"{example.answer}\n-- {example.question}"
 
 
 ANSWERS: dict[str, Callable[[Example], str]] = {"sql": bare_sql, "explained": explained_sql}
@@ -76,7 +76,7 @@ def examples_from(place: str, split: str) -> list[Example]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [
-            Example(str(x.get("id", i)), x["context"], x["question"], x["answer"], "", restated=x.get("restated", ""))
+            Example(str(x.get("id", i)), x["context"], x["question"], x["answer"], x.get("kind", ""))
             for i, x in enumerate(lines)
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -23,20 +23,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers import models
+from helpers.decoding.forward import eos_tokens
 from helpers.decoding.generate import generate
 from helpers.errors import CourseError
 from helpers.files import write_whole
 from helpers.models import first_layers
+from helpers.models.fewer_tokens import with_tokens
 from helpers.speculation.cost import acceptance_of, accepted_per_step
 from helpers.speculation.draft_model import DraftModel
 from helpers.text_to_sql.dataset import load_split, training_examples
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint, script
 from helpers.training.completions import IGNORED, by_schema
+from helpers.training.medusa_targets import columns_of, used_tokens
 from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
 from helpers.training.processes import average_gradients, rank, world_size
-from helpers.training.self_distillation import EncodedAnswer, answered
+from helpers.training.self_distillation import Answer, EncodedAnswer, answered
 
 NUM_DRAFTED = 4  # tokens, when the card says how many the target accepts
 
@@ -51,7 +54,7 @@ def answer_states(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def loss_of(draft, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean Kullback-Leibler divergence from the target's next-token distributions
-    to the draft's, over the answers, in nats."""
+    to the draft's, over the answers and the tokens that the draft guesses, in nats."""
     lm_head = draft.get_output_embeddings()  # the target's own
     with torch.no_grad():
         wanted = lm_head(batch["states"]).float().log_softmax(-1)
@@ -61,9 +64,10 @@ def loss_of(draft, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def cross_entropy(draft, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean cross-entropy with the tokens that the target chose, over the answers, in nats."""
-    labels = batch["labels"][:, 1:]
+    labels, token_ids = batch["labels"][:, 1:], getattr(draft, "token_ids", None)
+    labels = labels[labels != IGNORED]
     logits = draft.get_output_embeddings()(answer_states(draft, batch))
-    return F.cross_entropy(logits.float(), labels[labels != IGNORED])
+    return F.cross_entropy(logits.float(), labels if token_ids is None else columns_of(labels, token_ids))
 
 
 LOSSES = {"kl": loss_of, "ce": cross_entropy}
@@ -76,6 +80,7 @@ class Arguments(script.Arguments):
     output_dir: str = script.model_dir("distil_draft")
     layers: int = 3  # of the target's, the first ones
     loss: str = script.choice("kl", LOSSES)  # the target's whole distribution, or its chosen token alone
+    vocabulary: str = script.choice("used", ("used", "all"))  # the draft guesses among tokens that answers use, or all
     lora_r: int = 64
     lora_alpha: float = 128.0
     max_examples: int = 0  # at most so many training questions; 0: all
@@ -106,6 +111,7 @@ class Run:
             raise CourseError(f"{trouble}, and a draft must be cheaper: give fewer than these with --layers.")
         torch.manual_seed(a.seed)
         self.draft = first_layers.begin(copy.deepcopy(self.target), a.layers, a.lora_r, a.lora_alpha)
+        self.guessing = self.draft.get_base_model()  # with fewer tokens, once the answers are known
         self.trained = {name: p for name, p in self.draft.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.trained.values(), a.lr, (0.9, 0.95), weight_decay=0.0)
         self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id)}
@@ -131,6 +137,13 @@ class Run:
             batches += [mixed[i : i + size] for i in range(0, len(mixed), size)]
         return batches
 
+    def guess_among(self, answers: Sequence[EncodedAnswer]) -> None:
+        """Let the draft guess only the tokens that these answers use."""
+        used = used_tokens(
+            [Answer(e.ids[e.labels.count(IGNORED) :], e.states) for e in answers], eos_tokens(self.target)
+        )
+        self.guessing = with_tokens(self.draft.get_base_model(), used)
+
     def save(self) -> None:
         state = {
             "trained": {name: p.detach() for name, p in self.trained.items()},
@@ -155,9 +168,11 @@ class Run:
 
     def export(self, folder: Path) -> dict[str, object]:
         """The draft and card.json: how it was made, for which target, and how much of it the target accepts."""
-        first_layers.save(self.draft, folder, self.a.model_id, self.identity["model_id"])
+        token_ids = getattr(self.guessing, "token_ids", None)
+        first_layers.save(self.draft, folder, self.a.model_id, self.identity["model_id"], token_ids)
         card = {
             "parameters": sum(p.numel() for p in self.trained.values()),
+            "guessed_tokens": self.target.config.vocab_size if token_ids is None else len(token_ids),
             "minutes": round(self.seconds / 60, 1),
             "target": self.a.model_id,
             "target_hash": self.identity["model_id"],
@@ -176,7 +191,7 @@ class Run:
         """What the target accepts on validation questions when the draft in `folder` guesses 4 tokens ahead: in
         float32, where rounding decides nothing."""
         target, small = (models.load(name, "float32", self.device)[0] for name in (self.a.model_id, folder))
-        proposer = DraftModel(small, target, count=NUM_DRAFTED)
+        proposer = DraftModel(first_layers.for_guessing(small, folder), target, count=NUM_DRAFTED)
         prompts = [prompt_for(self.tokenizer, e) for e in load_split("validation", limit=self.a.eval_samples)]
         answers = [generate(target, self.tokenizer, prompt, proposer=proposer) for prompt in prompts]
         return {"acceptance": acceptance_of(answers), "tokens_per_step": accepted_per_step(answers)}
@@ -186,7 +201,10 @@ def distil(run: Run) -> Run:
     """Let the target answer the questions, then train the draft to the last step."""
     a = run.a
     questions = training_examples(a.more_examples, a.seed)[: a.max_examples or None]
-    batches = run.batches(run.answers(questions))
+    groups = run.answers(questions)
+    batches = run.batches(groups)
+    if a.vocabulary == "used":
+        run.guess_among([answer for group in groups for answer in group])
     run.draft.train()
     for step in range(run.step, len(batches)):
         began = time.perf_counter()
@@ -217,7 +235,7 @@ def _backward(run: Run, rows: Sequence[Sequence[Tree]]) -> float:
         batch = {name: tensor.to(run.device) for name, tensor in batch.items()}
         num_labels = int((batch["labels"] != IGNORED).sum())
         with script.autocast(run.device, run.dtype):
-            loss = LOSSES[run.a.loss](run.draft.get_base_model(), batch)
+            loss = LOSSES[run.a.loss](run.guessing, batch)
         loss.backward()
     average_gradients(run.trained.values(), torch.tensor([num_labels], device=run.device))
     return loss.item()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +22,21 @@ import torch
 from helpers import models
 from helpers.errors import CourseError
 from helpers.files import write_whole
+from helpers.kernels import torch_compile
 from helpers.measuring.memory import peak_memory_gib
 from helpers.models import loading
 from helpers.text_to_sql.dataset import training_examples
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.training import script
 from helpers.training.completions import ANSWERS, by_schema, encode, examples_from
+from helpers.training.fast_layers import speed_up
 from helpers.training.packing import Tree, collate, pack, separates_branches, trees_of
 from helpers.training.processes import rank
 from helpers.weights.adapters.lora import EVERYWHERE
 from helpers.weights.quantization import nf4
 
 METHODS = ("lora", "qlora", "llama_adapter", "full")
+WORTH_COMPILING = 200  # steps
 
 
 @dataclass
@@ -50,6 +54,7 @@ class Arguments(script.Arguments):
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0
     adapter_len: int = 16  # LLaMA-Adapter: prompts in each layer
+    begin_with: str = ""  # a LoRA adapter that training goes on with, one of the course's models or a folder
     epochs: float = 3.0
     max_steps: int = -1
     per_device_train_batch_size: int = 8  # packed rows
@@ -60,6 +65,7 @@ class Arguments(script.Arguments):
     lr_scheduler_type: str = "linear"
     warmup_steps: int = 10
     optim: str = "auto"
+    compiled: str = script.choice("auto", ("auto", "True", "False"))  # layers; "auto": in a long run on a CPU
     save_steps: int = 100
     eval_samples: int = 100  # validation questions that are answered after each epoch; 0 for none
     merge_weights: bool = True
@@ -70,6 +76,8 @@ class Arguments(script.Arguments):
             raise CourseError("--more_examples are the course's own: leave --train_dataset_path out.")
         if self.export and self.method not in ("lora", "qlora"):
             raise CourseError(f"--export is for adapters that can be merged, not for --method {self.method}.")
+        if self.begin_with and self.method not in ("lora", "qlora"):
+            raise CourseError(f"--begin_with takes a LoRA adapter: leave it out with --method {self.method}.")
 
 
 def train(a: Arguments) -> dict:
@@ -88,20 +96,23 @@ def train(a: Arguments) -> dict:
     dtype = a.compute_dtype(device)
     tokenizer = models.tokenizer_of(a.model_id)
     examples, validation = _examples(a)
-    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
-    packed = pack(trees_of(by_schema(examples, encoded), a.max_seq_length), a.max_seq_length)
+    packed, num_tokens = training_rows(a, examples, tokenizer)
     before = psutil.Process().memory_info().rss / 2**30
     model = prepared(a, dtype, device)
     with script.autocast(device, dtype):  # as the Trainer will run it
         if not separates_branches(model):
-            packed = [[Tree((e,))] for e in encoded]
+            packed = [[Tree((e,))] for row in packed for tree in row for e in tree.examples]
+    compiled = _is_compiled(a, len(packed), device)
+    if compiled or device == "cpu":
+        speed_up(model, compiled)
+    length = a.max_seq_length if compiled else 0  # another shape would be compiled anew
     last = _last_checkpoint(a)
     accuracy = AccuracyCallback(tokenizer, validation, a.checkpoints)
     trainer = CompletionTrainer(
         model,
         _training_arguments(a, dtype, device),
         train_dataset=packed,
-        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id, length),
         callbacks=[accuracy],
     )
     trainer.remove_callback(PrinterCallback)  # the course's own says the same in fewer words
@@ -109,17 +120,19 @@ def train(a: Arguments) -> dict:
     accuracy.evaluate(model, trainer.state)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_memory_gib() - before
     history = trainer.state.log_history
+    judged = [entry for entry in history if "execution_accuracy" in entry]
     report = {
         "arguments": a.without_places(),
         "seconds": accuracy.seconds,
         "steps": trainer.state.global_step,
-        "tokens": sum(len(e.ids) for e in encoded),
+        "tokens": num_tokens,
         "rows": len(packed),
         "peak_memory_gib": peak,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "weight_bytes": sum(p.nbytes for p in model.parameters()),
         "loss": [entry["loss"] for entry in history if "loss" in entry],
-        "accuracy": [entry["execution_accuracy"] for entry in history if "execution_accuracy" in entry],
+        "accuracy": [entry["execution_accuracy"] for entry in judged],
+        "right_by_kind": judged[-1]["right_by_kind"] if judged else {},
     }
     if rank() == 0:
         _save(a, model, tokenizer)
@@ -138,16 +151,31 @@ def _examples(a: Arguments) -> tuple[list[Example], list[Example]]:
     validation = examples_from(a.validation_dataset_path, "validation")[: a.eval_samples] if a.eval_samples else []
     if a.eval_samples and not validation:
         raise CourseError("There are no validation examples: look at --validation_dataset_path.")
-    if a.answers == "explained" and not all(e.restated for e in examples):
-        raise CourseError("--answers explained needs examples with `restated`, as the course's own have.")
     return examples, validation
+
+
+def training_rows(a: Arguments, examples: Sequence[Example], tokenizer) -> tuple[Sequence[list[Tree]], int]:
+    """The rows that the examples are packed into, and the tokens of all examples, each with its whole prompt."""
+    encoded = [encode(e, tokenizer, ANSWERS[a.answers]) for e in examples]
+    trees = trees_of(by_schema(examples, encoded), a.max_seq_length)
+    return pack(trees, a.max_seq_length), sum(len(e.ids) for e in encoded)
+
+
+def _is_compiled(a: Arguments, num_rows: int, device: str) -> bool:
+    """Whether compiling pays: in some hundred steps on a CPU, if there is a compiler."""
+    if a.compiled != "auto":
+        return a.compiled == "True"
+    steps = a.max_steps if a.max_steps > 0 else a.epochs * num_rows / a.per_device_train_batch_size
+    return device == "cpu" and steps >= WORTH_COMPILING and not (a.gradient_checkpointing or torch_compile.why_not())
 
 
 def _last_checkpoint(a: Arguments) -> Path | None:
     """The newest whole checkpoint of this very run; CourseError where the folder holds another run's."""
-    free = ("save_steps", "merge_weights")
+    free = ("save_steps", "merge_weights", "compiled", "eval_samples")
     identity = {name: value for name, value in a.without_places().items() if name not in free}
     identity["model_hash"] = models.hash_of(a.model_id)
+    if a.begin_with:
+        identity["begin_with_hash"] = models.hash_of(a.begin_with)
     file = a.checkpoints / "arguments.json"
     # A checkpoint's state is written last: one without it was cut off by a kill.
     states = a.checkpoints.glob("checkpoint-*/trainer_state.json")
@@ -172,16 +200,20 @@ def _save(a: Arguments, model, tokenizer) -> None:
 
 def _export(a: Arguments, model, report: dict) -> None:
     """The adapter in two bytes a number, and card.json: how it was made."""
-    place = Path(a.export)
+    place, before = Path(a.export), models.card(a.begin_with) if a.begin_with else {}
     model.to(torch.bfloat16).save_pretrained(place, save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing in it
     (place / loading.ADAPTER).chmod(0o644)
-    script.write_card(place, a, report | {"loss": report["loss"][-1:]})
+    last = report["loss"][-20:]
+    card = report | {"loss": sum(last) / max(1, len(last))}
+    if a.begin_with:
+        card["began_with"] = before
+    script.write_card(place, a, card)
 
 
 def prepared(a: Arguments, dtype: torch.dtype = torch.float32, device: str = "cpu"):
     """The base model with what the method adds, ready to be trained; what is frozen is in `dtype`."""
-    from peft import AdaptionPromptConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import AdaptionPromptConfig, LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if a.method == "llama_adapter" and models.config_at(a.model_id).model_type not in ("llama", "mistral"):
         raise CourseError("--method llama_adapter needs a model of the kind llama or mistral: take lora.")
@@ -191,7 +223,9 @@ def prepared(a: Arguments, dtype: torch.dtype = torch.float32, device: str = "cp
     else:
         model, _ = models.load(a.model_id, torch.float32 if a.method == "full" else dtype, device)
     model.config.use_cache = False  # a cache would hide from transformers that examples share a sequence
-    if a.method in ("lora", "qlora"):
+    if a.begin_with:
+        model = PeftModel.from_pretrained(model, adapter_folder(a.begin_with), is_trainable=True)
+    elif a.method in ("lora", "qlora"):
         names = {n.split(".")[-1] for n, _ in model.named_modules()}
         targets = list(EVERYWHERE) if set(EVERYWHERE) <= names else "all-linear"
         shape = dict(r=a.lora_r, lora_alpha=a.lora_alpha, lora_dropout=a.lora_dropout)
@@ -205,6 +239,14 @@ def prepared(a: Arguments, dtype: torch.dtype = torch.float32, device: str = "cp
     if a.method != "full":
         model.peft_config["default"].base_model_name_or_path = a.model_id  # not the path that it has on this machine
     return model.train()
+
+
+def adapter_folder(name: str) -> str:
+    """The folder of an adapter; CourseError where the name is that of another kind of model."""
+    folder = models.folder_of(name)
+    if not (Path(folder) / loading.ADAPTER).exists():
+        raise CourseError(f"{name} is no adapter: give one with --begin_with, or leave it out.")
+    return folder
 
 
 def _training_arguments(a: Arguments, dtype: torch.dtype, device: str):

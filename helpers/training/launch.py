@@ -13,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
@@ -21,7 +22,7 @@ from helpers import files, models
 from helpers.errors import CourseError
 from helpers.files import build_root
 from helpers.source_code import hash_of_files, reached_files
-from helpers.text_to_sql.names import DATA
+from helpers.text_to_sql.domains import DATA
 
 # What only shows the course: no script's work depends on it, though the package itself imports some of it.
 SHOWN = ("__init__.py", "notebook", "course")
@@ -44,20 +45,20 @@ def artifact(
         "arguments": sorted(arguments.items()),
         "launcher": list(launcher),
     }
-    if "start_from" in arguments:
-        made_of["start_from"] = models.hash_of(arguments["start_from"])
+    if adapter := arguments.get("begin_with"):
+        made_of["begin_with"] = models.hash_of(str(adapter))
     digest = hashlib.sha256(json.dumps(made_of, default=str).encode()).hexdigest()
     return build_root() / "artifacts" / f"{module.split('.')[-1]}-{digest[:12]}"
 
 
 def _hash_of_data(arguments: dict[str, object]) -> str:
-    """A hash of the course's data and of the files at the paths of data sets."""
+    """A hash of the course's data and of the files at the paths of data sets, those in folders inside them, too."""
     digest = hashlib.sha256()
     paths = [Path(str(value)) for name, value in arguments.items() if name.endswith("_dataset_path")]
     for path in (DATA, *paths):
-        inside = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+        inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         for file in inside:
-            digest.update(f"{file.name}\0".encode() + file.read_bytes())
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -84,7 +85,8 @@ def launch(
 
 def _run_inside(module: str, options: list[str]) -> None:
     try:
-        with mock.patch.object(sys, "argv", [module, *options]):
+        with mock.patch.object(sys, "argv", [module, *options]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # a notebook imports it, too
             runpy.run_module(module, run_name="__main__")
     except SystemExit as end:
         raise CourseError(f"{module} stopped: {end}") from None

@@ -18,8 +18,10 @@ from torch.nn import functional as F
 
 from helpers.decoding.masks import additive
 from helpers.errors import CourseError
-from helpers.training.group_packing import Batch
+from helpers.training.completions import IGNORED
 from helpers.weights.precision.emulation import emulated
+
+Batch = dict[str, torch.Tensor]  # of packing.collate
 
 
 @dataclass
@@ -61,12 +63,12 @@ class TrainStep:
 
 
 def batch_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """The weighted mean cross-entropy of the next tokens."""
-    eager = model.config._attn_implementation == "eager"  # which adds the mask to its scores
-    mask = additive(batch.mask, model.dtype) if eager else batch.mask
-    logits = model(batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False).logits
-    losses = F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), reduction="none")
-    return (losses * batch.weights.flatten()).sum() / batch.weights.sum()
+    """The mean cross-entropy of the learned tokens of packed rows (packing.py)."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if model.config._attn_implementation == "eager":  # which adds the mask to its scores
+        inputs["attention_mask"] = additive(inputs["attention_mask"], model.dtype)
+    logits = model(**inputs, use_cache=False).logits
+    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
 
 
 def train(

@@ -2,12 +2,13 @@
 
 A group of examples becomes a tree: the prompt tokens that they all begin with, then a branch for each question with its
 answer. A branch sees the beginning and itself, at the positions that it would have alone, so the model learns exactly
-what it will meet. A row is filled with several trees, blind to each other, first-fit decreasing (Krell et al.,
+what it will meet. A row is filled with several trees, blind to each other, best-fit decreasing (Krell et al.,
 "Efficient Sequence Packing without Cross-contamination", 2021).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -54,29 +55,30 @@ def trees_of(groups: Sequence[Sequence[Encoded]], length: int) -> list[Tree]:
 
 def pack(trees: Sequence[Tree], length: int) -> list[list[Tree]]:
     """Rows of at most `length` tokens. The longest trees are placed first, each in the
-    first row with room for it (first-fit decreasing)."""
+    fullest row with room for it (best-fit decreasing)."""
     too_long = sum(len(tree) > length for tree in trees)
     if too_long:
         trouble = f"{too_long} examples are longer than {length} tokens"
         raise CourseError(f"{trouble}: give a larger --max_seq_length.")
     rows: list[list[Tree]] = []
-    free: list[int] = []
+    with_room: dict[int, list[list[Tree]]] = defaultdict(list)  # tokens that still fit
     for tree in sorted(trees, key=len, reverse=True):
-        fitting = (i for i, room in enumerate(free) if room >= len(tree))
-        place = next(fitting, None)
-        if place is None:
-            place = len(rows)
+        rooms = range(len(tree), length + 1)
+        room = next((room for room in rooms if with_room[room]), None)
+        if room is None:
+            room = length
             rows.append([])
-            free.append(length)
-        rows[place].append(tree)
-        free[place] -= len(tree)
+            with_room[room].append(rows[-1])
+        row = with_room[room].pop()
+        row.append(tree)
+        with_room[room - len(tree)].append(row)
     return rows
 
 
-def collate(rows: Sequence[Sequence[Tree]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows as tensors: input_ids, position_ids and labels (rows, longest), attention_mask (rows, 1, longest, longest),
-    True where a token sees another."""
-    shape = len(rows), max(sum(map(len, row)) for row in rows)
+def collate(rows: Sequence[Sequence[Tree]], pad: int, length: int = 0) -> dict[str, torch.Tensor]:
+    """Rows as tensors: input_ids, position_ids and labels (rows, n), attention_mask (rows, 1, n, n), True where a token
+    sees another; n is the longest row's length, or `length` if that is more."""
+    shape = len(rows), max(length, *(sum(map(len, row)) for row in rows))
     ids, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
     positions, trees, branches = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
     for r, row in enumerate(rows):

@@ -23,7 +23,7 @@ from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.kernels import packed_linear
 from helpers.kernels.fused_llama import FusedLlama
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint
 from helpers.training.completions import IGNORED, Encoded

@@ -26,7 +26,7 @@ from helpers.files import write_whole
 from helpers.speculation.medusa_files import save
 from helpers.speculation.medusa_heads import MedusaHeads, ReducedMedusaHeads
 from helpers.text_to_sql.dataset import training_examples
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.training import checkpoint, script
 from helpers.training.completions import IGNORED, encode, examples_from
 from helpers.training.medusa_targets import columns_of, reference_answers, targets, used_tokens

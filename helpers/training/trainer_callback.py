@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,15 @@ from transformers import TrainerCallback
 
 from helpers.files import write_whole
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
-from helpers.text_to_sql.generator import Example
+from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
+
+
+def by_kind(examples: Sequence[Example], right: Sequence[bool]) -> dict[str, str]:
+    """ "join" -> "18 of 45", the kinds with most examples first."""
+    counts = Counter(e.kind for e in examples)
+    good = Counter(e.kind for e, is_right in zip(examples, right, strict=True) if is_right)
+    return {kind: f"{good[kind]} of {count}" for kind, count in counts.most_common()}
 
 
 class AccuracyCallback(TrainerCallback):
@@ -57,10 +65,15 @@ class AccuracyCallback(TrainerCallback):
         model = getattr(model, "module", model)  # without its wrapper for several processes
         model.eval()
         prompts = [prompt_for(self.tokenizer, e) for e in self.validation]
-        answers = answer_in_batches(model, self.tokenizer, prompts)
-        accuracy = sum(right_answers(self.validation, answers)) / len(self.validation)
+        right = right_answers(self.validation, answer_in_batches(model, self.tokenizer, prompts))
+        accuracy = sum(right) / len(right)
         model.train()
-        state.log_history.append({"step": state.global_step, "execution_accuracy": accuracy})
+        entry = {
+            "step": state.global_step,
+            "execution_accuracy": accuracy,
+            "right_by_kind": by_kind(self.validation, right),
+        }
+        state.log_history.append(entry)
         share = f"{accuracy:.1%} of {len(self.validation)} validation answers right"
         print(f"  step {state.global_step}: {share}", flush=True)
 

@@ -1,7 +1,6 @@
-"""Formulas of notebooks are MathML on their pages, or stay as they were where nothing can convert them."""
+"""Formulas of notebooks are MathML on their pages, or stay as they were where one can't be converted."""
 
 import re
-import sys
 
 import jupytext
 import nbformat
@@ -31,17 +30,6 @@ def page(tmp_path):
     return make
 
 
-@pytest.fixture
-def converter():
-    pytest.importorskip("latex2mathml")
-
-
-@pytest.fixture
-def no_converter(monkeypatch):
-    for name in ("latex2mathml", "latex2mathml.converter"):
-        monkeypatch.setitem(sys.modules, name, None)
-
-
 def markdown(text):
     return nbformat.v4.new_markdown_cell(text)
 
@@ -50,7 +38,7 @@ def loads_mathjax(html):
     return re.search(r"<script[^>]*mathjax", html, re.IGNORECASE)
 
 
-def test_formulas_are_mathml_and_nothing_comes_from_outside(converter, page):
+def test_formulas_are_mathml_and_nothing_comes_from_outside(page):
     output = nbformat.v4.new_output("display_data", data={"text/markdown": "so $z$"})
     html = page(markdown(PROSE), nbformat.v4.new_code_cell("1", outputs=[output], execution_count=1))
     assert html.count("<math") == 4 and html.count('display="block"') == 2
@@ -59,16 +47,10 @@ def test_formulas_are_mathml_and_nothing_comes_from_outside(converter, page):
     assert not re.search(r"<(?:link|img|script)[^>]*https?://", html)
 
 
-def test_a_formula_that_is_not_known_stays_and_asks_for_mathjax(converter, page):
+def test_a_formula_that_is_not_known_stays_and_asks_for_mathjax(page):
     html = page(markdown(r"Here $\nosuchcommand{x}$, there $y$."))
     assert r"$\nosuchcommand{x}$" in html and html.count("<math") == 1
     assert loads_mathjax(html) and "mermaid.initialize" not in html
-
-
-def test_the_report_works_without_the_converter(no_converter, page):
-    html = page(markdown(PROSE))
-    assert mathml("x") is None and "<math" not in html
-    assert r"$n \geq 2$" in html and loads_mathjax(html) and "mermaid.initialize" not in html
 
 
 def formulas():
@@ -80,14 +62,14 @@ def formulas():
                 yield from ((marks == "$$", latex) for marks, latex in FORMULA.findall(prose))
 
 
-def test_every_formula_of_the_course_is_converted(converter):
+def test_every_formula_of_the_course_is_converted():
     every = list(formulas())
     assert len(every) > 20
     assert [latex for display, latex in every if mathml(latex, display) is None] == []
 
 
 @pytest.mark.parametrize("latex", [r"\unknown x", r"\frac{1}", r"\left( x", "{"])
-def test_what_can_not_be_converted_is_not_half_converted(converter, latex):
+def test_what_can_not_be_converted_is_not_half_converted(latex):
     element = mathml(latex)
     assert element is None or "\\" not in element
 

@@ -8,9 +8,10 @@ import pytest
 from helpers import files
 from helpers.course import commits, readme
 from helpers.course.commits import COMMITS
-from helpers.course.notebooks import notebook_files, source_files
+from helpers.course.notebooks import notebook_files
 from helpers.errors import CourseError
 from helpers.notebook import provenance
+from helpers.notebook.results import Results
 
 
 def test_the_table_is_up_to_date():
@@ -26,14 +27,29 @@ def test_every_notebook_has_a_headline_and_a_result():
             assert readme.headline(path.stem)
 
 
+HEADER = """# ---
+# jupyter:
+#   course:
+#     minutes: 10
+#     headline: "{start.decode_vs_hf_generate:.2f} times as fast."
+# ---
+"""
+MACHINE = {"cpu": "AMD EPYC", "cores": 2, "memory_gib": 23.5, "accelerator": None}
+
+
 @pytest.fixture
 def copy(tmp_path):
-    (tmp_path / "notebooks").mkdir()
+    """A course of one notebook, whose headline and results stay as they are here, whatever the real one measures."""
+    (tmp_path / "notebooks" / "source").mkdir(parents=True)
     shutil.copy(notebook_files()[0], tmp_path / "notebooks")
-    (tmp_path / "notebooks" / "source").mkdir()
-    shutil.copy(source_files()[0], tmp_path / "notebooks" / "source")
+    (tmp_path / "notebooks" / "source" / "00_start_here.py").write_text(HEADER)
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    shutil.copytree(files.ROOT / "data" / "reference_results", tmp_path / "data" / "reference_results")
+    for profile in ("full", "cpu"):
+        made = Results("00_start_here", profile, tmp_path / "data" / "reference_results" / "machine", machine=MACHINE)
+        made.metric("start.decode_vs_hf_generate", 2.0, "x", low=1.9, high=2.1, n=450)
+        for name in ("base", "handwritten"):
+            made.metric(f"start.{name}_execution_accuracy", 0.5, "share", low=0.4, high=0.6, n=450)
+        made.write()
     return tmp_path
 
 

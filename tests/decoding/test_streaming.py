@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import models
 from helpers.decoding.streaming import Detokenizer
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 class Bytes:
@@ -17,7 +17,7 @@ class Bytes:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.tokenizer_of("base")
+    return tiny_tokenizer()
 
 
 @settings(max_examples=200, deadline=None)

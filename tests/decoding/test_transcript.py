@@ -1,8 +1,8 @@
-"""A transcript names every guesser, and strikes out what was wrong."""
+"""A transcript names every guesser, and puts a cross before what was wrong."""
 
 from helpers.decoding.completion import Completion, Step
 from helpers.decoding.proposals import NOTHING, chain
-from helpers.decoding.transcript import struck, transcript
+from helpers.decoding.transcript import crossed, transcript
 
 
 class Letters:
@@ -22,8 +22,8 @@ def test_who_guessed_what_and_what_was_wrong():
     )
     assert transcript(done, Letters()) == [
         "step  0: 'a'·",
-        f"step  1: 'b'[lookup] 'c'[lookup] 'e'·  {struck('d')}",
-        f"step  2: 'g'·  {struck('f')}",
+        "step  1: 'b'[lookup] 'c'[lookup] 'e'·  × 'd'",
+        "step  2: 'g'·  × 'f'",
         "step  3: 'h'[draft]",
     ]
-    assert struck("ab") == "a\u0336b\u0336"
+    assert crossed("ab") == "× 'ab'"

@@ -17,6 +17,7 @@ from tests.tiny_models import greedy, tiny
 @pytest.fixture(autouse=True)
 def build(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    monkeypatch.setattr(packed_linear, "_of_this_process", {})
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -68,10 +69,12 @@ def test_the_default_stays_where_the_difference_is_noise():
     assert fastest({"plain": 1.0, "swapped": 0.97}) == "plain" and fastest({"plain": 1.0, "swapped": 0.5}) == "swapped"
 
 
-def test_a_busy_machine_s_choice_is_not_kept(monkeypatch, tmp_path):
+def test_a_busy_machine_s_choice_is_kept_for_this_process_only(monkeypatch, tmp_path):
     monkeypatch.setattr(packed_linear, "is_calm", lambda: SimpleNamespace(calm=False))
-    install(tiny().float())
+    first = packed_linear.variants_of(install(tiny().float()))
     assert not (tmp_path / "packed_linear.json").exists()
+    monkeypatch.setattr(packed_linear, "measure_variants", None)  # a second measurement would fail
+    assert packed_linear.variants_of(install(tiny().float())) == first
 
 
 def test_installed_layers_give_the_same_tokens_and_are_measured_once(monkeypatch):
@@ -113,6 +116,13 @@ def test_every_variant_is_timed_for_every_shape():
     assert all(set(of_shape) == set(VARIANTS) and min(of_shape.values()) > 0 for of_shape in times.values())
 
 
+def test_the_seconds_are_those_of_one_layer(monkeypatch):
+    monkeypatch.setattr(packed_linear, "take_turns", lambda arms, turns, **options: {arm: [2.0, 3.0] for arm in arms})
+    linears = [nn.Linear(16, 16, bias=False), nn.Linear(16, 8), nn.Linear(16, 16, bias=False)]
+    with torch.no_grad():
+        assert measure_variants(linears, (1,), turns=2)[1][16, 16] == dict.fromkeys(VARIANTS, 2.0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_a_variant_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
@@ -125,3 +135,10 @@ def test_a_variant_that_the_machine_has_not_is_left_out(monkeypatch, dtype):
     assert set(packed_linear.measure_variants([linear], (1,), turns=1)[1][8, 16]) == set(
         packed_linear.usable_variants(linear)
     )
+
+
+def test_without_turns_nothing_is_measured_and_all_is_packed(monkeypatch):
+    monkeypatch.setattr(packed_linear, "measure_variants", None)
+    chosen = packed_linear.variants_of(install(tiny().float(), turns=0))
+    assert chosen and {v for variants in chosen.values() for v in variants} <= {"packed", "plain"}
+    assert not packed_linear._file().exists()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.errors import CourseError
-from helpers.measuring.latency import decode_tokens_per_second, latency
+from helpers.measuring.latency import latency
 
 
 def completion(*steps):
@@ -23,12 +23,3 @@ def test_latency_is_what_a_user_of_the_stream_feels():
     assert felt.tokens_per_second == pytest.approx(6 / 0.39)
     with pytest.raises(CourseError, match="second token"):
         latency([completion((0.1, 1))])
-
-
-def test_decode_speed_leaves_out_the_prefill():
-    steps = [
-        SimpleNamespace(kind=kind, seconds=s, emitted=(0,) * n)
-        for kind, s, n in (("prefill", 9.0, 1), ("decode", 0.5, 3), ("decode", 0.5, 1))
-    ]
-    assert decode_tokens_per_second(steps) == 4.0
-    assert decode_tokens_per_second(steps[:1]) == 0.0

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.errors import CourseError
 from helpers.measuring import timing
-from helpers.measuring.timing import interleave, seconds_of, speedup, take_turns
+from helpers.measuring.timing import interleave, seconds_of, speedup, speedup_over_runs, take_turns
 
 
 @pytest.fixture
@@ -132,3 +132,58 @@ def test_too_little_or_unlike_is_refused(sides):
 def test_seconds_of_is_a_median(clock):
     durations = iter([50, 1, 2, 90])
     assert seconds_of(lambda: clock(next(durations)), repeats=3, warmup=1) == 2
+
+
+def several_runs(rng, drift, runs=3, items=30, factor=1.5):
+    """Seconds (runs, items) of two sides; each run has a ratio of its own, `drift` around the factor."""
+    work = rng.uniform(1, 3, items)
+    ratios = factor * rng.normal(1, drift, runs)
+    base = [ratio * work * rng.normal(1, 0.05, items) for ratio in ratios]
+    return base, [work * rng.normal(1, 0.05, items) for _ in ratios], ratios
+
+
+def test_an_interval_over_runs_covers_every_run_where_one_over_items_does_not():
+    base, fast, _ = several_runs(np.random.default_rng(0), drift=0.1)
+    over_runs = speedup_over_runs(base, fast)
+    own = [speedup(*pair) for pair in zip(base, fast)]
+    assert all(over_runs.low <= one.ratio <= over_runs.high for one in own)
+    assert not all(own[0].low <= one.ratio <= own[0].high for one in own)  # the mistake that this mends
+    assert over_runs.ratio == pytest.approx(np.sum(base) / np.sum(fast))
+    assert (over_runs.n, over_runs.runs) == (30, 3) and "n = 30, 3 runs" in str(over_runs)
+
+
+def test_an_interval_over_runs_covers_the_truth_more_often_than_one_over_items():
+    rng, covered, by_items = np.random.default_rng(2), 0, 0
+    for _ in range(60):
+        base, fast, _ = several_runs(rng, drift=0.06)
+        over_runs = speedup_over_runs(base, fast, resamples=300)
+        pooled = speedup(np.concatenate(base), np.concatenate(fast), resamples=300)
+        covered += over_runs.low <= 1.5 <= over_runs.high
+        by_items += pooled.low <= 1.5 <= pooled.high
+    assert covered >= 42 and covered > by_items + 10
+
+
+def test_runs_without_drift_give_nearly_the_interval_over_items():
+    base, fast, _ = several_runs(np.random.default_rng(3), drift=0.0)
+    over_runs, one = speedup_over_runs(base, fast), speedup(base[0], fast[0])
+    assert over_runs.high - over_runs.low < 2 * (one.high - one.low)
+
+
+def test_one_run_is_compared_as_before():
+    base, fast, _ = several_runs(np.random.default_rng(4), drift=0.0, runs=1)
+    assert speedup_over_runs(base, fast) == speedup(base[0], fast[0])
+
+
+@pytest.mark.parametrize(
+    ("base", "fast"),
+    [
+        ([], []),
+        ([[1, 2]], [[1, 2], [1, 2]]),
+        ([[1, 2], [1]], [[1, 2], [1]]),
+        ([[1, 2]], [[1, 2, 3]]),
+        ([[1], [1]],) * 2,
+    ],
+)
+def test_runs_over_different_items_are_refused(base, fast):
+    with pytest.raises(CourseError):
+        speedup_over_runs(base, fast)

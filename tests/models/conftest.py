@@ -1,33 +1,42 @@
-"""A folder of small models that stands in for data/models."""
+"""A base and a data/models of a test's own, with small models."""
+
+import shutil
 
 import pytest
 import torch
 
-from helpers.models import places
+from helpers.models import package, places
 from helpers.models.loading import load
 from helpers.models.shapes import shape_only
-from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
 from helpers.weights.adapters import lora, peft_files
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """A base and its tokenizer, as transformers writes them."""
-    folder, examples = tmp_path_factory.mktemp("made"), training_mix(40)
-    tokenizer = build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
-    shape_only("llama-tiny", vocab_size=len(tokenizer), tie_word_embeddings=False).save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
+    folder, tokenizer = tmp_path_factory.mktemp("made"), tiny_tokenizer()
+    shape_only("llama-tiny", vocab_size=len(tokenizer), tie_word_embeddings=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def folder(made, tmp_path, monkeypatch):
-    """A data/models of the test's own, with a base."""
-    import shutil
+def base(made, tmp_path, monkeypatch):
+    """The folder of a base that stands in for the package's."""
+    place = shutil.copytree(made, tmp_path / "build" / "base")
+    monkeypatch.setattr(package, "FOLDER", place)
+    monkeypatch.setattr(package, "package_folder", lambda: place)
+    return place
 
-    shutil.copytree(made / "base", tmp_path / "base")
-    monkeypatch.setattr(places, "FOLDER", tmp_path)
-    return tmp_path
+
+@pytest.fixture
+def folder(base, tmp_path, monkeypatch):
+    """A data/models of the test's own, empty, and a base."""
+    place = tmp_path / "models"
+    place.mkdir()
+    monkeypatch.setattr(places, "FOLDER", place)
+    return place
 
 
 @pytest.fixture

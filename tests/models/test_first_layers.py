@@ -126,6 +126,18 @@ def test_a_draft_comes_back_from_its_folder_as_an_ordinary_model(drafted):
     models.check_made_for("small", "target")
 
 
+def test_a_draft_comes_back_with_the_tokens_that_it_guesses(drafted):
+    folder, draft = drafted
+    whole = models.load("small")[0]
+    assert first_layers.for_guessing(whole, "small") is whole  # it learned all tokens
+    token_ids = torch.tensor([2, 5, 9, 44])
+    first_layers.save(draft, folder / "small", "target", models.hash_of("target"), token_ids)
+    model, _ = models.load("small")
+    small = first_layers.for_guessing(model, "small")
+    torch.testing.assert_close(logits(small), logits(model)[..., token_ids])
+    assert small.token_ids.tolist() == token_ids.tolist() and not hasattr(model, "token_ids")
+
+
 def test_only_what_was_trained_is_on_disk(drafted):
     tensors = load_file(drafted[0] / "small" / ADAPTER)
     assert {t.dtype for t in tensors.values()} == {torch.bfloat16}

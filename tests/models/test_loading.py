@@ -14,23 +14,27 @@ from helpers.models.loading import load
 from helpers.models.shapes import shape_only
 
 
-def test_a_model_comes_by_name_and_by_folder_in_the_dtype_asked_for(folder):
-    for name in ("base", folder / "base"):
+def test_a_model_comes_by_name_and_by_folder_in_the_dtype_asked_for(base):
+    for name in ("base", base):
         model, tokenizer = load(name, "bfloat16")
         assert model.dtype == torch.bfloat16 and not model.training and len(tokenizer) > 100
-    assert list(models.shipped()) == ["base"]
 
 
-def test_a_damaged_model_says_how_to_get_it_back(folder):
-    weights = folder / "base" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(CourseError, match="git checkout"):
-        load("base")
+def test_a_damaged_model_says_how_to_get_it_back(base, folder):
+    shutil.copytree(base, folder / "draft")
+    for name, place, remedy in (
+        ("base", base, "delete build/models/base, and it is made anew from its package"),
+        ("draft", folder / "draft", "`git checkout data/models/draft` brings it back"),
+    ):
+        weights = place / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+        with pytest.raises(CourseError, match=rf"The course's model {name} is damaged .*: {remedy}\.$"):
+            load(name)
 
 
-def test_a_pickle_is_never_read(folder, tmp_path_factory):
+def test_a_pickle_is_never_read(base, tmp_path_factory):
     place = tmp_path_factory.mktemp("own")
-    shutil.copytree(folder / "base", place, dirs_exist_ok=True)
+    shutil.copytree(base, place, dirs_exist_ok=True)
     (place / "model.safetensors").unlink()
     torch.save(shape_only("llama-tiny").state_dict(), place / "pytorch_model.bin")
     with pytest.raises(CourseError, match=r"it needs config\.json, a tokenizer and safetensors"):
@@ -43,17 +47,17 @@ def test_a_hub_model_without_network_says_so(monkeypatch):
         load("nobody/nothing")
 
 
-def test_a_dtype_that_is_none(folder):
+def test_a_dtype_that_is_none(base):
     with pytest.raises(CourseError, match="float32, bfloat16, float16"):
         load("base", "int3")
 
 
-def test_a_device_that_is_none_leaves_the_model_out_of_it(folder):
+def test_a_device_that_is_none_leaves_the_model_out_of_it(base):
     with pytest.raises(CourseError, match="There is no device 'cuda:99'"):
         load("base", device="cuda:99")
 
 
-def test_an_adapter_is_merged_into_its_base(folder, adapted):
+def test_an_adapter_is_merged_into_its_base(base, folder, adapted):
     ids = torch.tensor([[5, 6, 7]])
     for name in ("tuned", folder / "tuned"):
         model, tokenizer = load(name)
@@ -61,8 +65,8 @@ def test_an_adapter_is_merged_into_its_base(folder, adapted):
         assert not model.training and len(tokenizer) > 100
     half, _ = load("tuned", "bfloat16")
     assert half.dtype == torch.bfloat16 and half.model.rotary_emb.inv_freq.dtype == torch.float32
-    assert models.parts_of("tuned") == [str(folder / "tuned"), str(folder / "base")]
-    assert set(models.shipped()) == {"base", "tuned"}
+    assert models.parts_of("tuned") == [str(folder / "tuned"), str(base)]
+    assert list(models.shipped()) == ["tuned"]
 
 
 def test_a_damaged_adapter_says_so(folder, adapted):
@@ -80,47 +84,49 @@ def change(file, **changes):
     save_file({name: t for name, t in tensors.items() if t is not None}, file, metadata={"format": "pt"})
 
 
-def test_a_checkpoint_that_lacks_tensors_is_refused_by_their_names(folder):
-    change(folder / "base" / "model.safetensors", model__layers__1__mlp__up_proj__weight=None)
-    assert AutoModelForCausalLM.from_pretrained(folder / "base")  # with random weights there
-    with pytest.raises(CourseError, match=r"\(missing model\.layers\.1\.mlp\.up_proj\.weight\): `git checkout"):
+def test_a_checkpoint_that_lacks_tensors_is_refused_by_their_names(base):
+    change(base / "model.safetensors", model__layers__1__mlp__up_proj__weight=None)
+    assert AutoModelForCausalLM.from_pretrained(base)  # with random weights there
+    with pytest.raises(
+        CourseError, match=r"\(missing model\.layers\.1\.mlp\.up_proj\.weight\): delete build/models/base"
+    ):
         load("base", "bfloat16")
 
 
 @pytest.mark.parametrize("layers, fault", [(1, "without a place"), (3, "missing")])
-def test_a_config_with_other_layers_than_the_checkpoint_is_refused(folder, layers, fault):
-    file = folder / "base" / "config.json"
+def test_a_config_with_other_layers_than_the_checkpoint_is_refused(base, layers, fault):
+    file = base / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"num_hidden_layers": layers}))
-    assert AutoModelForCausalLM.from_pretrained(folder / "base").config.num_hidden_layers == layers
+    assert AutoModelForCausalLM.from_pretrained(base).config.num_hidden_layers == layers
     with pytest.raises(CourseError, match=rf"{fault} model\.layers\.{min(layers, 2)}\.input_layernorm.* and 6 more"):
         load("base")
 
 
-def test_a_tensor_of_another_size_is_refused_by_its_name(folder, tmp_path_factory):
-    own = shutil.copytree(folder / "base", tmp_path_factory.mktemp("own") / "model")
+def test_a_tensor_of_another_size_is_refused_by_its_name(base, tmp_path_factory):
+    own = shutil.copytree(base, tmp_path_factory.mktemp("own") / "model")
     change(own / "model.safetensors", model__norm__weight=torch.ones(32))
     with pytest.raises(CourseError, match=r"of another size model\.norm\.weight\): export the model again"):
         load(own)
 
 
-def test_tied_weights_and_buffers_are_no_faults(folder):
+def test_tied_weights_and_buffers_are_no_faults(base):
     tokenizer = models.tokenizer_of("base")
-    shape_only("llama-tiny", vocab_size=len(tokenizer)).save_pretrained(folder / "base")
-    file = folder / "base" / "model.safetensors"
+    shape_only("llama-tiny", vocab_size=len(tokenizer)).save_pretrained(base)
+    file = base / "model.safetensors"
     assert "lm_head.weight" not in load_file(file)
     change(file, model__layers__0__self_attn__rotary_emb__inv_freq=torch.ones(8))  # as older versions saved them
     model, _ = load("base")
     assert model.lm_head.weight is model.model.embed_tokens.weight
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
-    GPT2LMHeadModel(config).save_pretrained(folder / "base")
+    GPT2LMHeadModel(config).save_pretrained(base)
     change(
         file, transformer__h__0__attn__bias=torch.ones(1, 1, 8, 8), transformer__h__0__attn__masked_bias=torch.ones(1)
     )
     assert load("base")[0].config.model_type == "gpt2"
 
 
-def test_an_untied_head_that_is_missing_is_a_fault(folder):
-    change(folder / "base" / "model.safetensors", lm_head__weight=None)
+def test_an_untied_head_that_is_missing_is_a_fault(base):
+    change(base / "model.safetensors", lm_head__weight=None)
     with pytest.raises(CourseError, match=r"missing lm_head\.weight"):
         load("base")
 
@@ -144,11 +150,11 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(folder, adapted, chang
         load("tuned")
 
 
-def test_an_adapter_of_a_wider_or_deeper_model_is_refused(folder, adapted, tmp_path_factory):
+def test_an_adapter_of_a_wider_or_deeper_model_is_refused(base, folder, adapted, tmp_path_factory):
     tokenizer, own = models.tokenizer_of("base"), tmp_path_factory.mktemp("own")
     shutil.copytree(folder / "tuned", own / "tuned")
     for changes, fault in ((dict(num_hidden_layers=1), "without a place"), (dict(hidden_size=32), "of another size")):
-        shape_only("llama-tiny", vocab_size=len(tokenizer), **changes).save_pretrained(folder / "base")
+        shape_only("llama-tiny", vocab_size=len(tokenizer), **changes).save_pretrained(base)
         with pytest.raises(CourseError, match=rf"{fault} .*: name the model that it was trained on"):
             load(own / "tuned")
 
@@ -159,33 +165,33 @@ def test_embeddings_saved_beside_an_adapter_are_taken(folder, adapted):
     assert torch.equal(load("tuned")[0].model.embed_tokens.weight, wanted)
 
 
-def test_a_tokenizer_of_a_larger_vocabulary_is_refused(folder):
+def test_a_tokenizer_of_a_larger_vocabulary_is_refused(base):
     size = len(models.tokenizer_of("base"))
-    shape_only("llama-tiny", vocab_size=size - 1).save_pretrained(folder / "base")
+    shape_only("llama-tiny", vocab_size=size - 1).save_pretrained(base)
     with pytest.raises(CourseError, match=rf"ids up to {size - 1}, and its model knows {size - 1} tokens"):
         load("base")
-    shape_only("llama-tiny", vocab_size=size + 7).save_pretrained(folder / "base")  # rounded up, as many are
+    shape_only("llama-tiny", vocab_size=size + 7).save_pretrained(base)  # rounded up, as many are
     load("base")
 
 
-def test_an_added_token_past_the_vocabulary_counts_only_where_prompts_use_it(folder):
+def test_an_added_token_past_the_vocabulary_counts_only_where_prompts_use_it(base):
     tokenizer = models.tokenizer_of("base")
     tokenizer.add_tokens(["<image>"])
-    tokenizer.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(base)
     load("base")
     tokenizer.chat_template = "<image>{{ messages[0].content }}"
-    tokenizer.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(base)
     with pytest.raises(CourseError, match="put the tokenizer beside it"):
         load("base")
     tokenizer.chat_template = None
     tokenizer.pad_token = "<image>"
-    tokenizer.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(base)
     with pytest.raises(CourseError, match="put the tokenizer beside it"):
         load("base")
 
 
-def test_a_tokenizer_pads_with_its_end_of_text_token_and_needs_one(folder):
-    file = folder / "base" / "tokenizer_config.json"
+def test_a_tokenizer_pads_with_its_end_of_text_token_and_needs_one(base):
+    file = base / "tokenizer_config.json"
     settings = json.loads(file.read_text())
     end = settings["eos_token"]
     file.write_text(json.dumps(settings | {"pad_token": None}))
@@ -195,7 +201,7 @@ def test_a_tokenizer_pads_with_its_end_of_text_token_and_needs_one(folder):
         load("base")
 
 
-def test_an_end_token_with_the_id_0_is_kept(folder):
-    file = folder / "base" / "generation_config.json"
+def test_an_end_token_with_the_id_0_is_kept(base):
+    file = base / "generation_config.json"
     file.write_text(json.dumps({"eos_token_id": 0}))
     assert load("base")[0].generation_config.eos_token_id == 0 != models.tokenizer_of("base").eos_token_id

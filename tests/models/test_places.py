@@ -1,6 +1,7 @@
 """Models by name, by path and by Hub id: what looks like a path is one, wherever a notebook runs."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,14 +9,21 @@ import pytest
 
 from helpers import files, models
 from helpers.errors import CourseError
-from helpers.models import places
+from helpers.models import package, places
 
 
-def test_a_missing_model_says_how_to_make_it(folder):
-    with pytest.raises(CourseError, match=r"helpers\.training\.distil_draft --export data/models/draft"):
-        models.load("draft")
-    with pytest.raises(CourseError, match=r"data/models/medusa is not there: .*train_medusa_heads --more"):
-        models.load("medusa")
+@pytest.mark.parametrize("name", places.MADE_BY)
+def test_a_missing_model_says_how_to_make_it(folder, name):
+    with pytest.raises(
+        CourseError, match=f"data/models/{name} is not there: `{re.escape(places.MADE_BY[name])}` makes"
+    ):
+        models.load(name)
+
+
+def test_the_base_comes_from_its_package(base, folder):
+    assert models.folder_of("base") == str(base)
+    shutil.copytree(base, folder / "base")
+    assert models.folder_of("base") == str(base)  # and from nowhere else
 
 
 def test_an_unknown_name_lists_the_known_ones(folder):
@@ -34,10 +42,10 @@ def test_a_path_to_nothing_is_no_hub_id(path):
         models.load(path)
 
 
-def test_a_relative_path_counts_from_the_current_folder_and_then_from_the_repository(folder, tmp_path, monkeypatch):
+def test_a_relative_path_counts_from_the_current_folder_and_then_from_the_repository(base, tmp_path, monkeypatch):
     repository, notebooks, home = (tmp_path / name for name in ("repository", "repository/notebooks", "home"))
     for place in (repository / "models" / "x", notebooks / "own", home / "mine"):
-        shutil.copytree(folder / "base", place)
+        shutil.copytree(base, place)
     monkeypatch.setattr(files, "ROOT", repository)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(notebooks)
@@ -46,15 +54,15 @@ def test_a_relative_path_counts_from_the_current_folder_and_then_from_the_reposi
     assert models.folder_of("~/mine") == str(home / "mine")
     assert models.folder_of("own") == models.folder_of("./own/") == str(notebooks / "own")
     assert models.folder_of("owner/name") == "owner/name"
-    shutil.copytree(folder / "base", notebooks / "models" / "x")
+    shutil.copytree(base, notebooks / "models" / "x")
     assert models.folder_of("models/x") == str(notebooks / "models" / "x")
     monkeypatch.chdir(notebooks / "own")
     assert models.folder_of(".") == str(notebooks / "own") and models.load(".")[0].config.vocab_size > 100
 
 
-def test_a_folder_without_a_model_hides_none_in_the_repository(folder, tmp_path, monkeypatch):
+def test_a_folder_without_a_model_hides_none_in_the_repository(base, tmp_path, monkeypatch):
     repository = tmp_path / "repository"
-    shutil.copytree(folder / "base", repository / "models" / "x")
+    shutil.copytree(base, repository / "models" / "x")
     (repository / "notebooks" / "models" / "x").mkdir(parents=True)
     monkeypatch.setattr(files, "ROOT", repository)
     monkeypatch.chdir(repository / "notebooks")
@@ -63,15 +71,24 @@ def test_a_folder_without_a_model_hides_none_in_the_repository(folder, tmp_path,
         models.load(".")
 
 
-def test_a_model_has_one_hash_however_it_is_named(monkeypatch):
-    monkeypatch.chdir(files.ROOT / "notebooks")
-    by_path = os.path.relpath(places.FOLDER / "draft")
-    assert models.hash_of(by_path) == models.hash_of("data/models/draft") == models.hash_of("draft")
+def test_a_model_has_one_hash_however_it_is_named(made, tmp_path, monkeypatch):
+    repository = tmp_path / "repository"
+    base, draft = (shutil.copytree(made, repository / place) for place in ("build/models/base", "data/models/draft"))
+    (repository / "notebooks").mkdir()
+    monkeypatch.setattr(files, "ROOT", repository)
+    monkeypatch.setattr(places, "FOLDER", repository / "data" / "models")
+    monkeypatch.setattr(package, "package_folder", lambda: base)
+    monkeypatch.chdir(repository / "notebooks")
+    for name, place in (("base", base), ("draft", draft)):
+        before = models.hash_of(name)
+        assert models.hash_of(os.path.relpath(place)) == models.hash_of(place.relative_to(repository)) == before
+        (place / "config.json").write_text("{}")
+        assert models.hash_of(name) != before
 
 
-def test_a_hash_changes_with_the_adapter_and_with_its_base(folder, adapted):
+def test_a_hash_changes_with_the_adapter_and_with_its_base(base, adapted):
     before = models.hash_of("tuned")
-    file = folder / "base" / "config.json"
+    file = base / "config.json"
     file.write_text(file.read_text() + " ")
     assert models.hash_of("tuned") != before
 
@@ -84,7 +101,9 @@ def test_a_helper_of_another_model_is_refused(folder, adapted):
 
 
 @pytest.mark.parametrize("ask", [models.load, models.tokenizer_of, models.config_at, models.check_is_model])
-def test_the_course_s_heads_are_known_and_are_no_model(ask):
-    assert models.folder_of("medusa").endswith("medusa") and "medusa" in models.shipped()
+def test_the_course_s_heads_are_known_and_are_no_model(folder, ask):
+    (folder / "medusa").mkdir()
+    (folder / "medusa" / places.HEADS).touch()
+    assert models.folder_of("medusa") == str(folder / "medusa") and list(models.shipped()) == ["medusa"]
     with pytest.raises(CourseError, match="medusa are heads, not a model"):
         ask("medusa")

@@ -5,11 +5,22 @@ import torch
 
 import helpers
 from helpers.errors import CourseError
-from helpers.models import places
+from helpers.models import package, places
 from helpers.notebook.profiles import PROFILES
 
 
-def test_unknown_profile_model_and_gpu_are_refused(monkeypatch):
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    """A folder that stands in for the base's."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").touch()
+    monkeypatch.setattr(package, "package_folder", lambda: tmp_path / "base")
+
+
+def test_unknown_profile_model_and_gpu_are_refused(base, tmp_path, monkeypatch):
+    (tmp_path / "medusa").mkdir()
+    (tmp_path / "medusa" / places.HEADS).touch()
+    monkeypatch.setattr(places, "FOLDER", tmp_path)
     with pytest.raises(CourseError, match="smoke, cpu, full, gpu"):
         helpers.start("00_start_here", profile="fast")
     with pytest.raises(CourseError, match="There is no model bass"):
@@ -29,10 +40,7 @@ def test_a_seed_that_is_none_is_refused(seed):
         helpers.start("00_start_here", profile="smoke", seed=seed)
 
 
-def test_it_says_what_is_measured_and_seeds(tmp_path, monkeypatch, capsys):
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "model.safetensors").touch()
-    monkeypatch.setattr(places, "FOLDER", tmp_path)
+def test_it_says_what_is_measured_and_seeds(base, capsys):
     lesson = helpers.start("00_start_here", profile="smoke", seed=3)
     first = torch.rand(1)
     shown = capsys.readouterr().out

@@ -1,12 +1,12 @@
 """Every metric and invariant that a notebook records has words."""
 
 import json
+import re
 
 import pytest
 
 from helpers.files import ROOT
 from helpers.notebook.metric_words import FLAT, is_known, words_of
-from helpers.notebook.results import predicts
 
 RESULTS = sorted((ROOT / "data" / "reference_results").glob("*/*/[0-9]*.json"))
 
@@ -21,7 +21,14 @@ RESULTS = sorted((ROOT / "data" / "reference_results").glob("*/*/[0-9]*.json"))
             "speed of a decode step, over that in float32 (float16, 8 tokens in a step)",
         ),
         ("lora.execution_accuracy.base", "test questions that the base model answers rightly"),
-        ("start.bandwidth_share.fused", "share of the read bandwidth at which a step reads its weights (fused)"),
+        (
+            "start.bandwidth_share.fused",
+            "share of the read bandwidth at which a step reads its weights (the fused step with packed linears)",
+        ),
+        (
+            "kernels.step_ms.packed.tokens_8.bf16",
+            "time of a decode step (packed linears, 8 tokens in a step, bfloat16)",
+        ),
         ("nobody.knows_this.yet", "nobody, knows this, yet"),
     ],
 )
@@ -30,13 +37,33 @@ def test_a_key_in_words(key, words):
 
 
 def unknown(keys):
-    return [key for key in keys if not is_known(predicts(key))]
+    return [key for key in keys if not is_known(key.removesuffix(".predicted").replace("predicted_", ""))]
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_key_of_the_reference_results_has_words(path):
     document = json.loads(path.read_text(encoding="utf-8"))
     assert unknown([*document["metrics"], *document["invariants"]]) == []
+
+
+SOURCES = [*(ROOT / "notebooks" / "source").rglob("[0-9]*.py"), *(ROOT / "helpers" / "notebook").glob("*.py")]
+RECORDED = re.compile(r'(?:metric|invariant|prediction|note_speedup|eight_tokens)\([^")]*?f?"(\w+\.\w[\w.]*)')
+
+
+def recorded_keys(text):
+    """Keys that code writes, of an f-string what stands before its first brace; a name of two parts at least."""
+    return {key.rstrip("._") for key in RECORDED.findall(text)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_key_that_a_notebook_writes_has_words(path):
+    keys = recorded_keys(path.read_text(encoding="utf-8"))
+    assert [key for key in unknown(sorted(keys)) if not any(name.startswith(f"{key}.") for name in FLAT)] == []
+
+
+def test_keys_are_read_from_code():
+    text = 'results.metric(f"start.step_ms.{n}", 1)\nnote_speedup(\n    results, "start.new", x)\nf(results, "a.b")'
+    assert recorded_keys(text) == {"start.step_ms", "start.new"}
 
 
 def test_a_key_without_words_is_seen():

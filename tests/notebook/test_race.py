@@ -8,7 +8,7 @@ from helpers.decoding.completion import Completion, Step
 from helpers.decoding.proposals import NOTHING, Proposal, chain
 from helpers.decoding.transcript import OWN
 from helpers.errors import CourseError
-from helpers.notebook.race import Race, _picture, blocks
+from helpers.notebook.race import MARKS, Race, _legend, _picture, blocks, mark_of
 
 SCHEMA = "CREATE TABLE ship (name TEXT, weight INTEGER)"
 TEXT = "SELECT name FROM ship"
@@ -87,3 +87,17 @@ def test_the_animation_is_small_and_says_how_slow_it_is(lanes, tmp_path, monkeyp
 def test_a_race_needs_two(lanes):
     with pytest.raises(CourseError, match="two recorded answers"):
         Race({"greedy": lanes["greedy"]}, Letters(), SCHEMA)
+
+
+def test_every_guesser_has_a_mark_of_its_own_that_the_legend_explains():
+    assert len(set(MARKS.values())) == len(MARKS) and mark_of("head 3") == "3"
+    legend = _legend({*MARKS.values(), "1", "4", OWN})
+    assert all(f"{mark}: " in legend for mark in MARKS.values()) and "1 to 4: guessed by that head" in legend
+    assert "recycled" not in _legend({"1"})
+
+
+def test_wrong_guesses_stand_behind_a_cross_and_can_be_read(lanes):
+    fig = Race(lanes, Letters(), SCHEMA).figure()
+    crossed = [t.get_text() for t in fig.axes[0].texts if t.get_text().startswith("× ")]
+    assert len(crossed) == 2 and all("\u0336" not in text for text in crossed)
+    plt.close("all")

@@ -189,3 +189,10 @@ def test_damaged_rows_and_a_document_of_another_kind_say_so(tmp_path):
     (tmp_path / "cpu" / "08_medusa.json").write_text("[]")
     with pytest.raises(CourseError, match="no results document"):
         results.load("cpu", "08_medusa", tmp_path)
+
+
+def test_a_further_model_counts_for_the_hash(tmp_path):
+    results = Results("00_start_here", "smoke", tmp_path, ["a/model"], code_hash="0" * 16)
+    before = results.model_hash
+    results.add_models(["an/adapter", "a/model"])
+    assert results.models == ["a/model", "an/adapter"] and results.model_hash != before

@@ -9,10 +9,8 @@ from helpers.decoding.kv_cache import KVCache
 from helpers.kernels.grouped_attention import install
 from helpers.measuring.cost_model import Shape
 from helpers.profiling import step_time
-from helpers.profiling.breakdown import step_breakdown
 from helpers.profiling.step_parts import narrow, step_parts
 from helpers.profiling.step_time import batch_step_seconds, step_seconds
-from tests.speculation.test_medusa import PROMPT, TREE, heads_for
 from tests.tiny_models import KINDS, tiny
 
 
@@ -69,10 +67,3 @@ def test_a_step_is_predicted_from_its_parts(model):
     assert parts.seconds(4) == pytest.approx(parts.overhead[4] + share * parts.layer[4])
     assert parts.bytes_per_second() * parts.layer[1] == pytest.approx(parts.layer_weights * 8)  # float64
     assert parts.operations_per_second(4) * parts.layer[4] == pytest.approx(2 * 4 * parts.layer_weights)
-
-
-def test_a_breakdown_adds_up_and_leaves_nothing_behind(model):
-    heads = heads_for(model)
-    parts = step_breakdown(model, heads, TREE, [PROMPT, PROMPT[::-1]])
-    assert min(parts.forward, parts.heads, parts.rest) > 0 and parts.forward > parts.heads
-    assert "forward" not in vars(model) and "best" not in vars(heads)

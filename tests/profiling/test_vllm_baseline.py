@@ -1,19 +1,20 @@
-"""The same heads in vLLM, for real where it is installed; and our own count as vLLM counts."""
+"""The same heads in vLLM, over all tokens and over some, where it is installed; and our own count as vLLM counts."""
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
 from helpers.decoding.generate import generate
 from helpers.decoding.proposals import chain
 from helpers.errors import CourseError
 from helpers.profiling import vllm_baseline
-from helpers.speculation.medusa import CHAIN, Medusa
+from helpers.speculation.medusa import Medusa
 from helpers.speculation.medusa_files import load, save
-from helpers.text_to_sql.dataset import load_split
-from helpers.text_to_sql.prompts import prompt_for
+from helpers.speculation.medusa_heads import MedusaHeads, ReducedMedusaHeads
 from tests.speculation.test_medusa import PROMPT, heads_for
 from tests.tiny_models import greedy
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 def test_what_is_accepted_past_the_end_counts_and_nothing_after_it(model, monkeypatch):
@@ -55,17 +56,44 @@ def test_the_cache_leaves_a_home_with_a_space(monkeypatch):
     assert vllm_baseline.cache_root() == {}
 
 
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """A small model that repeats itself, as vLLM can run it, its folder, and prompts with its answers."""
+    folder, tokenizer = tmp_path_factory.mktemp("models") / "model", tiny_tokenizer()
+    torch.manual_seed(0)
+    shape = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, head_dim=32)
+    ends = dict(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    made = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, **shape, **ends))
+    for p in made.parameters():
+        p.data.mul_(2 if p.ndim == 2 else 1)
+    made.bfloat16().float().save_pretrained(folder)  # vLLM's copy of the lm_head is of bfloat16
+    tokenizer.save_pretrained(folder)
+    model, tokenizer = models.load(folder)
+    prompts = [[5, 17, 60, 8, 33], [9], [70, 71, 3, 3, 90, 12], [44, 45], [400, 21, 6]]
+    return model, folder, prompts, [generate(model, tokenizer, p, max_new_tokens=48).token_ids for p in prompts]
+
+
+@torch.no_grad()
+def heads_at(folder, model, token_ids=None):
+    """Heads whose guesses differ, as the folder has them."""
+    lm_head = model.get_output_embeddings().weight
+    heads = MedusaHeads(lm_head) if token_ids is None else ReducedMedusaHeads(lm_head, torch.tensor(token_ids))
+    torch.manual_seed(0)
+    for p in heads.trained():
+        p.normal_(std=0.05)
+    save(heads, folder, "base")
+    return load(folder, model)
+
+
 @pytest.mark.skipif(not vllm_baseline.installed(), reason="vLLM is not installed")
-def test_vllm_answers_the_same_and_accepts_as_often(tmp_path, monkeypatch):
+@pytest.mark.parametrize("reduced", [False, True])
+def test_vllm_answers_the_same_and_accepts_as_often(target, tmp_path, monkeypatch, reduced):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
-    model, tokenizer = models.load("fine-tuned", torch.float32)
-    heads = load("medusa", model)
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    save(heads, tmp_path / "heads", "fine-tuned")
-    prompts = [tokenizer(prompt_for(tokenizer, e), add_special_tokens=False).input_ids for e in load_split("test")[:12]]
-    theirs = vllm_baseline.run(tmp_path / "model", prompts, dtype="float32", heads=tmp_path / "heads")
-    ours = [generate(model, tokenizer, p, proposer=Medusa(heads, CHAIN)).token_ids for p in prompts]
-    assert theirs["token_ids"] == ours
-    mine = vllm_baseline.accepted_by_place(model, heads, prompts, ours)
+    model, folder, prompts, answers = target
+    used = sorted({token for answer in answers for token in answer})
+    heads = heads_at(tmp_path / "heads", model, used[1:] if reduced else None)
+    theirs = vllm_baseline.run(folder, prompts, dtype="float32", heads=tmp_path / "heads", max_new_tokens=48)
+    assert theirs["token_ids"] == answers
+    mine = vllm_baseline.accepted_by_place(model, heads, prompts, answers)
+    assert 0.1 < mine[0] < 0.9 and mine[-1] > 0
     assert [n / theirs["drafts"] for n in theirs["accepted"]] == pytest.approx(mine, abs=0.02)

@@ -16,6 +16,7 @@ from helpers.decoding.proposer import TokenProposer
 from helpers.decoding.sampling import Sampling
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
+from helpers.models.fewer_tokens import with_tokens
 from helpers.profiling import breakdown
 from helpers.profiling.breakdown import Clocked
 from helpers.speculation.cost import (
@@ -155,12 +156,10 @@ def test_acceptance_counts_the_guesses_that_were_tried():
     assert acceptance_of([ended]) == 1.0
 
 
-def test_a_replay_adds_up_tokens_and_guesses():
-    done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0])]
-    found = replayed_seconds(done, float, {"draft": 100.0}, {"draft": 7.0}, 1000.0)
-    steps_and_guesses = 50 + 4 + 3 + 1 + 100 * (3 + 2 + 0)
-    assert found == steps_and_guesses + 7 + 1000 * 3  # the draft read the prompt once, a proposer was asked three times
-    assert replayed_seconds(done, float) == 58
+def test_a_replay_adds_up_prefills_tokens_and_guesses():
+    done = [recorded([4, 3, 1], [3, 1, 0], [3, 2, 0]), recorded([2], [1], [1])]
+    assert replayed_seconds(done, float, prefill_seconds=100.0, guess_seconds=7.0) == 2 * 100 + 4 + 3 + 1 + 2 + 7
+    assert replayed_seconds(done, float) == 10  # a prefill is no decode step: its 50 tokens have a price of their own
 
 
 def test_a_clocked_proposer_guesses_the_same_and_tells_prompt_from_guesses(monkeypatch):
@@ -240,3 +239,26 @@ def test_two_requests_at_once_keep_a_draft_each(model):
         assert emitted(of_prompt) == greedy(model, prompt, 21)
         assert [len(step.emitted) for step in of_prompt] == [1, 5, 5, 5, 5]
     assert not proposer.drafts
+
+
+def test_a_draft_of_fewer_tokens_guesses_these_and_changes_no_answer():
+    target, draft = tiny(), tiny(seed=1)
+    truth = greedy(target, PROMPT, 24)
+    few = torch.tensor(sorted(set(truth[::2])))
+    small = with_tokens(target, few)  # it agrees with the target wherever it can
+    done = list(steps(target, PROMPT, max_new_tokens=24, proposer=DraftModel(small, target)))
+    assert emitted(done) == truth
+    guesses = DraftModel(with_tokens(draft, few), target).guess(Sequence(PROMPT)).tokens
+    assert set(guesses) <= set(few.tolist())
+
+
+def test_a_sampled_draft_of_fewer_tokens_says_over_all_tokens_what_it_drew_from():
+    sampling, few = Sampling(0.9, seed=3), torch.tensor([2, 5, 9, 30])
+    draft = tiny(seed=1)
+    proposal = DraftModel(with_tokens(draft, few), draft, count=2, sampling=sampling).guess(Sequence(PROMPT))
+    assert proposal.probs.shape == (2, draft.config.vocab_size)
+    torch.testing.assert_close(proposal.probs.sum(-1), torch.ones(2, dtype=proposal.probs.dtype))
+    others = torch.ones(draft.config.vocab_size, dtype=torch.bool)
+    others[few] = False
+    assert not proposal.probs[:, others].any()
+    assert all(proposal.probs[place, token] > 0 for place, token in enumerate(proposal.tokens))

@@ -99,6 +99,19 @@ def test_unsorted_and_other_wrong_ids_are_refused(model, token_ids):
         ReducedMedusaHeads(model.get_output_embeddings().weight, token_ids)
 
 
+@pytest.mark.parametrize("own_lm_heads", [False, True])
+def test_a_tree_wider_than_the_tokens_that_heads_guess_among_is_refused(model, own_lm_heads):
+    lm_head, hidden = model.get_output_embeddings().weight[:20], torch.randn(2, 64, dtype=torch.float64)
+    for heads in (pair(model)[1], MedusaHeads(lm_head, own_lm_heads=own_lm_heads)):
+        most = heads.num_guessable
+        wide = [(rank,) for rank in range(most)]
+        proposals = Medusa(heads, wide).propose([Sequence([1]), Sequence([2])], hidden)
+        assert all(len(set(proposal.tokens)) == most for proposal in proposals)
+        for use in (lambda: Medusa(heads, [*wide, (most,)]), lambda: heads.best(hidden, most + 1)):  # noqa: B023
+            with pytest.raises(CourseError, match=f"no {most + 1} guesses among {most} tokens: take a narrower tree"):
+                use()
+
+
 def test_decoders_and_trees_take_them_as_any_heads(model):
     full, reduced = pair(model)
     hidden = torch.randn(2, 64, dtype=torch.float64)

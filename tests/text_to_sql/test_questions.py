@@ -159,6 +159,14 @@ def test_a_seed_draws_the_same_questions():
     assert question_group("7/3", 4) != question_group("7/4", 4)
 
 
+def test_hard_questions_are_other_ones_with_more_joins_lists_and_patterns():
+    plain, hard = ([e for i in range(150) for e in question_group(f"hard/{i}", 4, hard=h)] for h in (False, True))
+    for sign, at_least in ((" JOIN ", 1.2), (" IN (", 1.3), (" AND ", 1.2), (" LIKE ", 1.0)):
+        few, many = (sum(sign in e.answer for e in made) / len(made) for made in (plain, hard))
+        assert many > at_least * few, sign
+    assert not any(unsaid(e) for e in hard) and all(can_judge(e.context, e.answer) for e in hard[::10])
+
+
 def test_a_group_shares_its_tables_and_asks_each_question_once():
     made = question_group("group", 6)
     assert len({e.context for e in made}) == 1 and len({e.question for e in made}) == len(made) == 6

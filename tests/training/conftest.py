@@ -2,11 +2,10 @@
 
 import pytest
 
-from helpers.text_to_sql.tokenizer import build_tokenizer, training_mix
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     """A small vocabulary, trained in a moment."""
-    examples = training_mix(80)
-    return build_tokenizer(examples, [e.answer for e in examples], vocabulary=600)
+    return tiny_tokenizer()

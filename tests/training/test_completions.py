@@ -6,7 +6,7 @@ import pytest
 
 from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
-from helpers.text_to_sql.prompts import ASSISTANT, extract_sql
+from helpers.text_to_sql.prompts import extract_sql, prompt_for
 from helpers.training.completions import IGNORED, Encoded, encode, examples_from, explained_sql, with_labels
 from helpers.training.packing import Tree, collate
 
@@ -19,7 +19,7 @@ def test_the_completion_is_learned_with_its_end_and_the_prompt_is_not(tokenizer)
     assert learned[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(learned[:-1]) == EXAMPLES[0].answer
     read = [t for t, label in zip(encoded.ids, encoded.labels) if label == IGNORED]
-    assert tokenizer.decode(read).endswith(ASSISTANT)
+    assert tokenizer.decode(read) == prompt_for(tokenizer, EXAMPLES[0])
 
 
 def test_the_end_is_learned_although_it_is_the_padding():

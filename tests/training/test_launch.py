@@ -53,21 +53,20 @@ def test_a_script_runs_inside_this_process_too(base):
         ("helpers/training/fine_tune_llm.py", True),
         ("helpers/training/packing.py", True),  # which the script imports
         ("helpers/weights/adapters/lora.py", True),
-        ("helpers/text_to_sql/names.py", True),  # which something imports that the script imports
-        ("helpers/training/distil_draft.py", False),
-        ("helpers/training/pretrain.py", False),  # which is only named, in a sentence
+        ("helpers/text_to_sql/words.py", True),  # which something imports that the script imports
+        ("helpers/training/distil_draft.py", False),  # which is only named, in a command
         ("helpers/notebook/plots.py", False),
         ("helpers/training/launch.py", False),
     ],
 )
-def test_an_artifact_is_made_anew_when_code_that_the_script_reaches_changes(tmp_path, changed, another):
+def test_an_artifact_is_made_anew_when_code_that_the_script_reaches_changes(base, tmp_path, changed, another):
     shutil.copytree(files.ROOT / "helpers", tmp_path / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
 
     def place():
-        return artifact(SCRIPT, "base", dict(seed=0), root=tmp_path)
+        return artifact(SCRIPT, str(base), dict(seed=0), root=tmp_path)
 
     before = place()
-    assert before == artifact(SCRIPT, "base", dict(seed=0))
+    assert before == artifact(SCRIPT, str(base), dict(seed=0))
     with (tmp_path / changed).open("a") as file:
         file.write("x = 1\n")
     assert (place() != before) == another
@@ -86,9 +85,21 @@ def test_an_artifact_is_made_anew_when_arguments_models_or_data_change(base, tmp
     assert longer != before
     (base / "config.json").write_text((base / "config.json").read_text() + "\n")
     assert place() != longer
-    course = artifact(SCRIPT, "base", {})
+    places = [artifact(SCRIPT, str(base), {})]
     shutil.copytree(launching.DATA, tmp_path / "data")
     monkeypatch.setattr(launching, "DATA", tmp_path / "data")
-    assert artifact(SCRIPT, "base", {}) == course
-    (tmp_path / "data" / "train.jsonl").write_text("")
-    assert artifact(SCRIPT, "base", {}) != course
+    assert [artifact(SCRIPT, str(base), {})] == places
+    for file in ("train.jsonl", "domains/zoo.yaml"):  # what is committed, and what more examples are made from
+        (tmp_path / "data" / file).write_text("")
+        places.append(artifact(SCRIPT, str(base), {}))
+    assert len(set(places)) == 3
+
+
+def test_an_adapter_that_training_goes_on_with_is_part_of_what_is_made(base, monkeypatch):
+    hashes = {"fine-tuned": "one"}
+    monkeypatch.setattr(launching.models, "hash_of", lambda name: hashes.get(name, "base"))
+    more = {**options(base), "begin_with": "fine-tuned"}
+    before = artifact(SCRIPT, str(base), more)
+    assert artifact(SCRIPT, str(base), more) == before != artifact(SCRIPT, str(base), options(base))
+    hashes["fine-tuned"] = "another"
+    assert artifact(SCRIPT, str(base), more) != before

@@ -6,22 +6,24 @@ import pytest
 import torch
 
 from helpers.errors import CourseError
-from helpers.training.group_packing import Lesson, make_batch
+from helpers.models import shape_only
+from helpers.text_to_sql.dataset import load_split
+from helpers.training.completions import encode
 from helpers.training.mixed_precision import LossScaler, batch_loss, largest_scale, swallowed, train
-from helpers.training.pretrain import new_model
+from helpers.training.packing import collate, tree_of
 
 PIECES = 2**14
 
 
 @pytest.fixture(scope="module")
 def batches(tokenizer):
-    return [make_batch(tokenizer, 0, step, 1, 256, Lesson(1.0)) for step in range(12)]
+    examples = [encode(e, tokenizer) for e in load_split("train", limit=36)]  # three to a schema
+    return [collate([[tree_of(examples[i : i + 3])]], tokenizer.pad_token_id) for i in range(0, 36, 3)]
 
 
 @pytest.fixture
 def model(tokenizer):
-    torch.manual_seed(0)
-    return new_model(dict(hidden_size=64, intermediate_size=96, num_hidden_layers=1), tokenizer)
+    return shape_only("llama-tiny", vocab_size=len(tokenizer), num_hidden_layers=1)
 
 
 def trained(model, batches, **how):

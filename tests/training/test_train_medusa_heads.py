@@ -16,6 +16,7 @@ from helpers.training.completions import IGNORED, encode
 from helpers.training.medusa_targets import reference_answers
 from helpers.training.train_medusa_heads import Arguments, Run, accuracy_of, loss_of, train, train_heads
 from tests.tiny_models import tiny
+from tests.tiny_tokenizer import tiny_tokenizer
 from tests.training.tiny_llama import save_tiny_llama
 from tests.training.torchrun import options, two_processes
 
@@ -23,7 +24,7 @@ from tests.training.torchrun import options, two_processes
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A target that answers with the reference, so that nobody waits for random words."""
-    encoded, tokenizer = {}, models.tokenizer_of("base")
+    encoded, tokenizer = {}, tiny_tokenizer()
     for example in (*load_split("train", limit=12), *load_split("validation", limit=12)):
         e = encode(example, tokenizer)
         encoded[tuple(e.ids[: e.labels.count(IGNORED)])] = e

@@ -1,14 +1,14 @@
-"""A tiny Llama in a folder, with the course's tokenizer: training scripts read models from folders."""
+"""A tiny Llama in a folder, with a tiny tokenizer: training scripts read models from folders."""
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers import models
+from tests.tiny_tokenizer import tiny_tokenizer
 
 
 def save_tiny_llama(folder, layers=2, seed=0):
     """The folder as a string."""
-    tokenizer = models.tokenizer_of("base")
+    tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
     shape = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
     config = LlamaConfig(

@@ -2,6 +2,7 @@
 
 from helpers.notebook.diagrams.llama import LlamaShape, draw_llama
 from helpers.notebook.diagrams.lora import draw_lora
+from helpers.notebook.diagrams.medusa_heads import draw_medusa_heads
 from helpers.notebook.diagrams.prefill_decode import draw_prefill_and_decode
 from helpers.notebook.diagrams.roofline import draw_roofline
 from helpers.notebook.diagrams.speculative_step import draw_speculative_step
@@ -12,6 +13,7 @@ __all__ = [
     "LlamaShape",
     "draw_llama",
     "draw_lora",
+    "draw_medusa_heads",
     "draw_prefill_and_decode",
     "draw_roofline",
     "draw_speculative_step",

@@ -10,11 +10,35 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from helpers.errors import CourseError
-from helpers.notebook.exercises import fp8, half_precision, kv_cache, lora, medusa, speculative, start_here
+from helpers.notebook.exercises import (
+    adapters,
+    fp8,
+    half_precision,
+    kernels,
+    kv_cache,
+    lora,
+    medusa,
+    mixed_precision,
+    opponents,
+    speculative,
+    start_here,
+)
 from helpers.notebook.exercises.exercise import Exercise
 from helpers.notebook.exercises.verdict import judge
 
-NOTEBOOKS = (start_here, kv_cache, half_precision, fp8, lora, speculative, medusa)
+NOTEBOOKS = (
+    start_here,
+    kv_cache,
+    kernels,
+    half_precision,
+    fp8,
+    mixed_precision,
+    lora,
+    adapters,
+    speculative,
+    medusa,
+    opponents,
+)
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
 _hints_given: dict[str, int] = {}
 

@@ -57,6 +57,8 @@ def _arrays(actual, expected, tolerance: float) -> Fault | None:
         one, other = (getattr(array, name, None) for array in (actual, expected))
         if one != other:
             return "", f"its {name} is {one}, it should be {other}"
+    if getattr(expected, "requires_grad", False) and not getattr(actual, "requires_grad", False):
+        return "", "no gradient flows through it, so nothing could learn: it was detached, or made under no_grad"
     a, b = _numpy(actual), _numpy(expected)
     if np.issubdtype(b.dtype, np.inexact):
         # Against the largest: a value that cancels to nearly nothing carries the rounding of the others.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from helpers.notebook.exercises.exercise import Exercise
 
 
@@ -19,9 +21,21 @@ def fields() -> list[tuple]:
     ]
 
 
-def gradients_and_largest_numbers() -> list[tuple]:
-    """The largest gradient, the format's largest number."""
-    return [(1.0, 65504.0), (3e-5, 65504.0), (2.0**-20, 57344.0), (500.0, 448.0), (7.0, 448.0)]
+def tensors_and_formats() -> list[tuple]:
+    """Numbers, a FloatFormat."""
+    import torch
+
+    from helpers.weights.precision.formats import FORMATS
+
+    half, brain, eight = FORMATS["float16"], FORMATS["bfloat16"], FORMATS["float8_e4m3fn"]
+    return [
+        (torch.tensor([1.0005, -3.14159, 1000.3, 0.0]), half),
+        (torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -(2 + 2**-7)]), brain),
+        (torch.tensor([1e-7, 2e-8, -8.9e-8, 3e-5]), half),
+        (torch.tensor([65519.0, 65520.0, -1e6]), half),
+        (torch.tensor([447.0, 449.0, -1e9]), eight),
+        (torch.tensor([[math.inf, -math.inf], [1e39, 0.3]], dtype=torch.float64), brain),
+    ]
 
 
 def shares_and_factors() -> list[tuple]:
@@ -53,19 +67,24 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Exercise(
         "01.2",
-        "helpers.training.mixed_precision:largest_scale",
-        gradients_and_largest_numbers,
+        "helpers.weights.precision.formats:rounded",
+        tensors_and_formats,
         (
-            "Largest_gradient times the scale must not be above largest_number. What is the largest factor at all?",
-            "Then round it down to a power of two: math.floor of its math.log2 is the exponent.",
+            "Between 2^e and 2^(e+1) neighbours are 2^(e - mantissa_bits) apart. Which e does each number have, and "
+            "how do you round to a multiple of a step?",
+            "torch.frexp(x.double())[1] - 1 is e. Below the normal numbers the steps stay as they are at "
+            "1 - fmt.bias: clamp e there. torch.round takes ties to the even multiple, as it should.",
+            "near = torch.round(x / step) * step. Where near.abs() > fmt.largest: infinity, or fmt.largest where "
+            "fmt.infinity is False, with the sign of x (torch.copysign). Then .to(x.dtype).",
         ),
         tolerance=0,
         case_names=(
-            "a gradient of 1",
-            "a small gradient",
-            "a power of two",
-            "a gradient that is too large already",
-            "exactly the largest number",
+            "normal numbers and 0, to float16",
+            "halfway between two numbers, to bfloat16",
+            "below the normal numbers, to float16",
+            "at the end of float16",
+            "beyond the end of 8 bits, which have no infinity",
+            "infinity, and float64, to bfloat16",
         ),
     ),
     Exercise(

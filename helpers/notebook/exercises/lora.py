@@ -5,14 +5,22 @@ from __future__ import annotations
 from helpers.notebook.exercises.exercise import Exercise
 
 
-def shapes_and_ranks() -> list[tuple]:
-    """The shapes (out, in) of linear layers, the rank."""
+def layers_and_inputs() -> list[tuple]:
+    """A layer with adapters, its input (sequences, tokens, in)."""
+    import torch
+
+    from helpers.notebook.exercises.adapted_layer import AdaptedLayer
+
+    x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(3))
+    half = torch.bfloat16
     return [
-        ([(512, 512)], 2),
-        ([(512, 512), (256, 512)], 8),
-        ([(1024, 512), (512, 1024)], 16),
-        ([(512, 512), (512, 512), (256, 512)], 2),
-        ([], 4),
+        (AdaptedLayer("sql"), x),
+        (AdaptedLayer("prose"), x),
+        (AdaptedLayer(None), x),
+        (AdaptedLayer("chat"), x),
+        (AdaptedLayer("sql", half), x.to(half)),
+        (AdaptedLayer(["sql", None, "prose"]), x),
+        (AdaptedLayer(["prose", "chat", "prose"], half), x.to(half)),
     ]
 
 
@@ -39,13 +47,26 @@ def prompts_and_completions() -> list[tuple]:
 EXERCISES: tuple[Exercise, ...] = (
     Exercise(
         "03.1",
-        "helpers.weights.adapters.lora:lora_parameters",
-        shapes_and_ranks,
+        "helpers.weights.adapters.lora:LoraLinear.forward",
+        layers_and_inputs,
         (
-            "A is (rank, in), and B is (out, rank). How many numbers is that for one layer?",
-            "rank * in + out * rank for each layer; add them up.",
+            "Begin with y = layer.linear(x), and return it where no adapter is wanted. What is added to it for one "
+            "adapter, with x of shape (..., in), A (rank, in) and B (out, rank)?",
+            "x @ A.T is (..., rank), and that @ B.T is (..., out). A and B are in float32: x.to(A.dtype) first, and "
+            "the change .to(y.dtype) last. Then do the same with x[i] for each sequence i of a list.",
+            "scaling * (x.to(a.dtype) @ a.T) @ b.T is the change; for a list, torch.stack of one result for each "
+            "sequence, with a change of zeros where there is no adapter.",
         ),
-        case_names=("one square layer", "two layers", "wide and tall", "layers of the same shape", "no layers"),
+        tolerance=1e-2,  # sums in bfloat16 may be rounded once more or less
+        case_names=(
+            "one adapter for the whole batch",
+            "another adapter, with another scaling",
+            "no adapter",
+            "an adapter that this layer does not have",
+            "W in bfloat16",
+            "an adapter for each sequence, the second without one",
+            "an adapter for each sequence, the second's unknown here, W in bfloat16",
+        ),
     ),
     Exercise(
         "03.2",

@@ -5,16 +5,31 @@ from __future__ import annotations
 from helpers.notebook.exercises.exercise import Exercise
 
 
-def tokens_to_look_up() -> list[tuple]:
-    """Token ids so far, how many of the last must match, how many may follow."""
+def loops() -> list[tuple]:
+    """A model, a prompt's token ids, a function that guesses, how many tokens may be written."""
+    from helpers.decoding.generate import plain_greedy
+    from helpers.notebook.exercises.watched_guesses import Guesser, WatchedGuesses, wrong_token
+    from helpers.notebook.exercises.watched_model import Watched
+
+    prompt = [5, 17, 60, 8, 33]
+    written = plain_greedy(Watched(), prompt, 24)
+    late = next(place for place in range(5, 20) if written[place] not in written[:place])
+    strays = [[*prompt, *written[:n], wrong_token(written[n])] for n in range(16)]
+    after_wrong = [plain_greedy(Watched(), stray, 1)[0] for stray in strays]
+
+    def case(num_tokens: int, eos: tuple[int, ...] = (), **guesses) -> tuple:
+        guesser = Guesser(written, len(prompt), **guesses)
+        return WatchedGuesses(guesser, eos=eos), prompt, guesser, num_tokens
+
     return [
-        ([1, 2, 3, 4, 1, 2], 2, 2),
-        ([5, 6, 7, 5, 6, 8, 5, 6], 2, 3),
-        ([1, 2, 3, 4], 1, 2),
-        ([9, 9, 9], 1, 4),
-        ([5, 9, 9, 9], 2, 4),
-        ([1, 2, 5, 2, 1, 6, 1, 2], 2, 2),
-        ([4, 1, 2, 7, 1, 2], 2, 5),
+        case(13, count=3),
+        case(12, count=3, wrong=0),
+        case(12, count=4, wrong=2),
+        case(12, count=3, wrong=0, after_wrong=after_wrong),
+        case(12, count=2, empty=True),
+        case(8, count=6),
+        case(20, count=8, eos=(written[late],)),
+        case(1, count=3),
     ]
 
 
@@ -39,21 +54,26 @@ def acceptances_and_lengths() -> list[tuple]:
 EXERCISES: tuple[Exercise, ...] = (
     Exercise(
         "07.1",
-        "helpers.speculation.ngram:continuation",
-        tokens_to_look_up,
+        "helpers.speculation.draft_model:plain_speculative",
+        loops,
         (
-            "Compare tokens[start : start + n] with the last n tokens, for start from the right to the left.",
-            "The last n tokens themselves don't count: begin with start = len(tokens) - n - 1.",
-            "What followed is tokens[start + n : start + n + count], which may be shorter than count.",
+            "It is the greedy loop of 00.1, with three changes: what is fed has the guesses behind it; from one step "
+            "several tokens may come; what was read in vain has to leave the cache.",
+            "A step over n guesses gives the model's own choices at 1 + n places: own = logits[-len(guesses) - 1 :]"
+            ".argmax(-1).tolist(). Count how many guesses agree with own from the first on; call it kept.",
+            "Then cache.crop(len(known) + kept), and own[: kept + 1] are the new tokens, up to the end token or "
+            "max_new_tokens. Feed [*known[cache.length :], *guesses] in the next step.",
         ),
+        tolerance=0,
         case_names=(
-            "stood before, once",
-            "twice before: the later one counts",
-            "never before",
-            "right before",
-            "overlaps the last tokens",
-            "all of the last tokens, in their order",
-            "fewer tokens than asked for",
+            "all guesses are right",
+            "the first guess is wrong each time",
+            "the third guess is wrong each time",
+            "the model agrees with a guess behind a wrong one",
+            "there is no guess every other time",
+            "more guesses than tokens are wanted",
+            "the text ends within the guesses",
+            "one token is wanted",
         ),
     ),
     Exercise(

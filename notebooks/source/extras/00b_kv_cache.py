@@ -3,9 +3,10 @@
 #   course:
 #     minutes: 5
 #     headline: >-
-#       a decode step of 32 sequences {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated
-#       heads; {kv_cache.equals_recomputation.count} of {kv_cache.equals_recomputation.of} random sequences
-#       of operations equal to recomputation
+#       llama-300m (random weights), float32: a decode step of 32 sequences
+#       {kv_cache.attention_speedup.batch_32:.2f} times as fast as with repeated heads
+#       ({kv_cache.attention_speedup.batch_32.bf16:.2f} in bfloat16); {kv_cache.equals_recomputation.count} of
+#       {kv_cache.equals_recomputation.of} random series of the cache's operations equal to recomputation (float64)
 # ---
 
 # %% [markdown] tags=["card"]
@@ -26,7 +27,7 @@
 #
 # Notebook 00 decoded with a cache and did not ask what life is like without one. Without it, every step reads the whole text again: prompt, and all that was written so far.
 #
-# A prompt of 120 tokens or so, an answer of 60. How many times as long does the answer take without a cache?
+# A prompt of 120 tokens or so, an answer of 40. How many times as long does the answer take without a cache?
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
@@ -36,9 +37,10 @@ GUESS_WITHOUT_CACHE: float = 3.0  # your guess: an answer without a cache over o
 
 # %%
 import helpers
+from helpers.notebook.profiles import START
 
 lesson = helpers.start("00b_kv_cache", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
-results, sizes = lesson.results, lesson.sizes
+results, sizes, start = lesson.results, lesson.sizes, START[PROFILE]
 results.prediction("kv_cache.without_cache", GUESS_WITHOUT_CACHE, "x")
 
 # %% [markdown] tags=["build"]
@@ -65,13 +67,13 @@ from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 
 plain, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
-model = packed_linear.install(plain)
+model = packed_linear.install(plain, turns=start.turns)
 texts = [prompt_for(tokenizer, example) for example in load_split("test")]
 prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
 
 
 # %%
-def answer(tokens, cached, max_new_tokens=60):
+def answer(tokens, cached, max_new_tokens):
     """Greedy tokens, each with its seconds; a cache that is thrown away after each
     step is no cache."""
     forward, known, read, seconds = Forward(model), list(tokens), 0, []
@@ -94,40 +96,15 @@ def answer(tokens, cached, max_new_tokens=60):
 # The same answer with and without a cache, step by step. The first step is the prefill, and costs the same.
 
 # %%
-from statistics import median
-
-import matplotlib.pyplot as plt
-
-from helpers.measuring import timing
-from helpers.notebook import plots
+from helpers.notebook.cache_cost import WITH, WITHOUT, draw_answers, read_answers
 
 asked = min(prompts, key=lambda ids: abs(len(ids) - 120))
-arms, runs = {"with a cache": True, "without": False}, []
-for _ in range(sizes.rounds):
-    runs.append({name: answer(asked, cached) for name, cached in arms.items()})
-same, of = sum(run["with a cache"][0] == run["without"][0] for run in runs), len(runs)
-results.invariant("kv_cache.same_tokens_without_cache", same == of, same, of)
-fig, ax = plt.subplots(figsize=(8, 3.4))
-for name, marker in zip(arms, plots.MARKERS):
-    by_step = [median(each) * 1e3 for each in zip(*(run[name][1] for run in runs))]
-    numbers = range(1, len(by_step) + 1)
-    ax.plot(numbers, by_step, marker=marker, markevery=5, label=name)
-ax.set(title="Without a cache every step is a prefill")
-ax.set(xlabel="step (count)", ylabel="time of the step (ms)", ylim=(0, None))
-_ = ax.legend()
-
-
-# %%
-def note(key, gain):
-    results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
-
-
-totals = {name: [sum(run[name][1]) for run in runs] for name in arms}
-without = timing.speedup(totals["without"], totals["with a cache"])
-note("kv_cache.without_cache", without)
-print(f"the whole answer, {len(asked)} tokens in and {len(runs[0]['without'][0])} out:")
-print(f"without a cache it takes {without.ratio:.2f} times as long;", end=" ")
-print(f"you said {GUESS_WITHOUT_CACHE:g}")
+arms, runs = {WITH: True, WITHOUT: False}, []
+for _ in range(min(3, sizes.rounds)):
+    runs.append({name: answer(asked, arms[name], start.without_cache) for name in arms})
+draw_answers(runs)
+without = read_answers(results, runs, len(asked))
+print(f"Your guess was {GUESS_WITHOUT_CACHE:g} times, measured {without.ratio:.2f}.")
 
 # %% [markdown]
 # ## What keeping costs: memory
@@ -153,19 +130,12 @@ bytes_per_token = check("00b.1", my_bytes_per_token)
 # For some models, in two bytes a number. The last three are of similar size; the first of them keeps 32 KV heads, the others 8.
 
 # %%
-from helpers.measuring.cost_model import Shape, kv_heads_of
+from helpers.notebook.cache_cost import show_cache_bytes
 
 NAMES = ("tinyllama-1.1b", "llama-7b", "llama-8b", "mistral-7b")
 configs = {"this course's model": plain.config}
 configs |= {name: models.config_of(name) for name in NAMES}
-print("model                 heads  KV heads   bytes a token   4,000 tokens", end="")
-print("   32 users of 4,000 tokens")
-for name, config in configs.items():
-    heads, (kv_heads, head_dim) = config.num_attention_heads, kv_heads_of(config)
-    each = bytes_per_token(config.num_hidden_layers, kv_heads, head_dim, 2)
-    megabytes, gigabytes = each * 4e3 / 1e6, each * 32 * 4e3 / 1e9
-    print(f"{name:21} {heads:5} {kv_heads:9} {each:15,}", end=" ")
-    print(f"{megabytes:11.0f} MB {gigabytes:15.1f} GB")
+show_cache_bytes(configs, bytes_per_token)
 
 # %% [markdown]
 # ## What keeping costs: time
@@ -176,32 +146,13 @@ for name, config in configs.items():
 # %%
 from transformers import DynamicCache
 
-
-def seconds_to_append(make, held, rounds):
-    """Seconds that one more token takes in a cache that holds `held` tokens."""
-    new, past = (torch.randn(2, 1, 8, n, 128) for n in (1, held))
-    seconds = []
-    for _ in range(rounds):
-        cache = make(held)
-        cache.update(*past, 0)
-        began = time.perf_counter()
-        cache.update(*new, 0)
-        seconds.append(time.perf_counter() - began)
-    return median(seconds)
-
+from helpers.notebook.cache_cost import show_appending
 
 makers = {
     "copied (DynamicCache)": lambda held: DynamicCache(),
     "in place (KVCache)": lambda held: KVCache(layers=1, capacity=held + 1),
 }
-lengths, rounds = [2**n for n in range(7, 13)], 10 + sizes.rounds
-fig, ax = plt.subplots(figsize=(8, 3.4))
-for (name, make), marker in zip(makers.items(), plots.MARKERS):
-    times = [seconds_to_append(make, held, rounds) * 1e6 for held in lengths]
-    ax.plot(lengths, times, marker=marker, label=name)
-ax.set(title="One more token, in one layer", xscale="log", yscale="log")
-ax.set(xlabel="tokens held (count)", ylabel="time to append (µs)")
-_ = ax.legend()
+show_appending(makers, [2**n for n in range(7, 13)], rounds=10 + sizes.rounds)
 
 # %% [markdown]
 # ## Grouped heads, read without copying
@@ -243,7 +194,8 @@ import torch.nn.functional as F  # what the function below needs
 # * a sequence that is done is **freed**, and the one in the last row takes its place.
 
 # %%
-forward, shared = Forward(model), KVCache.for_model(model, 400, max_sequences=4)
+longest = max(map(len, prompts[:3]))
+forward, shared = Forward(model), KVCache.for_model(model, longest + 4, max_sequences=4)
 for user, ids in zip(("Ann", "Bob", "Cleo"), prompts):
     forward([Feed(user, ids)], shared)
 print("prefilled where they lie, tokens held:   ", shared.lengths)
@@ -265,67 +217,39 @@ print(f"it holds {shared.nbytes / 1e6:.2f} MB")
 from helpers.decoding.cache_check import equals_recomputation
 from helpers.kernels.grouped_attention import install
 
-TRIALS = {"smoke": 40, "cpu": 300}.get(PROFILE, 1000)
 tiny = install(models.shape_only("llama-tiny", torch.float64))
-equal = sum(equals_recomputation(tiny, seed) for seed in range(TRIALS))
-results.invariant("kv_cache.equals_recomputation", equal == TRIALS, equal, TRIALS)
-print(f"equal to recomputation: {equal} of {TRIALS}", end=" ")
-print("random sequences of operations, in float64")
+equal, of = sum(equals_recomputation(tiny, seed) for seed in range(start.series)), start.series
+results.invariant("kv_cache.equals_recomputation", equal == of, equal, of)
+print(f"equal to recomputation: {equal} of {of} random series of operations, in float64")
 
 # %% [markdown] tags=["library"]
 # ## Against the library
 #
-# A whole decode step of 32 sequences that hold 128 tokens each, on a shape with random weights. Four variants:
+# A whole decode step of 32 sequences that hold 128 tokens each, on a shape with random weights, by the library's attention and by ours. Both share the same weights, so only the attention differs.
 #
-# * the library's attention, with a mask, because sequences differ in length: it repeats grouped heads;
-# * ours, with a mask;
-# * the library's without a mask (only if all sequences are equally long): the kernel may read grouped heads itself;
-# * ours, without a mask.
+# * **With a mask**, because sequences differ in length: the library repeats grouped heads.
+# * **Without a mask**, which works only if all sequences are equally long: the library's kernel may read grouped heads itself.
 
 # %%
-from helpers.profiling.step_time import batch_step_seconds
+from helpers.notebook.cache_cost import LIBRARYS, OURS, batch_steps, beside
 
 SHAPE, BATCH_SIZE = sizes.shapes[len(sizes.shapes) // 2], 32
-DTYPES = ("float32", "bfloat16")
-
-
-def random_weights(dtype):
-    network = models.shape_only(SHAPE, dtype, device=lesson.device)
-    return packed_linear.install(network, turns=2)
-
-
 steps_of = {}
-for dtype in DTYPES:
-    arms = {"library's": random_weights(dtype), "ours": install(random_weights(dtype))}
-    times = batch_step_seconds(arms, BATCH_SIZE, rounds=sizes.rounds)
-    even = batch_step_seconds(arms, BATCH_SIZE, rounds=sizes.rounds, uneven=False)
-    times |= {f"{name}, no mask": seconds for name, seconds in even.items()}
-    listed = ", ".join(f"{name} {median(times[name]) * 1e3:.1f} ms" for name in times)
-    print(f"{dtype}: {listed}")
-    steps_of[dtype] = times
-    del arms
+for dtype in ("float32", "bfloat16"):
+    network = models.shape_only(SHAPE, dtype, device=lesson.device)
+    packed_linear.install(network, turns=min(start.turns, 2))
+    arms = {LIBRARYS: network, OURS: install(beside(network))}
+    steps_of[dtype] = batch_steps(arms, BATCH_SIZE, sizes.rounds)
+    del network, arms
 
 # %% [markdown] tags=["measure"]
 # ## What it is worth
 
 # %%
-labels, values, intervals = [], [], []
-for dtype, suffix in zip(DTYPES, ("", ".bf16")):
-    for kind, ending in (("", ""), (", no mask", ".no_mask")):
-        times = steps_of[dtype]
-        gain = timing.speedup(times["library's" + kind], times["ours" + kind])
-        note(f"kv_cache.attention_speedup.batch_{BATCH_SIZE}{suffix}{ending}", gain)
-        labels.append(f"{dtype}{kind}")
-        values.append(gain.ratio)
-        intervals.append((gain.low, gain.high))
-        print(f"{SHAPE}, {labels[-1]:18} ours against the library's: {gain}")
-_ = plots.bars_with_intervals(
-    labels,
-    values,
-    intervals,
-    title=f"A decode step of {BATCH_SIZE} sequences, {SHAPE}: own attention",
-    value_label="speedup over the library's attention (x)",
-)
+from helpers.measuring.cost_model import Shape
+from helpers.notebook.cache_cost import show_attention_gains
+
+show_attention_gains(results, steps_of, SHAPE, BATCH_SIZE)
 
 # %%
 each = Shape.of(plain).kv_bytes_per_token
@@ -336,7 +260,7 @@ results.assert_invariants()
 # %% [markdown] tags=["limits"]
 # ## When this is not the whole story
 #
-# * **Room is reserved for the longest.** A sequence of ten tokens takes the place of a thousand. Notebook 05 stores the cache in blocks instead.
+# * **Room is reserved for the longest.** A sequence of ten tokens takes the place of a thousand. Notebook 05 (planned) stores the cache in blocks instead.
 # * **Scores that a model changes** (soft caps, sinks) are not known to this attention: it refuses them with an error. Leave such a model the library's.
 # * **On a GPU** a fused kernel reads grouped heads itself; what remains there is the mask.
 #
@@ -371,6 +295,6 @@ results.assert_invariants()
 #
 # **The rule:** never compute a key twice, never copy one to read it.
 #
-# **What limits it now:** the cache grows with every token and every user, and its bytes are read at each step. Notebook 10 makes it smaller, notebook 05 wastes less of it.
+# **What limits it now:** the cache grows with every token and every user, and its bytes are read at each step. Notebook 10 (planned) makes it smaller, notebook 05 (planned) wastes less of it.
 #
 # References: Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019); Ainslie et al., *GQA* (2023); Pope et al., *Efficiently Scaling Transformer Inference* (2022).

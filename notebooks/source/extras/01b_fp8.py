@@ -18,8 +18,8 @@
 # | belongs to | 01 half precision (an extra: skip it if you like) |
 # | the term it attacks | weight bytes / bandwidth; on GPUs with the units, the rate, too |
 # | you will be able to | say why an eight-bit float needs a scale, and how many; quantize a model to it; tell where it is fast and where it is only small |
-# | time | 20 minutes for you; about 1 for the machine under the profile `cpu` |
-# | memory | 4 GiB |
+# | time | 20 minutes for you; about 5 for the machine under the profile `cpu` |
+# | memory | 5 GiB |
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure
@@ -30,7 +30,7 @@
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
-MODEL_ID: str = "base"  # the course's model, a folder, or owner/name of the Hub
+MODEL_ID: str = "fine-tuned"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
 GUESS_BROKEN: float = 5.0  # your guess: of 100 right answers, so many become wrong
 
@@ -47,11 +47,10 @@ results.prediction("fp8.broken_per_hundred", GUESS_BROKEN, "answers")
 # Take one matrix of the model, cast it to e4m3, and look at what is left of it. Then do the same after multiplying by a power of two (and dividing afterwards).
 
 # %%
-import matplotlib.pyplot as plt
 import torch
 
 from helpers import models
-from helpers.notebook import plots
+from helpers.notebook.formats_shown import draw_scale_errors
 from helpers.weights.quantization.fp8 import dequantize, quantize
 
 model, tokenizer = models.load(MODEL_ID, dtype="float32", device=lesson.device)
@@ -66,15 +65,8 @@ def relative_error(scale):
     return ((back - weight).norm() / weight.norm()).item()
 
 
-powers, one = range(-8, 20), torch.ones(1, 1, device=lesson.device)
-errors = [relative_error(one * 2.0**-p) for p in powers]
-fig, ax = plt.subplots(figsize=(8, 3.4))
-ax.plot(powers, errors, marker="o")
-ax.axvline(0, color="#555555", linestyle=":", marker="")
-ax.annotate("as it is", (0, max(errors)), rotation=90, ha="right", va="top")
-ax.set(title="A float's range is what the scale has to find", yscale="log")
-ax.set(xlabel="weights multiplied by 2 to the (power)")
-_ = ax.set(ylabel="relative error (share of the norm)")
+one = torch.ones(1, 1, device=lesson.device)
+draw_scale_errors({p: relative_error(one * 2.0**-p) for p in range(-8, 20)})
 
 # %% [markdown]
 # The flat bottom is the mantissa: three bits are off by so much, whatever the scale. On the left the weights fall among the format's smallest numbers, where precision runs out; on the right the large ones are cut off at 448.
@@ -124,14 +116,13 @@ for words, per_channel in (("one scale", False), ("one a channel", True)):
 # %%
 import copy
 
-from torch import nn
 from torch.nn import functional as F
 
 from helpers.weights.quantization import fp8
-from helpers.weights.quantization.fp8 import E4M3, LARGEST, Stored, has_units
+from helpers.weights.quantization.fp8 import LARGEST, has_units
 
 # %%
-# show: helpers.weights.quantization.fp8:Fp8Linear
+# show: helpers.weights.quantization.fp8:Fp8Linear.forward
 
 # %%
 units = fp8.has_units(lesson.device)
@@ -181,12 +172,21 @@ from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.evaluate import answer_in_batches, right_answers
 from helpers.text_to_sql.prompts import prompt_for
 
-asked = load_split("test")[: sizes.answers]
+count, longest = {"smoke": (3, 12), "full": (450, 256)}.get(PROFILE, (100, 60))
+asked = load_split("test", limit=count)
 prompts = [prompt_for(tokenizer, e) for e in asked]
-ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[: sizes.timed]]
-right = {"float32": right_answers(asked, answer_in_batches(model, tokenizer, prompts))}
+ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[:10]]
+
+
+def right_with(network):
+    options = dict(max_new_tokens=longest)
+    return right_answers(asked, answer_in_batches(network, tokenizer, prompts, **options))
+
+
+# %%
+right = {"float32": right_with(model)}
 for kind, network in eight.items():
-    right[kind] = right_answers(asked, answer_in_batches(network, tokenizer, prompts))
+    right[kind] = right_with(network)
     change = paired(right["float32"], right[kind])
     error = worst_logit_error(logits_of(network), logits_of(model), ids)
     key = kind.replace(" ", "_")
@@ -199,7 +199,7 @@ broken = paired(right["float32"], right["a scale a channel"]).broken
 if good:
     results.metric("fp8.broken_per_hundred", 100 * broken / good, "answers", n=good)
     print(f"of 100 right answers {100 * broken / good:.1f} are wrong", end=" ")
-    print(f"with a scale a channel; you said {GUESS_BROKEN:g}")
+    print(f"with a scale a channel; you guessed {GUESS_BROKEN:g}")
 
 # %% [markdown]
 # ## What it brings in time

@@ -35,5 +35,8 @@ EXAMPLES = {
     "speculative_step": lambda: diagrams.draw_speculative_step(
         "SELECT", [" name", " FROM", " ships", " WHERE"], [" name", " FROM", " ship", " AND", " city"]
     ),
+    "medusa_heads": lambda: diagrams.draw_medusa_heads(
+        ["How", " many", " ships", "?"], "SELECT", [" COUNT", "(", "*", ")", " FROM"], 576
+    ),
     "token_tree": lambda: diagrams.draw_token_tree("SELECT", *TREE),
 }

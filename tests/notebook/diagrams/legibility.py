@@ -17,14 +17,18 @@ def problems(figure):
         *(f"no title on axes {i}" for i, ax in enumerate(figure.axes) if not ax.get_title(loc="left").strip()),
         *(f"text outside: {name(t)}" for t in texts(figure) if not inside(extent(t), figure.bbox)),
         *(f"too small: {name(t)}" for t in texts(figure) if t.get_fontsize() < LEAST_POINTS),
-        *(f"overlap: {name(a)} and {name(b)}" for a, b in combinations(texts(figure), 2) if meet(a, b)),
+        *(
+            f"overlap: {name(a)} and {name(b)}"
+            for (a, one), (b, other) in combinations([(t, extent(t)) for t in texts(figure)], 2)
+            if not apart(one, other)
+        ),
         *(
             f"box cut by an axis: {p}"
             for ax in figure.axes
             for p in ax.patches
             if not inside(p.get_window_extent(), ax.bbox)
         ),
-        *(p for ax in figure.axes for t in drawn_in(ax) for p in against_patches(t, ax)),
+        *(p for ax in figure.axes for p in against_patches(drawn_in(ax), ax)),
         *(f"a line through: {name(t)}" for ax in figure.axes for t in drawn_in(ax) if crossed(t, ax)),
     ]
 
@@ -75,23 +79,20 @@ def apart(one, other):
     )
 
 
-def meet(one, other):
-    return not apart(extent(one), extent(other))
-
-
-def against_patches(text, ax):
+def against_patches(texts, ax):
     """Each rectangle holds a text wholly or not at all, and the innermost one is of a colour that it can be read on."""
-    ground, own = "white", extent(text)
-    boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
-    for patch in sorted(boxes, key=lambda p: -p.get_window_extent().width * p.get_window_extent().height):
-        edges = patch.get_window_extent()
-        if not apart(own, edges):
-            if not inside(own, edges):
-                yield f"across the edge of a box: {name(text)}"
-            elif patch.get_facecolor()[3]:
-                ground = patch.get_facecolor()[:3]
-    if contrast(text.get_color(), ground) < LEAST_CONTRAST:
-        yield f"too little contrast: {name(text)}"
+    boxes = [(p.get_window_extent(), p.get_facecolor()) for p in ax.patches if isinstance(p, Rectangle)]
+    boxes.sort(key=lambda box: -box[0].width * box[0].height)
+    for text in texts:
+        ground, own = "white", extent(text)
+        for edges, color in boxes:
+            if not apart(own, edges):
+                if not inside(own, edges):
+                    yield f"across the edge of a box: {name(text)}"
+                elif color[3]:
+                    ground = color[:3]
+        if contrast(text.get_color(), ground) < LEAST_CONTRAST:
+            yield f"too little contrast: {name(text)}"
 
 
 def contrast(one, other):

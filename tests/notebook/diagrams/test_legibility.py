@@ -27,6 +27,7 @@ OTHERS = {
     "all accepted": lambda: diagrams.draw_speculative_step("(", ["*", ")"], ["*", ")", " FROM"]),
     "none accepted": lambda: diagrams.draw_speculative_step("a", ["distinct", "b"], ["x", "y", "z"]),
     "a chain": lambda: diagrams.draw_token_tree("a", list("bcd"), [-1, 0, 1]),
+    "one head": lambda: diagrams.draw_medusa_heads(["a"], "b", ["c"], 64),
     "one guess": lambda: diagrams.draw_token_tree("SELECT", ["DISTINCT"], [-1]),
 }
 
@@ -89,6 +90,7 @@ def test_a_diagram_is_drawn_where_it_is_asked_to(name, monkeypatch):
         "lora": lambda: diagrams.draw_lora(4, 4, 1, 1, **place),
         "speculative_step": lambda: diagrams.draw_speculative_step("a", ["b"], ["b", "c"], **place),
         "token_tree": lambda: diagrams.draw_token_tree("a", ["b"], [-1], **place),
+        "medusa_heads": lambda: diagrams.draw_medusa_heads(["a"], "b", ["c"], 8, **place),
     }
     assert again[name]() is figure and axes[0].get_title(loc="left") and not axes[1].texts
 
@@ -107,6 +109,7 @@ def test_a_diagram_is_drawn_where_it_is_asked_to(name, monkeypatch):
         lambda: diagrams.draw_lora(8, 8, 9, 1),
         lambda: diagrams.draw_speculative_step("a", ["b"], ["b"]),
         lambda: diagrams.draw_token_tree("a", ["b", "c"], [1, -1]),
+        lambda: diagrams.draw_medusa_heads(["a"], "b", [], 8),
     ],
 )
 def test_what_can_not_be_drawn_is_refused(draw):

@@ -149,3 +149,11 @@ def test_the_tolerance_is_relative_and_0_means_exactly():
     assert difference(0.1 + 0.2, 0.3, 0) and difference(1e-17, 0.0, 0) and difference(t(1e-9), t(0.0), 0)
     assert difference(t(0.5, 1e30), t(0.5, 1e30), 0) is None
     assert difference(t(1 + 1e-12, dtype=torch.float64), t(1.0, dtype=torch.float64), 0)
+
+
+def test_a_tensor_that_nothing_could_learn_through_is_told():
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert difference(weight * 2, weight * 2) is None
+    assert difference(weight * 2, torch.full((2,), 2.0)) is None  # more than is asked for
+    for detached in ((weight * 2).detach(), torch.full((2,), 2.0)):
+        assert "no gradient flows through it" in difference(detached, weight * 2)

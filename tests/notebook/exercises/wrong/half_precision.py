@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 
 def fraction(mantissa, mantissa_bits):
     return mantissa / 2**mantissa_bits
@@ -51,33 +53,51 @@ def infinity_at_the_top(sign, exponent, mantissa, exponent_bits, mantissa_bits):
     return -size if sign else size
 
 
-def upside_down(largest_gradient, largest_number):
-    return 2.0 ** math.floor(math.log2(largest_gradient / largest_number))
+def on_the_grid(x, fmt, to_step=torch.round, lowest=None, beyond=None):
+    """Rounded as in the course, but for what is given."""
+    exponent = torch.frexp(x.double())[1] - 1
+    exponent = exponent.clamp(min=1 - fmt.bias if lowest is None else lowest)
+    step = torch.ldexp(torch.ones_like(x.double()), exponent - fmt.mantissa_bits)
+    near = to_step(x.double() / step) * step
+    end = (math.inf if fmt.infinity else fmt.largest) if beyond is None else beyond
+    end = torch.copysign(torch.full_like(near, end), x.double())
+    return torch.where((near.abs() > fmt.largest) | x.double().isinf(), end, near).to(x.dtype)
 
 
-def not_a_power(largest_gradient, largest_number):
-    return largest_number / largest_gradient
+def cut_off(x, fmt):
+    return on_the_grid(x, fmt, torch.trunc)
 
 
-def rounded_up(largest_gradient, largest_number):
-    return 2.0 ** math.ceil(math.log2(largest_number / largest_gradient))
+def ties_up(x, fmt):
+    return on_the_grid(x, fmt, lambda steps: torch.sign(steps) * torch.floor(steps.abs() + 0.5))
 
 
-def exponent_alone(largest_gradient, largest_number):
-    return math.floor(math.log2(largest_number / largest_gradient))
+def no_subnormals_there(x, fmt):
+    return on_the_grid(x, fmt, lowest=-200)
 
 
-def truncated(largest_gradient, largest_number):
-    return 2.0 ** int(math.log2(largest_number / largest_gradient))
+def all_below_normal_is_0(x, fmt):
+    return torch.where(x.abs() < fmt.smallest_normal, torch.zeros_like(x), on_the_grid(x, fmt))
 
 
-def strictly_below(largest_gradient, largest_number):
-    scale = 2.0 ** math.floor(math.log2(largest_number / largest_gradient))
-    return scale if scale * largest_gradient < largest_number else scale / 2
+def no_end(x, fmt):
+    exponent = (torch.frexp(x.double())[1] - 1).clamp(min=1 - fmt.bias)
+    step = torch.ldexp(torch.ones_like(x.double()), exponent - fmt.mantissa_bits)
+    return (torch.round(x.double() / step) * step).to(x.dtype)
 
 
-def powers_apart(largest_gradient, largest_number):
-    return 2.0 ** (math.floor(math.log2(largest_number)) - math.floor(math.log2(largest_gradient)))
+def infinite_too_early(x, fmt):
+    too_large = x.abs() > fmt.largest
+    end = torch.copysign(torch.full_like(x, math.inf if fmt.infinity else fmt.largest), x)
+    return torch.where(too_large, end, on_the_grid(x, fmt))
+
+
+def infinity_everywhere(x, fmt):
+    return on_the_grid(x, fmt, beyond=math.inf)
+
+
+def left_in_double(x, fmt):
+    return on_the_grid(x, fmt).double()
 
 
 def rest_forgotten(share, factor):
@@ -120,13 +140,14 @@ WRONG = {
         (no_leading_1, "it is 0.5, it should be 1.5"),
     ],
     "01.2": [
-        (upside_down, "it is 1.52588e-05, it should be 32768"),
-        (not_a_power, "it is 65504, it should be 32768"),
-        (rounded_up, "it is 65536, it should be 32768 (yours is 2 times that)"),
-        (exponent_alone, "it is 15, it should be 32768"),
-        (strictly_below, "(exactly the largest number), it is 32, it should be 64"),
-        (powers_apart, "(a gradient that is too large already), it is 1, it should be 0.5 (yours is 2 times that)"),
-        (truncated, "(a gradient that is too large already), it is 1, it should be 0.5"),
+        (cut_off, "(normal numbers and 0, to float16), at [0], it is 1, it should be 1.00098"),
+        (ties_up, "(halfway between two numbers, to bfloat16), at [0], it is 1.00781, it should be 1"),
+        (no_subnormals_there, "(below the normal numbers, to float16), at [0]"),
+        (all_below_normal_is_0, "(below the normal numbers, to float16), at [0], it is 0"),
+        (no_end, "(at the end of float16), at [1], it is 65536, it should be inf"),
+        (infinite_too_early, "(at the end of float16), at [0], it is inf, it should be 65504"),
+        (infinity_everywhere, "(beyond the end of 8 bits, which have no infinity), at [2], it is -inf"),
+        (left_in_double, "its dtype is torch.float64, it should be torch.float32"),
     ],
     "01.3": [
         (rest_forgotten, "it is 3.33333, it should be 1.42857"),

@@ -46,8 +46,8 @@ def fewer_rows(query, kv_heads):
 WRONG = {
     "00b.1": [
         (keys_alone, "(yours is 0.5 times that)"),
-        (one_layer, "(yours is 0.2 times that)"),
-        (numbers_not_bytes, "it is 2560, it should be 10240"),
+        (one_layer, "(yours is 0.0333 times that)"),
+        (numbers_not_bytes, "it is 11520, it should be 46080"),
         (bits, "(yours is 8 times that)"),
     ],
     "00b.2": [

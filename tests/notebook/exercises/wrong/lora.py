@@ -3,28 +3,51 @@
 import torch
 
 
-def only_a(shapes, rank):
-    return sum(rank * into for _, into in shapes)
+def forward_of(layer, x, change):
+    """y, and `change(name, x)` beside it, right in all that is not about the change itself."""
+    y = layer.linear(x)
+    if layer.active is None:
+        return y
+    names = [layer.active] * len(x) if isinstance(layer.active, str) else layer.active
+    rows = [change(n, x[i]).to(y.dtype) if n in layer.a else torch.zeros_like(y[i]) for i, n in enumerate(names)]
+    return y + torch.stack(rows)
 
 
-def whole_matrices(shapes, rank):
-    return sum(out * into for out, into in shapes)
+def unscaled(layer, x):
+    return forward_of(layer, x, lambda n, one: one.float() @ layer.a[n].T @ layer.b[n].T)
 
 
-def times(shapes, rank):
-    return sum(rank * out * into for out, into in shapes)
+def the_change_alone(layer, x):
+    return forward_of(layer, x, layer.change) - layer.linear(x)
 
 
-def first_layer_alone(shapes, rank):
-    return rank * sum(shapes[0]) if shapes else 0
+def scaled_as_the_first_adapter(layer, x):
+    return forward_of(layer, x, lambda n, one: 2 * (one.float() @ layer.a[n].T @ layer.b[n].T))
 
 
-def each_shape_once(shapes, rank):
-    return sum(rank * (out + into) for out, into in set(shapes))
+def some_adapter_always(layer, x):
+    return layer.linear(x) + layer.change(layer.active or "sql", x)
 
 
-def all_like_the_first(shapes, rank):
-    return rank * len(shapes) * sum(shapes[0]) if shapes else 0
+def every_name_is_known(layer, x):
+    return (
+        forward_of(layer, x, layer.change) if layer.active is None else layer.linear(x) + layer.change(layer.active, x)
+    )
+
+
+def left_in_the_adapters_dtype(layer, x):
+    y = layer.linear(x)
+    return y + layer.change(layer.active, x) if layer.active in layer.a else y
+
+
+def the_first_for_all(layer, x):
+    y, first = layer.linear(x), layer.active if isinstance(layer.active, str) else (layer.active or [None])[0]
+    return y + layer.change(first, x).to(y.dtype) if first in layer.a else y
+
+
+def detached(layer, x):
+    with torch.no_grad():
+        return forward_of(layer, x, layer.change)
 
 
 def order_of_a_and_b(weight, a, b, scaling):
@@ -91,12 +114,14 @@ def labels_are_shifted(prompt, completion, eos):
 
 WRONG = {
     "03.1": [
-        (only_a, "it is 1024, it should be 2048 (yours is 0.5 times that)"),
-        (whole_matrices, "it is 262144, it should be 2048 (yours is 128 times that)"),
-        (times, "it is 524288, it should be 2048 (yours is 256 times that)"),
-        (each_shape_once, "(layers of the same shape), it is 3584, it should be 5632"),
-        (all_like_the_first, "(two layers), it is 16384, it should be 14336"),
-        (first_layer_alone, "it is 8192, it should be 14336 (yours is 0.571 times that)"),
+        (unscaled, "(one adapter for the whole batch), at [0"),
+        (the_change_alone, "(one adapter for the whole batch), at [0, 0, 0], it is"),
+        (scaled_as_the_first_adapter, "(another adapter, with another scaling), at [0"),
+        (some_adapter_always, "(no adapter), "),
+        (every_name_is_known, "(an adapter that this layer does not have), it raised AttributeError"),
+        (left_in_the_adapters_dtype, "(W in bfloat16), its dtype is torch.float32, it should be torch.bfloat16"),
+        (the_first_for_all, "(an adapter for each sequence, the second without one), at [1, 0, 0]"),
+        (detached, "(one adapter for the whole batch), no gradient flows through it, so nothing could learn"),
     ],
     "03.2": [
         (

@@ -1,23 +1,5 @@
 """Wrong answers to the exercises of notebook 08."""
 
-from torch.nn import functional as F
-
-
-def no_residual(x, weight, bias):
-    return F.silu(x @ weight.T + bias)
-
-
-def weight_not_transposed(x, weight, bias):
-    return x + F.silu(x @ weight + bias)
-
-
-def all_inside(x, weight, bias):
-    return F.silu(x + x @ weight.T + bias)
-
-
-def without_bias(x, weight, bias):
-    return x + F.silu(x @ weight.T)
-
 
 def one_after_the_other(parents):
     return [i + 1 for i in range(len(parents))]
@@ -50,89 +32,78 @@ def all_the_same(parents):
     return [1] * len(parents)
 
 
-def relu_for_silu(x, weight, bias):
-    return x + F.relu(x @ weight.T + bias)
+def as_a_chain(proposal, own_token):
+    accepted = []
+    for i, token in enumerate(proposal.tokens):
+        if token != own_token(i):
+            return accepted, own_token(i)
+        accepted.append(i)
+    return accepted, own_token(len(proposal.tokens))
 
 
-def bias_outside(x, weight, bias):
-    return x + F.silu(x @ weight.T) + bias
+def every_right_guess(proposal, own_token):
+    pairs = enumerate(zip(proposal.tokens, proposal.parents))
+    accepted = [i for i, (token, parent) in pairs if token == own_token(parent + 1)]
+    return accepted, own_token(accepted[-1] + 1 if accepted else 0)
 
 
-def only_the_best(answer, tree):
-    at, emitted = 0, []
-    while at < len(answer) - 1:
-        depth = 0
-        while depth < len(answer[at]) and answer[at][depth] == 0 and (0,) * (depth + 1) in tree:
-            depth += 1
-        emitted.append(min(1 + depth, len(answer) - 1 - at))
-        at += 1 + depth
-    return emitted
+def rows_from_the_guess(proposal, own_token):
+    accepted, here = [], -1
+    while True:
+        token = own_token(max(here, 0))
+        after = [i for i, p in enumerate(proposal.parents) if p == here and proposal.tokens[i] == token]
+        if not after:
+            return accepted, token
+        here = after[0]
+        accepted.append(here)
 
 
-def any_path_of_that_rank(answer, tree):
-    at, emitted = 0, []
-    while at < len(answer) - 1:
-        depth = 0
-        while depth < len(answer[at]) and answer[at][depth] in {p[depth] for p in tree if len(p) > depth}:
-            depth += 1
-        emitted.append(min(1 + depth, len(answer) - 1 - at))
-        at += 1 + depth
-    return emitted
+def without_looking_at_parents(proposal, own_token):
+    accepted, here = [], -1
+    while True:
+        token = own_token(here + 1)
+        after = [i for i in range(here + 1, len(proposal.tokens)) if proposal.tokens[i] == token]
+        if not after:
+            return accepted, token
+        here = after[0]
+        accepted.append(here)
 
 
-def step_at_the_end(answer, tree):
-    at, emitted = 0, []
-    while at < len(answer):
-        depth = 0
-        while depth < len(answer[at]) and tuple(answer[at][: depth + 1]) in tree:
-            depth += 1
-        emitted.append(min(1 + depth, max(1, len(answer) - 1 - at)))
-        at += 1 + depth
-    return emitted
+def first_child_only(proposal, own_token):
+    accepted, here = [], -1
+    while True:
+        token = own_token(here + 1)
+        after = [i for i, p in enumerate(proposal.parents) if p == here][:1]
+        if not after or proposal.tokens[after[0]] != token:
+            return accepted, token
+        here = after[0]
+        accepted.append(here)
 
 
-def every_position(answer, tree):
-    emitted = []
-    for ranks in answer[:-1]:
-        depth = 0
-        while depth < len(ranks) and tuple(ranks[: depth + 1]) in tree:
-            depth += 1
-        emitted.append(1 + depth)
-    return emitted
+def tokens_for_places(proposal, own_token):
+    accepted, here = [], -1
+    while True:
+        token = own_token(here + 1)
+        after = [i for i, p in enumerate(proposal.parents) if p == here and proposal.tokens[i] == token]
+        if not after:
+            return accepted, token
+        here = after[0]
+        accepted.append(token)
 
 
-def without_the_model_s_own(answer, tree):
-    at, emitted = 0, []
-    while at < len(answer) - 1:
-        depth = 0
-        while depth < len(answer[at]) and tuple(answer[at][: depth + 1]) in tree:
-            depth += 1
-        emitted.append(max(1, depth))
-        at += max(1, depth)
-    return emitted
-
-
-def past_the_end(answer, tree):
-    at, emitted = 0, []
-    while at < len(answer) - 1:
-        depth = 0
-        while depth < len(answer[at]) and tuple(answer[at][: depth + 1]) in tree:
-            depth += 1
-        emitted.append(1 + depth)
-        at += 1 + depth
-    return emitted
+def without_a_bonus(proposal, own_token):
+    accepted, here = [], -1
+    while True:
+        token = own_token(here + 1)
+        after = [i for i, p in enumerate(proposal.parents) if p == here and proposal.tokens[i] == token]
+        if not after:
+            return accepted
+        here = after[0]
+        accepted.append(here)
 
 
 WRONG = {
     "08.1": [
-        (no_residual, "at [0, 0], it is 0, it should be 0.271277; 4 of 4 values differ"),
-        (weight_not_transposed, "at [0, 0], it is -0.872457, it should be -0.442392"),
-        (all_inside, "at [0, 0], it is 0.153924, it should be 0.271277"),
-        (relu_for_silu, "(no bias), at [0, 0], it is"),
-        (bias_outside, "(three states), at [0, 0], it is"),
-        (without_bias, "at [0, 0], it is -0.278959, it should be 0.101006"),
-    ],
-    "08.2": [
         (one_after_the_other, "at [1], it is 2, it should be 1"),
         (from_zero, "at [0], it is 0, it should be 1"),
         (deeper_with_each_new_parent, "(two branches side by side), at [3], it is 3, it should be 2"),
@@ -140,12 +111,13 @@ WRONG = {
         (parent_before_it_assumed, "(a tree), at [4], it is 4, it should be 3"),
         (all_the_same, "at [1], it is 1, it should be 2"),
     ],
-    "08.3": [
-        (only_the_best, "at [0], it is 1, it should be 2"),
-        (any_path_of_that_rank, "(the second best), its length is 1, it should be 2"),
-        (step_at_the_end, "its length is 3, it should be 2"),
-        (every_position, "its length is 4, it should be 2"),
-        (without_the_model_s_own, "at [0], it is 2, it should be 3"),
-        (past_the_end, "at [1], it is 2, it should be 1"),
+    "08.2": [
+        (as_a_chain, "(the second of two rivals is right)"),
+        (every_right_guess, "(the same token follows two different guesses), at [0], its length is 4"),
+        (rows_from_the_guess, "(a chain of which two are right)"),
+        (without_looking_at_parents, "(the same token follows two different guesses), at [0], its length is 2"),
+        (first_child_only, "(the second of two rivals is right), at [0]"),
+        (tokens_for_places, "at [0][0], it is 7, it should be 0"),
+        (without_a_bonus, "(a chain of which two are right), it is a list, it should be a tuple"),
     ],
 }

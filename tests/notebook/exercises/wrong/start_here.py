@@ -1,80 +1,92 @@
 """Wrong answers to the exercises of notebook 00."""
 
-from math import ceil
-from statistics import mean
+import torch
+
+from helpers.decoding.forward import eos_tokens
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.without_cache import greedy_without_cache
 
 
-def decode_steps(steps):
-    return [step for step in steps if step.kind == "decode"]
+def greedy(model, tokens, max_new_tokens, *, room=0, again=False, stop=True, keep_end=True, place=-1, count=0):
+    """The loop with one mistake in it."""
+    cache = KVCache.for_model(model, len(tokens) + max_new_tokens - room)
+    feed, written = list(tokens), []
+    while len(written) < max_new_tokens + count:
+        logits = model(input_ids=torch.tensor([feed]), past_key_values=cache).logits
+        written.append(int(logits[0, place].argmax()))
+        if stop and written[-1] in eos_tokens(model):
+            return written if keep_end else written[:-1]
+        feed = [*tokens, *written] if again else written[-1:]
+    return written
 
 
-def seconds(steps):
-    return sum(step.seconds for step in steps)
+def everything_again(model, tokens, max_new_tokens):
+    return greedy(model, tokens, max_new_tokens, again=True)
 
 
-def tokens(steps):
-    return sum(len(step.emitted) for step in steps)
+def never_stops(model, tokens, max_new_tokens):
+    return greedy(model, tokens, max_new_tokens, stop=False)
 
 
-def prefill_included(steps):
-    return tokens(steps) / seconds(steps)
+def end_left_out(model, tokens, max_new_tokens):
+    return greedy(model, tokens, max_new_tokens, keep_end=False)
 
 
-def first_token_included(steps):
-    return tokens(steps) / max(seconds(decode_steps(steps)), 1e-9)
+def first_place(model, tokens, max_new_tokens):
+    return greedy(model, tokens, max_new_tokens, place=0)
 
 
-def steps_counted(steps):
-    decode = decode_steps(steps)
-    return len(decode) / seconds(decode) if decode else 0
+def one_too_many(model, tokens, max_new_tokens):
+    return greedy(model, tokens, max_new_tokens, count=1)
 
 
-def mean_of_rates(steps):
-    return mean([len(step.emitted) / step.seconds for step in decode_steps(steps)] or [0])
+def no_room(model, tokens, max_new_tokens):
+    return greedy(model, tokens, max_new_tokens, room=max_new_tokens)
 
 
-def seconds_per_token(steps):
-    return seconds(decode_steps(steps)) / max(tokens(decode_steps(steps)), 1)
+def prompt_too(model, tokens, max_new_tokens):
+    return [*tokens, *greedy(model, tokens, max_new_tokens)]
 
 
-def only_the_first_step_left_out(steps):
-    return tokens(steps[1:]) / seconds(steps[1:]) if steps[1:] else 0
+def text_of_all_written(model, tokens, max_new_tokens):
+    cache, feed, written = KVCache.for_model(model, 99), list(tokens), []
+    while len(written) < max_new_tokens:
+        written.append(int(model(input_ids=torch.tensor([feed]), past_key_values=cache).logits[0, -1].argmax()))
+        feed = written
+    return written
 
 
-def division_by_nothing(steps):
-    return tokens(decode_steps(steps)) / seconds(decode_steps(steps))
+def cache_made_in_the_loop(model, tokens, max_new_tokens):
+    feed, written = list(tokens), []
+    while len(written) < max_new_tokens:
+        cache = KVCache.for_model(model, 99)
+        written.append(int(model(input_ids=torch.tensor([feed]), past_key_values=cache).logits[0, -1].argmax()))
+        feed = written[-1:]
+    return written
 
 
-def ids_added_up(steps):
-    return sum(sum(step.emitted) for step in decode_steps(steps)) / seconds(decode_steps(steps))
+def flat_ids(model, tokens, max_new_tokens):
+    return model(input_ids=torch.tensor(tokens), past_key_values=KVCache.for_model(model, 99))
 
 
-def each_token_once(steps):
-    decode = decode_steps(steps)
-    return len({token for step in decode for token in step.emitted}) / seconds(decode) if decode else 0
-
-
-def tuples_added_up(steps):
-    return sum(step.emitted for step in decode_steps(steps)) / seconds(decode_steps(steps))
-
-
-def dicts_expected(steps):
-    return sum(step["seconds"] for step in steps)
+def tensors(model, tokens, max_new_tokens):
+    return [torch.tensor(token) for token in greedy(model, tokens, max_new_tokens)]
 
 
 WRONG = {
     "00.1": [
-        (prefill_included, "(a token a step), it is 57.1429, it should be 150 (yours is 0.381 times that)"),
-        (first_token_included, "it is 200, it should be 150 (yours is 1.33 times that)"),
-        (steps_counted, "(several tokens a step), it is 75, it should be 200"),
-        (mean_of_rates, "it is 172.222, it should be 150"),
-        (seconds_per_token, "it is 0.00666667, it should be 150"),
-        (only_the_first_step_left_out, "(a prompt read in two steps), it is 133.333, it should be 300"),
-        (division_by_nothing, "(no decode step), it raised ZeroDivisionError"),
-        (each_token_once, "(several tokens a step), it is 175, it should be 200"),
-        (ids_added_up, "it is 46050, it should be 150 (yours is 307 times that)"),
-        (tuples_added_up, "TypeError: unsupported operand type(s) for +: 'int' and 'tuple', at line"),
-        (dicts_expected, "TypeError: 'Step' object is not subscriptable, at line"),
+        (greedy_without_cache, "ValueError: this step comes without a cache: give the model past_key_values=cache"),
+        (everything_again, "ValueError: this step reads 6 tokens, and the cache holds 5 already: read only the newest"),
+        (text_of_all_written, "ValueError: this step reads 2 tokens, and the cache holds 6 already"),
+        (cache_made_in_the_loop, "ValueError: the cache of this step is empty: make it once, before the loop"),
+        (flat_ids, "ValueError: input_ids has the shape (5,), and the model wants (1, tokens)"),
+        (no_room, "CacheFullError: The cache holds"),
+        (never_stops, "(the text ends before max_new_tokens), its length is 12, it should be"),
+        (end_left_out, "(the text ends before max_new_tokens), its length is 2, it should be 3"),
+        (first_place, "(a prompt of five tokens), at [0], it is"),
+        (one_too_many, "(a prompt of five tokens), its length is 13, it should be 12"),
+        (prompt_too, "its length is 17, it should be 12"),
+        (tensors, "at [0], it is a tensor, it should be a number (.item() makes it one)"),
     ],
     "00.2": [
         (lambda size, bandwidth: size / bandwidth, "yours is 0.001 times that"),
@@ -87,15 +99,5 @@ WRONG = {
         (lambda size, bandwidth: round(size / bandwidth * 1e3), "in case 2 (weight_bytes=1.4e+10, bandwidth=3.35e+12)"),
         (lambda size, bandwidth: f"{size / bandwidth * 1e3:.1f} ms", "it is a string ('2.0 ms')"),
         (lambda size: size / 20e9 * 1e3, "it takes (size), it should take (weight_bytes, bandwidth)"),
-    ],
-    "00.3": [
-        (lambda size, bandwidth, rate: rate / bandwidth * size, "yours is 2 times that"),
-        (lambda size, bandwidth, rate: rate / bandwidth / 2, "yours is 0.25 times that"),
-        (lambda size, bandwidth, rate: rate / bandwidth, "it is 5, it should be 10"),
-        (lambda size, bandwidth, rate: bandwidth / rate * size / 2, "it is 0.4, it should be 10"),
-        (lambda size, bandwidth, rate: rate / bandwidth / size * 2, "it is 2.5, it should be 10"),
-        (lambda size, bandwidth, rate: size / bandwidth / rate * 2, "it is 4e-21, it should be 10"),
-        (lambda size, bandwidth, rate: ceil(rate / bandwidth * size / 2), "it is 296, it should be 295.522"),
-        (lambda size, bandwidth, rate: rate / bandwidth * max(size, 1) / 2, "it is 13, it should be 6.5"),
     ],
 }

@@ -1,0 +1,77 @@
+"""Notebook 08's ways to answer, as arms.py writes them down: what validation chose is what every process runs.
+
+{"make": "helpers.profiling.medusa_arms:fixed_tree", "heads": "medusa", "tree": [[0], [0, 0], [1]]}
+{"make": "helpers.profiling.medusa_arms:planned", "heads": "medusa", "plan": "build/artifacts/medusa/plan.json"}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from helpers.decoding.proposer import Proposer
+from helpers.errors import CourseError
+from helpers.files import build_root, write_whole
+from helpers.kernels import packed_linear
+from helpers.profiling.arms import Arm, Bench
+from helpers.speculation.guessers import guesser
+from helpers.speculation.medusa import Medusa
+from helpers.speculation.medusa_files import load
+from helpers.speculation.medusa_heads import MedusaHeads
+from helpers.speculation.plan import Plan
+from helpers.text_to_sql.dataset import load_split
+
+HERE = "helpers.profiling.medusa_arms"
+
+
+def fixed_tree_arm(heads: str | Path, tree: Iterable[Sequence[int]]) -> Arm:
+    """Heads in a folder (or "medusa"), and the tree of ranks that they fill."""
+    return {"make": f"{HERE}:fixed_tree", "heads": str(heads), "tree": sorted(map(list, tree))}
+
+
+def planned_arm(heads: str | Path, plan: str | Path) -> Arm:
+    """All guessers of a plan that is kept in a file."""
+    return {"make": f"{HERE}:planned", "heads": str(heads), "plan": str(plan)}
+
+
+def fixed_tree(bench: Bench, heads: str, tree: Sequence[Sequence[int]]) -> Proposer:
+    """Makes the first kind of arm."""
+    return Medusa(heads_of(bench, heads), [tuple(path) for path in tree])
+
+
+def planned(bench: Bench, heads: str, plan: str) -> Proposer:
+    """Makes the second."""
+    chosen = Plan.load(Path(plan))
+    own = heads_of(bench, heads) if "heads" in chosen.guessers else None
+    known = known_answers(bench.tokenizer) if "suffix" in chosen.guessers else []
+    return chosen.tree([guesser(name, own, known) for name in chosen.guessers])
+
+
+def heads_of(bench: Bench, heads: str) -> MedusaHeads:
+    """The heads with packed linears, for the bench's model."""
+    return packed_linear.install(load(heads, bench.model), bench.turns)
+
+
+def known_answers(tokenizer) -> list[list[int]]:
+    """What a suffix match may know beforehand: the training split's answers (token ids)."""
+    answers = (tokenizer(e.answer, add_special_tokens=False).input_ids for e in load_split("train"))
+    return [[*answer, tokenizer.eos_token_id] for answer in answers]
+
+
+def keep_arms(profile: str, arms: Mapping[str, Arm]) -> Path:
+    """Write the arms that 08 chose under a profile, for its extra 08b."""
+    return write_whole(_kept(profile), json.dumps(arms) + "\n")
+
+
+def kept_arms(profile: str) -> dict[str, Arm]:
+    """The arms that 08 chose under this profile: "greedy", "heads" and "all guessers"."""
+    try:
+        return json.loads(_kept(profile).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        remedy = f"run `python -m helpers run --profile {profile} --only 08`"
+        raise CourseError(f"Notebook 08 has chosen nothing under the profile {profile} yet: {remedy}.") from None
+
+
+def _kept(profile: str) -> Path:
+    return build_root() / "artifacts" / "medusa" / profile / "arms.json"

@@ -1,0 +1,80 @@
+"""Steps of a model and of random shapes, timed as the equation wants them (notebooks 00 and 00c)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from helpers import models
+from helpers.kernels.fastest_step import fastest_step
+from helpers.measuring.cost_model import Measured, Shape
+from helpers.profiling.step_time import steps_in_turns
+
+LARGEST = 1.5e9  # bytes of weights: a shape is held twice while it is timed, and a laptop has 8 GiB
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Timed steps of the model `name` in `dtype`, after `context` tokens: the seconds of each round by the number of
+    tokens that the step reads."""
+
+    name: str
+    shape: Shape
+    dtype: str
+    context: int
+    seconds: dict[int, list[float]]
+
+    def median(self, num_tokens: int = 1) -> float:
+        """Seconds of a step that reads so many tokens."""
+        return median(self.seconds[num_tokens])
+
+    def relative(self) -> list[tuple[int, float]]:
+        """(tokens, the step's time over that of one token)."""
+        return [(n, self.median(n) / self.median(1)) for n in self.seconds]
+
+    def points(self) -> list[Measured]:
+        """As the equation's fit takes them."""
+        return [Measured(self.name, self.shape, self.dtype, n, self.context, self.median(n)) for n in self.seconds]
+
+    def share_of(self, bandwidth: float, num_tokens: int = 1) -> float:
+        """Weight bytes over the step's time, as a share of `bandwidth` (bytes per second)."""
+        return self.shape.weight_bytes / self.median(num_tokens) / bandwidth
+
+
+def time_steps(
+    arms: Mapping[str, torch.nn.Module],
+    shape: Shape,
+    num_tokens: Sequence[int],
+    *,
+    context: int = 128,
+    rounds: int = 15,
+) -> dict[str, Steps]:
+    """Steps of several models of one shape and dtype, which take turns."""
+    dtype = str(next(iter(arms.values())).dtype).removeprefix("torch.")
+    seconds = steps_in_turns(arms, num_tokens, context=context, rounds=rounds)
+    return {name: Steps(name, shape, dtype, context, seconds[name]) for name in arms}
+
+
+def time_random_shapes(
+    names: Sequence[str],
+    dtypes: Sequence[str],
+    num_tokens: Sequence[int],
+    *,
+    device: str = "cpu",
+    turns: int = 2,
+    context: int = 128,
+    rounds: int = 15,
+) -> Iterator[Steps]:
+    """Steps of models with random weights, by their fastest step, one after the other: what they answer means nothing,
+    what they cost is real. On a CPU a shape is left out in a dtype in which its weights take more than LARGEST."""
+    for name in names:
+        for dtype in dtypes:
+            shape = Shape.of(models.shape_only(name, dtype, device="meta"))
+            if device == "cpu" and shape.weight_bytes > LARGEST:
+                continue
+            step = fastest_step(models.shape_only(name, dtype, device=device), turns)
+            yield time_steps({name: step}, shape, num_tokens, context=context, rounds=rounds)[name]
+            del step
