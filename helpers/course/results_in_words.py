@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from helpers.notebook.metric_words import words_of
+from helpers.notebook.results import predicts
 
 UNITS = {"x": "times", "ratio": "times", "R2": ""}
 ONE_CELL = 1.0  # seconds: a learner's guesses are saved together, before anything is computed
@@ -52,11 +53,6 @@ def guess_sentences(metrics: Mapping[str, Mapping]) -> list[str]:
         between = f" ({interval(measured)})" if measured and interval(measured) else ""
         sentences.append(f"Your guess: {words_of(predicts(key))}: {quantity(metrics[key])}; {found}{between}.")
     return sentences
-
-
-def predicts(key: str) -> str:
-    """The key of the metric that a prediction is about, as `Results.prediction` names it."""
-    return key.removesuffix(".predicted").replace("predicted_", "")
 
 
 def predictions_beside(metrics: Mapping[str, Mapping]) -> dict[str, list[str]]:

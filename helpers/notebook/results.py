@@ -103,7 +103,7 @@ class Results:
     def prediction(self, key: str, value: float, unit: str) -> None:
         """A guess about the metric `key`, kept as `key`.predicted unless the key says so itself: on disk at once, and
         refused after the measurement."""
-        measured = key.removesuffix(".predicted").replace("predicted_", "")
+        measured = predicts(key)
         if self.metrics.get(measured, {}).get("kind", "predicted") != "predicted":
             raise CourseError(f"{measured} is measured already: save the prediction in a cell before the measurement.")
         entry = {"value": _plain(value), "unit": unit, "kind": "predicted", "saved": _now()}
@@ -173,6 +173,11 @@ def load_all(profile: str, folder: Path | None = None) -> dict[str, dict]:
     files = sorted(_path(profile, "x", folder).parent.glob("[0-9]*.json"))
     names = [path.stem for path in files if "." not in path.stem]  # not 00_name.predictions.json
     return {name: load(profile, name, folder) for name in names}
+
+
+def predicts(key: str) -> str:
+    """The key of the metric that a prediction is about, as `Results.prediction` names it."""
+    return key.removesuffix(".predicted").replace("predicted_", "")
 
 
 def stale(document: Mapping, root: Path = files.ROOT) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from helpers.files import ROOT
 from helpers.notebook.metric_words import FLAT, is_known, words_of
+from helpers.notebook.results import predicts
 
 RESULTS = sorted((ROOT / "data" / "reference_results").glob("*/*/[0-9]*.json"))
 
@@ -37,7 +38,7 @@ def test_a_key_in_words(key, words):
 
 
 def unknown(keys):
-    return [key for key in keys if not is_known(key.removesuffix(".predicted").replace("predicted_", ""))]
+    return [key for key in keys if not is_known(predicts(key))]
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}-{path.stem}")

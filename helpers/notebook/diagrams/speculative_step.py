@@ -21,6 +21,7 @@ from helpers.notebook.diagrams.canvas import (
     width_of,
     write,
 )
+from helpers.speculation.draft_model import agreed
 
 HEIGHT, LABELS = 0.38, 1.95  # inches: of a box, for the words on the left
 GUESS, CHECK, KEEP = 2.4, 1.45, 0.5  # inches: the rows' lower edges
@@ -39,7 +40,7 @@ def draw_speculative_step(
     """
     if not guesses or len(answers) != len(guesses) + 1:
         raise CourseError(f"{len(guesses)} guesses need {len(guesses) + 1} answers of the model, not {len(answers)}.")
-    num_accepted = accepted(guesses, answers)
+    num_accepted = agreed(guesses, answers)
     texts = [shown(certain), *map(shown, answers), *(crossed(guess) for guess in guesses)]
     column = max(map(width_of, texts)) + 0.36
     of = f"{num_accepted} of {len(guesses)} guesses accepted, {num_accepted + 1} token{'s' * (num_accepted > 0)}"
@@ -83,9 +84,3 @@ def draw_speculative_step(
 def crossed(token: str) -> str:
     """A rejected token: a cross before its text, which stays readable."""
     return f"× {shown(token)}"
-
-
-def accepted(guesses: Sequence[str], answers: Sequence[str]) -> int:
-    """How many guesses the model agrees with, from the first on."""
-    agreed = [guess == answer for guess, answer in zip(guesses, answers)]
-    return agreed.index(False) if False in agreed else len(agreed)
