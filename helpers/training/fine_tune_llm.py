@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import psutil
 import torch
@@ -204,8 +205,8 @@ def _export(a: Arguments, model, report: dict) -> None:
     model.to(torch.bfloat16).save_pretrained(place, save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing in it
     (place / loading.ADAPTER).chmod(0o644)
-    last = report["loss"][-20:]
-    card = report | {"loss": sum(last) / max(1, len(last))}
+    losses = report["loss"]
+    card = report | {"loss": [round(mean(losses[i : i + 20]), 4) for i in range(0, len(losses), 20)]}
     if a.begin_with:
         card["began_with"] = before
     script.write_card(place, a, card)
