@@ -5,6 +5,7 @@ A list of architectures would only be a hope: what reads tokens wrong often does
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,8 @@ def _same(trial, model, cached: torch.Tensor, anew: torch.Tensor, dtype: torch.d
     if _within(torch.float32, cached, anew):
         return True
     try:
-        with InFloat32():
+        with InFloat32(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mismatch dtype")  # rms_norm looks before InFloat32 has cast the weight
             cached_exactly, exact, _ = _logits(trial, model)
     except Exception:
         return _within(dtype, cached, anew)

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
 import torch
 
-from helpers.measuring.timing import seconds_of, take_turns
+from helpers.measuring.timing import take_turns
 
 
+@torch.inference_mode()
 def bandwidth(megabytes: int = 512, repeats: int = 15, device: str = "cpu") -> float:
-    """Bytes per second at which all threads together read memory in order (a sum over far more than any cache)."""
-    data = torch.ones(megabytes * 2**20 // 4, device=device)
-    return data.nbytes / seconds_of(lambda: data.sum(), repeats=repeats, device=device)
+    """Bytes per second at which all threads together read memory in order, far more of it than any cache holds: in a
+    sum, or in the product of one token with a weight, whichever is faster."""
+    weight = torch.ones(megabytes * 2**20 // 4, device=device).view(-1, 4096)
+    ways = {"sum": weight.sum, **_packed_product(weight.new_ones(1, 4096), weight)}
+    return weight.nbytes / _fastest(ways, repeats, device)
 
 
+@torch.inference_mode()
 def matmul_rate(
     dtype: torch.dtype = torch.float32, size: int | None = None, repeats: int = 15, device: str = "cpu"
 ) -> float:
-    """Floating-point operations per second of one large matrix product (2 x size^3 of them)."""
+    """Floating-point operations per second of one large matrix product (2 x size^3 of them), by the library's kernel or
+    with a packed weight, whichever is faster."""
     size = size or (1024 if torch.device(device).type == "cpu" else 8192)  # long enough to hide the launch
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / seconds_of(lambda: a @ b, repeats=repeats, device=device)
+    return 2 * size**3 / _fastest({"plain": lambda: a @ b, **_packed_product(a, b)}, repeats, device)
+
+
+def _packed_product(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
+    """The product of x and a copy of the weight in the blocks that oneDNN reads; empty where there is no such kernel."""
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        product = partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], "")
+        product()
+    except (AttributeError, NotImplementedError, RuntimeError):  # another device, dtype or build of torch
+        return {}
+    return {"packed": product}
+
+
+def _fastest(ways: Mapping[str, Callable[[], object]], repeats: int, device: str) -> float:
+    """Seconds of the fastest way, the median of `repeats` each; they take turns."""
+    return min(map(median, take_turns(ways, repeats, warmup=2, device=device).values()))
 
 
 @torch.inference_mode()

@@ -255,7 +255,7 @@ print(f"{len(points)} kinds of step timed, {sizes.rounds} times each, after 128 
 #
 # Some machines read and compute at the same time. Then only the larger of the two terms counts. Both forms are fitted, and the better one is kept, **for all later notebooks**.
 #
-# The steps' bandwidth is not the probe's: a sum over one long array streams better than many small matrices do, with other operations between them.
+# Bandwidth and rate are fitted to whole steps here, and measured on one large array and one large product above. The two need not be equal: what no term of the formula holds ends up in its constants.
 # The last line predicts, before anything of the kind is measured, how long an answer takes.
 
 # %%

@@ -1,5 +1,6 @@
 """What the machine can do comes out in its order of magnitude, a linear layer for each arm and number of tokens."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -9,6 +10,19 @@ from helpers.measuring import probes
 def test_the_machine_s_limits_are_positive_and_of_their_order():
     assert 1e8 < probes.bandwidth(megabytes=16, repeats=3) < 1e13
     assert 1e8 < probes.matmul_rate(size=128, repeats=3) < 1e15
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no packed kernel in this build of torch")
+def test_a_packed_product_is_the_product_and_is_left_out_where_there_is_none():
+    x, weight = torch.randn(3, 64), torch.randn(32, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(probes._packed_product(x, weight)["packed"](), x @ weight.T)
+    assert probes._packed_product(x.double(), weight.double()) == {}
+
+
+def test_the_fastest_way_counts(monkeypatch):
+    monkeypatch.setattr(probes, "take_turns", lambda ways, *_, **__: {"slow": [3.0, 3.0, 9.0], "fast": [2.0, 1.0, 8.0]})
+    assert probes._fastest({}, 3, "cpu") == 2.0
 
 
 class Recording(nn.Linear):
