@@ -33,7 +33,7 @@ def matmul_rate(
 
 
 def _packed_product(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
-    """The product of x and a copy of the weight in the blocks that oneDNN reads; empty where there is no such kernel."""
+    """The product of x and a weight copied into the blocks that oneDNN reads; empty where there is no such kernel."""
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         product = partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], "")

@@ -67,7 +67,8 @@ def findings(runs=2, seconds=SECONDS, other=()):
 
     first = {(key, load): answers(key, load) for key in CONTENDERS for load in loads}
     single = {(key, ONE): answers(key, ONE) for key in CONTENDERS}
-    asked = Field(SimpleNamespace(device="cpu"), sizes, Bench(), None, {}, load_split("test", limit=sizes.prompts), loads)
+    lesson, examples = SimpleNamespace(device="cpu"), load_split("test", limit=sizes.prompts)
+    asked = Field(lesson, sizes, Bench(), None, {}, examples, loads)
     return Findings(asked, CONTENDERS, [first, *[single] * (runs - 1)])
 
 
