@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -14,6 +14,7 @@ from helpers.measuring.cost_model import Measured, Shape
 from helpers.profiling.step_time import steps_in_turns
 
 LARGEST = 1.5e9  # bytes of weights: a shape is held twice while it is timed, and a laptop has 8 GiB
+ROUNDS_A_PASS = 5
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,24 @@ def time_random_shapes(
     turns: int = 2,
     context: int = 128,
     rounds: int = 15,
-) -> Iterator[Steps]:
-    """Steps of models with random weights, by their fastest step, one after the other: what they answer means nothing,
-    what they cost is real. On a CPU a shape is left out in a dtype in which its weights take more than LARGEST."""
-    for name in names:
-        for dtype in dtypes:
-            shape = Shape.of(models.shape_only(name, dtype, device="meta"))
-            if device == "cpu" and shape.weight_bytes > LARGEST:
-                continue
+) -> list[Steps]:
+    """Steps of models with random weights, by their fastest step: what they answer means nothing, what they cost is
+    real. On a CPU a shape is left out in a dtype in which its weights take more than LARGEST.
+
+    One model is held at a time. Some rounds of each, then of each again, back and forth: a machine whose memory gets
+    slower meanwhile, for what its neighbours do, gets slower for all of them.
+    """
+    shapes = {(n, d): Shape.of(models.shape_only(n, d, device="meta")) for n in names for d in dtypes}
+    shapes = {key: s for key, s in shapes.items() if device != "cpu" or s.weight_bytes <= LARGEST}
+    seconds = {key: {n: [] for n in num_tokens} for key in shapes}
+    passes, order = -(-rounds // ROUNDS_A_PASS), list(shapes)
+    for done in range(passes):
+        rounds_now = rounds // passes + (done < rounds % passes)
+        for name, dtype in order:
             step = fastest_step(models.shape_only(name, dtype, device=device), turns)
-            yield time_steps({name: step}, shape, num_tokens, context=context, rounds=rounds)[name]
+            timed = time_steps({name: step}, shapes[name, dtype], num_tokens, context=context, rounds=rounds_now)
+            for n in num_tokens:
+                seconds[name, dtype][n] += timed[name].seconds[n]
             del step
+        order.reverse()
+    return [Steps(name, shapes[name, dtype], dtype, context, seconds[name, dtype]) for name, dtype in shapes]

@@ -22,7 +22,7 @@
 # | next | 01 half precision; extras: 00b the KV cache, 00c kernels |
 # | you will be able to | say what a language model does between a question and its answer; write the loop that does it; predict the time of a step from the size of a model; tell a faster program from a lucky measurement |
 # | time | 60 minutes for you, 20 of them for one exercise; about 6 for the machine under the profile `cpu` |
-# | memory | 6 GiB |
+# | memory | 8 GiB |
 #
 # One job runs through the whole course: somebody asks a question about a table, and a language model writes the SQL that answers it.
 # The model is SmolLM2-135M-Instruct. It is real, it chats, and it is small enough for a laptop. Everything runs on your machine, offline.
@@ -245,7 +245,7 @@ for d, library in zip(DTYPES, (tuned, half)):
     arms = {"transformers": library, "fused": fused[d]}
     steps[d] = time_steps(arms, shapes[d], start.num_tokens, **timing_options)
 options = dict(timing_options, device=device, turns=min(start.turns, 2))
-others = list(time_random_shapes(sizes.shapes, DTYPES, start.num_tokens, **options))
+others = time_random_shapes(sizes.shapes, DTYPES, start.num_tokens, **options)
 points = [p for each in (steps[d]["fused"] for d in DTYPES) for p in each.points()]
 points += [p for each in others for p in each.points()]
 print(f"{len(points)} kinds of step timed, {sizes.rounds} times each, after 128 tokens")

@@ -9,6 +9,7 @@ from helpers.measuring.cost_model import Shape
 from helpers.profiling.against_generate import AS_IT_COMES, OURS, SAME_LAYERS, against_generate, identical
 from helpers.profiling.attention_seconds import attention_seconds
 from helpers.profiling.fused_parts import part_seconds
+from helpers.profiling import model_steps
 from helpers.profiling.model_steps import LARGEST, time_random_shapes, time_steps
 from helpers.profiling.operations import operations_of, step_operations
 from helpers.profiling.same_answers import same_answers
@@ -33,9 +34,17 @@ def test_steps_know_their_shape_dtype_and_points(arms):
 
 
 def test_random_shapes_that_are_too_large_for_a_laptop_are_left_out():
-    made = list(time_random_shapes(["llama-tiny", "llama-7b"], ["bfloat16"], (1, 2), turns=0, context=4, rounds=1))
+    made = time_random_shapes(["llama-tiny", "llama-7b"], ["bfloat16"], (1, 2), turns=0, context=4, rounds=1)
     assert [(one.name, one.dtype) for one in made] == [("llama-tiny", "bfloat16")]
     assert made[0].shape.weight_bytes < LARGEST
+
+
+def test_random_shapes_take_turns_and_every_round_counts(monkeypatch):
+    held = []
+    monkeypatch.setattr(model_steps.models, "shape_only", lambda name, *_, **__: held.append(name) or tiny())
+    made = time_random_shapes(["one", "other"], ["float32"], (1, 2), turns=0, context=4, rounds=7)
+    assert held[2:] == ["one", "other", "other", "one"]  # after the two that only have their sizes taken
+    assert [one.name for one in made] == ["one", "other"] and all(len(one.seconds[2]) == 7 for one in made)
 
 
 def test_operations_are_counted_without_views():
