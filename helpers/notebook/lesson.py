@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import sys
@@ -42,8 +41,6 @@ def start(name: str, profile: str = "cpu", model_id: str = "base", seed: int = 0
         raise CourseError(f"SEED is {seed!r}: give a whole number from 0 to {2**32 - 1}.")
     from helpers.models import check_is_model, parts_of
 
-    for logger in ("torchao", "torch.utils._pytree", "bitsandbytes"):  # they tell of what the course does not use
-        logging.getLogger(logger).setLevel(logging.ERROR)
     check_is_model(model_id)  # fails early, before anything is measured
     parts = parts_of(model_id)
     machine = describe_machine()

@@ -6,10 +6,10 @@ import torch
 from helpers.kernels.fastest_step import ways
 from helpers.kernels.grouped_attention import attend_in_groups
 from helpers.measuring.cost_model import Shape
+from helpers.profiling import model_steps
 from helpers.profiling.against_generate import AS_IT_COMES, OURS, SAME_LAYERS, against_generate, identical
 from helpers.profiling.attention_seconds import attention_seconds
 from helpers.profiling.fused_parts import part_seconds
-from helpers.profiling import model_steps
 from helpers.profiling.model_steps import LARGEST, time_random_shapes, time_steps
 from helpers.profiling.operations import operations_of, step_operations
 from helpers.profiling.same_answers import same_answers
