@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -190,9 +191,7 @@ def _last_checkpoint(a: Arguments) -> Path | None:
 def _save(a: Arguments, model, tokenizer) -> None:
     """The adapter, and where it can be merged the merged model; of a full fine-tuning the model."""
     folder = Path(a.output_dir)
-    # Without `save_embedding_layers` PEFT would ask the Hub for the base's vocabulary.
-    more = {} if a.method == "full" else {"save_embedding_layers": False}
-    model.save_pretrained(folder / ("merged" if a.method == "full" else "adapter"), **more)
+    model.save_pretrained(folder / ("merged" if a.method == "full" else "adapter"))
     if a.merge_weights and a.method in ("lora", "qlora"):
         models.load(folder / "adapter")[0].save_pretrained(folder / "merged")  # the unquantized base takes it in
     if (folder / "merged").exists():
@@ -202,7 +201,7 @@ def _save(a: Arguments, model, tokenizer) -> None:
 def _export(a: Arguments, model, report: dict) -> None:
     """The adapter in two bytes a number, and card.json: how it was made."""
     place, before = Path(a.export), models.card(a.begin_with) if a.begin_with else {}
-    model.to(torch.bfloat16).save_pretrained(place, save_embedding_layers=False)
+    model.to(torch.bfloat16).save_pretrained(place)
     (place / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing in it
     (place / loading.ADAPTER).chmod(0o644)
     losses = report["loss"]
@@ -239,6 +238,8 @@ def prepared(a: Arguments, dtype: torch.dtype = torch.float32, device: str = "cp
             p.data = p.data.float() if p.requires_grad else p.data
     if a.method != "full":
         model.peft_config["default"].base_model_name_or_path = a.model_id  # not the path that it has on this machine
+        # Else PEFT asks the Hub for the base's vocabulary, at each checkpoint of the Trainer, too.
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     return model.train()
 
 

@@ -10,7 +10,7 @@ from helpers import models
 from helpers.errors import CourseError
 from helpers.text_to_sql.dataset import load_split
 from helpers.training import trainer_callback
-from helpers.training.fine_tune_llm import Arguments, train
+from helpers.training.fine_tune_llm import Arguments, prepared, train
 from tests.training.tiny_llama import save_tiny_llama
 from tests.training.torchrun import options, two_processes
 
@@ -86,6 +86,15 @@ def test_training_goes_on_with_an_adapter(base, tmp_path):
         torch.testing.assert_close(a, b)
     with pytest.raises(CourseError, match="is no adapter"):
         train(arguments(base, tmp_path / "wrong", begin_with=str(base)))
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("method", ["lora", "llama_adapter"])
+def test_nobody_asks_the_hub_when_an_adapter_is_saved(base, tmp_path, method):
+    model = prepared(arguments(base, tmp_path, method=method))
+    model.peft_config["default"].base_model_name_or_path = "base"  # one of the course's names, no folder
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
 
 
 class _StopAfter:
