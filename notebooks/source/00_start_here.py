@@ -21,7 +21,7 @@
 # |---|---|
 # | next | 01 half precision; extras: 00b the KV cache, 00c kernels |
 # | you will be able to | say what a language model does between a question and its answer; write the loop that does it; predict the time of a step from the size of a model; tell a faster program from a lucky measurement |
-# | time | 60 minutes for you, 20 of them for one exercise; about 6 for the machine under the profile `cpu` |
+# | time | 60 minutes for you, 20 of them for one exercise; about 5 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 #
 # One job runs through the whole course: somebody asks a question about a table, and a language model writes the SQL that answers it.

@@ -19,7 +19,7 @@
 # | belongs to | 00 start here (an extra: skip it if you like) |
 # | the term it attacks | KV bytes, and the arithmetic that would be done again without a cache |
 # | you will be able to | say what a cache saves and what it takes; compute its bytes for any model; read grouped heads without copying them |
-# | time | 25 minutes for you; about 2 for the machine under the profile `cpu` |
+# | time | 25 minutes for you; about 1 for the machine under the profile `cpu` |
 # | memory | 5 GiB |
 
 # %% [markdown] tags=["predict"]

@@ -19,7 +19,7 @@
 # | belongs to | 00 start here (an extra: skip it if you like) |
 # | the term it attacks | overhead, and the bandwidth that a linear layer reaches |
 # | you will be able to | say why a product with one token is slow; join products; count the operations of a step; read off how many tokens a step verifies for free |
-# | time | 30 minutes for you; about 3 for the machine under the profile `cpu` |
+# | time | 30 minutes for you; about 1 for the machine under the profile `cpu` |
 # | memory | 5 GiB |
 #
 # A **kernel** is the piece of machine code behind one operation. Notebook 00 took the fused step as given. Here it is taken apart.

@@ -18,7 +18,7 @@
 # | belongs to | 01 half precision (an extra: skip it if you like) |
 # | the term it attacks | none at decoding: the rate at which a training step computes |
 # | you will be able to | say why float16 loses gradients; choose a loss scale, and let it find its place; say why the weights stay in float32 |
-# | time | 25 minutes for you; about 3 for the machine under the profile `cpu` |
+# | time | 25 minutes for you; about 1 for the machine under the profile `cpu` |
 # | memory | 5 GiB |
 
 # %% [markdown] tags=["predict"]
