@@ -16,11 +16,7 @@ SEEN = (
     "lesson profiles ask answers start_models cache_cost guess_bench guess_sizes opponents "
     "medusa_bench medusa_choice medusa_duel medusa_prose medusa_sceptic medusa_vllm "
     "tuning lora_parts training_costs nf4_base tuned_answers many_adapters "
-    "formats_shown activation_sizes gradient_sizes precision_speed precision_costs precision_library "
-    "quantization_answers quantization_awq quantization_files quantization_gptq quantization_grids "
-    "quantization_library quantization_methods quantization_models quantization_outliers quantization_qat "
-    "quantization_quality quantization_sizes quantization_smoothquant quantization_speed "
-    "pruning_sizes pruning_layers pruning_quality pruning_rescaling pruning_structured pruning_speed pruning_library"
+    "formats_shown activation_sizes gradient_sizes precision_speed precision_costs precision_library"
 )
 MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())
 

@@ -76,7 +76,7 @@ def test_validation_chooses_by_price_and_every_arm_it_chose_can_be_made(folder, 
     assert choice.combination in combinations(choice.arms) and len(said) == 6 + 3
     free = choose(bench, {**candidates(str(folder / "draft"), 1)}, prompts, lambda n: 1.0)
     dear = choose(bench, {**candidates(str(folder / "draft"), 1)}, prompts, lambda n: float(n))
-    assert dear.predicted["prompt_lookup"] < free.predicted["prompt_lookup"]
+    assert dear.predicted["draft_model"] < 0.9 * free.predicted["draft_model"]  # which guesses at every step
 
 
 def test_what_was_recorded_has_the_tokens_of_greedy_decoding(folder, bench):

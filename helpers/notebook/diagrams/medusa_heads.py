@@ -46,8 +46,8 @@ def draw_medusa_heads(
     column = max(max(map(width_of, [*tops, *tokens])) + 0.5, (width_of(name) + 0.6) / len(tops))
     whole = len(tops) * column
     row = [shown(token) for token in read]
-    who = f"{len(guesses)} heads read the same hidden state and guess" if len(guesses) > 1 else "1 head guesses"
-    title = f"{who} further ahead"
+    who, what = (f"{len(guesses)} heads read", "guess") if len(guesses) > 1 else ("1 head reads", "guesses")
+    title = f"{who} the same hidden state and {what} further ahead"
     ax = canvas(max(whole, sum(width_of(t) + 0.45 for t in row)) + 0.3, 4.5, title, ax)
 
     x, places = 0.15, []
