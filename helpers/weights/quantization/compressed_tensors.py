@@ -91,7 +91,7 @@ def checkpoint_tensors(model: nn.Module, layers: dict[str, IntegerLinear], kind:
 
 
 def int8_tensors(layer: IntegerLinear) -> dict[str, Tensor]:
-    """Codes int8 (out, in) and scales float32 (out, 1)."""
+    """Codes int8 (out, in) and scales float32 (out, 1), as vLLM holds them (transformers rounds them to its dtype)."""
     return {"weight": layer.integer_codes(), "weight_scale": layer.scales.float()}
 
 

@@ -74,8 +74,8 @@ def double_quantize(absmax: Tensor, block: int = 256) -> tuple[Tensor, Tensor, T
     """The blocks' scales (blocks,) in eight bits: codes uint8 (blocks,), the largest magnitude of each `block` of them
     (blocks / block rounded up,), and their mean, which is taken off before.
 
-    The nearest level is taken. bitsandbytes' kernel for CPUs takes its neighbour now and then, where a scale is within
-    a hundred-thousandth of the middle between two.
+    The nearest level is taken. bitsandbytes' kernel for CPUs looks it up in a table of 65,536 shares, and so takes its
+    neighbour now and then, where a share is within a hundred-thousandth of the middle between two.
     """
     mean = absmax.mean()
     padded = F.pad(absmax - mean, (0, -len(absmax) % block)).reshape(-1, block)

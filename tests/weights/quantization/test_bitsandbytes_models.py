@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 def test_it_loads_decodes_and_is_near_the_dense_model(folder, kind, share, largest):
     dense, tokenizer = models.load(folder, "bfloat16")
     model, _ = load_quantized(folder, kind)
-    assert share < linear_bytes(model) / linear_bytes(dense) < share + 0.03
+    assert share < linear_bytes(model) / linear_bytes(dense) < share + 0.04
     assert not model.training and model.get_output_embeddings().weight.dtype == torch.bfloat16
     wanted, logits = dense(IDS).logits.float(), model(IDS).logits.float()
     assert 0 < (logits - wanted).norm() / wanted.norm() < largest

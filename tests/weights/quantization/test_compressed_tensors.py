@@ -83,7 +83,8 @@ def test_transformers_loads_the_same_weights(tmp_path, kind, changes):
     for name, module in ours.named_modules():
         if isinstance(module, nn.Linear) and name != "lm_head":
             read = theirs.get_submodule(name).weight.float()
-            torch.testing.assert_close(read, module.weight.float(), rtol=2**-8, atol=0)
+            # In bfloat16, and so are scales of channels: transformers holds them in the model's dtype.
+            torch.testing.assert_close(read, module.weight.float(), rtol=2**-7, atol=0)
     assert torch.equal(theirs.lm_head.weight, model.lm_head.weight)
     assert (theirs.lm_head.weight is theirs.model.embed_tokens.weight) != bool(changes)
     if changes:

@@ -2,6 +2,8 @@
 
 import torch
 
+from helpers.weights.quantization.awq import awq_scale
+from helpers.weights.quantization.integer import round_to_nearest
 from helpers.weights.quantization.nf4_codes import LEVELS
 
 
@@ -121,6 +123,63 @@ def scales_kept_in_bfloat16(x, block=64):
     return codes, absmax.to(x.dtype)
 
 
+def searched(weight, mean_abs, hessian, rounded, steps, scale=awq_scale, error=None, alphas=None, pick=min):
+    """As in the course, but for what is given."""
+    errors = {}
+    for step in range(steps + 1) if alphas is None else alphas:
+        off = rounded(weight, scale(mean_abs, step / steps)) - weight
+        errors[step / steps] = (((off @ hessian) * off) if error is None else error(off)).sum().item()
+    best = pick(errors, key=errors.get)
+    return best, scale(mean_abs, best), errors
+
+
+def rounding(bits, group, symmetric):
+    return lambda weight, s: round_to_nearest(weight * s, bits, group, symmetric) / s
+
+
+def scale_left_in(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    left_in = lambda weight, s: round_to_nearest(weight * s, bits, group, symmetric)  # noqa: E731
+    return searched(weight, mean_abs, hessian, left_in, steps)
+
+
+def divided_first(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    divided = lambda weight, s: round_to_nearest(weight / s, bits, group, symmetric) * s  # noqa: E731
+    return searched(weight, mean_abs, hessian, divided, steps)
+
+
+def rows_scaled(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    rows = rounding(bits, group, symmetric)
+    return searched(weight, mean_abs, hessian, lambda weight, s: rows(weight, s[:, None]), steps)
+
+
+def inputs_alone(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    size = hessian.diagonal()
+    return searched(
+        weight, mean_abs, hessian, rounding(bits, group, symmetric), steps, error=lambda off: off.square() * size
+    )
+
+
+def last_alpha_forgotten(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    return searched(weight, mean_abs, hessian, rounding(bits, group, symmetric), steps, alphas=range(steps))
+
+
+def plain_rounding_forgotten(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    return searched(weight, mean_abs, hessian, rounding(bits, group, symmetric), steps, alphas=range(1, steps + 1))
+
+
+def power_not_brought_to_the_middle(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    power = lambda mean_abs, alpha: mean_abs**alpha  # noqa: E731
+    return searched(weight, mean_abs, hessian, rounding(bits, group, symmetric), steps, scale=power)
+
+
+def zero_point_ignored(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    return searched(weight, mean_abs, hessian, rounding(bits, group, True), steps)
+
+
+def group_ignored(weight, mean_abs, hessian, bits, group="channel", symmetric=True, steps=20):
+    return searched(weight, mean_abs, hessian, rounding(bits, "channel", symmetric), steps)
+
+
 WRONG = {
     "02.1": [
         (sign_forgotten, "(8 bits), at [0][0, 0], it is 71, it should be 32"),
@@ -146,5 +205,16 @@ WRONG = {
         (scales_with_an_axis, "at [1], its shape is (2, 1), it should be (2,)"),
         (levels_returned, "at [0], its dtype is torch.float32, it should be torch.uint8"),
         (scales_kept_in_bfloat16, "(weights in bfloat16), at [1], its dtype is torch.bfloat16"),
+    ],
+    "02.3": [
+        (scale_left_in, "(3 bits, a channel), at [0], it is 0.1, it should be 0.35"),
+        (divided_first, "(3 bits, a channel), at [0], it is 0, it should be 0.35"),
+        (rows_scaled, "it raised RuntimeError: The size of tensor a (6) must match the size of tensor b (16)"),
+        (inputs_alone, "(3 bits, a channel), at [2][0.0], it is 52600.2"),
+        (last_alpha_forgotten, "at [2], it lacks the key 1.0"),
+        (plain_rounding_forgotten, "at [2], it lacks the key 0.0"),
+        (power_not_brought_to_the_middle, "(3 bits, a channel), at [1][0], it is 0.915294"),
+        (zero_point_ignored, "(a zero point, 8 steps), at [0], it is 0.5, it should be 0.625"),
+        (group_ignored, "(4 bits, groups of 8), at [0], it is 0.35, it should be 0.45"),
     ],
 }

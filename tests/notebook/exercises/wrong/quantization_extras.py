@@ -33,10 +33,6 @@ def pivot_forgotten(weight, factor, grids):
     return columns(weight, factor, grids, along_the_row, lambda error, pivot: error)
 
 
-def down_the_column(weight, factor, grids):
-    return columns(weight, factor, grids, lambda error, factor, j: error * factor[j + 1 :, j])
-
-
 def next_column_alone(weight, factor, grids):
     def spread(error, factor, j):
         row = along_the_row(error, factor, j).clone()
@@ -53,11 +49,6 @@ def first_grid_for_all(weight, factor, grids):
 def numbers_for_codes(weight, factor, grids):
     codes, errors = columns(weight, factor, grids, along_the_row)
     return torch.cat([grid.decode(codes[:, j : j + 1]) for j, grid in enumerate(grids)], 1), errors
-
-
-def errors_of_the_weights(weight, factor, grids):
-    codes, errors = columns(weight, factor, grids, along_the_row)
-    return codes, errors * factor.diagonal()
 
 
 def upside_down(activation_absmax, weight_absmax, alpha=0.5):
@@ -129,7 +120,31 @@ def transposed(weight, x, y, bits, lr, group="channel"):
 
 
 WRONG = {
-    "02b.1": [],
-    "02c.1": [],
-    "02d.1": [],
+    "02b.1": [
+        (nothing_fed_forward, "(3 bits), at [1][0, 2], it is -0.534958"),
+        (fed_with_the_wrong_sign, "(3 bits), at [1][0, 2], it is -0.521878"),
+        (pivot_forgotten, "(3 bits), at [1][0, 1], it is -0.00521612"),
+        (next_column_alone, "(3 bits), at [1][0, 3], it is 1.90015"),
+        (first_grid_for_all, "(another grid for the last columns), at [0][0, 2], it is -2, it should be -1"),
+        (numbers_for_codes, "at [0], its dtype is torch.float32, it should be torch.int8"),
+    ],
+    "02c.1": [
+        (upside_down, "(alpha 0.5), at [0], it is 0.057735, it should be 17.3205"),
+        (same_power, "(alpha 0.8), at [0], it is 95.8732"),
+        (alpha_swapped, "(alpha 0.8), at [0], it is 6.44394"),
+        (weights_left_out, "(alpha 0.5), at [0], it is 9.48683"),
+        (product, "(alpha 0.5), at [0], it is 5.19615"),
+        (zeros_forgotten, "(a channel and a column of zeros), at [0], it is inf"),
+    ],
+    "02d.1": [
+        (gradient_of_the_exact_weight, "(2 bits, a channel), at [0, 0], it is -0.486781, it should be -0.45417"),
+        (rounded_weight_moved, "(2 bits, a channel), at [0, 0], it is -0.571211"),
+        (result_rounded, "(2 bits, a channel), at [0, 0], it is -0.596904"),
+        (uphill, "(2 bits, a channel), at [0, 0], it is -0.519391"),
+        (sum_for_the_mean, "(2 bits, a channel), at [0, 0], it is -0.160677"),
+        (mean_over_tokens, "(2 bits, a channel), at [0, 0], it is -0.42156"),
+        (two_forgotten, "(2 bits, a channel), at [0, 0], it is -0.470476"),
+        (group_ignored, "(3 bits, groups of 4), at [0, 0], it is 0.964557"),
+        (transposed, "it raised RuntimeError: The size of tensor a (3) must match the size of tensor b (2)"),
+    ],
 }
