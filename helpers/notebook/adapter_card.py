@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 import matplotlib.pyplot as plt
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
+from helpers.notebook.sentences import say
 
 
 def runs_of(card: Mapping) -> list[Mapping]:
@@ -37,7 +36,7 @@ def show_card(card: Mapping) -> None:
         print(f"right, {about}: {share:.1%}")
     if card.get("right_by_kind"):
         kinds = "; ".join(f"{kind} {counts}" for kind, counts in card["right_by_kind"].items())
-        print(textwrap.fill(f"right by kind, validation questions: {kinds}", WIDTH))
+        say(f"right by kind, validation questions: {kinds}")
     if card.get("fails_on"):
         print("fails on:", card["fails_on"])
 
@@ -63,8 +62,7 @@ def draw_losses(own: Sequence[float], card: Mapping) -> None:
     ax.legend()
     first, last = mean(own[:2]), mean(own[-2:])
     ending = f"; the shipped adapter ended at {kept[-1]:.3f}." if kept else "."
-    sentences = (
+    say(
         f"Here it fell from {first:.2f} to {last:.2f} in {len(own)} steps{ending}",
         "A loss says how well the training's answers are expected, not how many of a test's are right.",
     )
-    print(textwrap.fill(" ".join(sentences), WIDTH))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -19,6 +18,7 @@ from helpers.notebook import plots
 from helpers.notebook.guess_bench import HF, Choice, Recorded
 from helpers.notebook.guess_sizes import COMBINED, TRAINED
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.profiling.arms import Bench
 from helpers.profiling.model_steps import Steps
 from helpers.speculation.cost import (
@@ -43,14 +43,6 @@ WORDS = {
     "hf_assisted": "assisted generation",
     "hf_prompt_lookup": "prompt lookup",
 }
-
-
-WIDTH = 92  # characters: what a page shows without a scroll bar
-
-
-def say(*sentences: str) -> None:
-    """Sentences in lines of WIDTH characters."""
-    print(textwrap.fill(" ".join(sentences), WIDTH))
 
 
 def show_verify_cost(equation: StepTime, steps: Steps) -> Callable[[int], float]:

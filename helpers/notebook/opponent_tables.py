@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -14,13 +13,13 @@ from helpers.measuring.timing import Comparison
 from helpers.notebook import plots
 from helpers.notebook.opponents import NEAR_TIE, Findings
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.notebook.step_times import note_speedup
 from helpers.profiling.agreement import margin
 from helpers.profiling.fresh_runs import alike, gain_over_runs
 from helpers.profiling.opponents import BATCH, DTYPE, FUSED, GUESSES, LONG, ONE
 from helpers.text_to_sql.evaluate import right_answers
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 Q4 = "llama_cpp_q4_1"
 
 
@@ -250,4 +249,4 @@ def _listed(words: Sequence[str]) -> str:
 
 def _say(sentences: Sequence[str]) -> None:
     if sentences:
-        print(textwrap.fill(" ".join(sentences), WIDTH))
+        say(*sentences)
