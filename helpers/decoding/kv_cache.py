@@ -98,6 +98,16 @@ class _Places(NamedTuple):
     index: tuple[torch.Tensor, torch.Tensor] | None = None
     source: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    def as_tensors(self, batch_size: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row of each feed, and the column of each token (batch_size, num_tokens), -1 for what only fills up."""
+        rows = self.rows if isinstance(self.rows, torch.Tensor) else torch.arange(self.rows.start, self.rows.stop)
+        if self.new is not None:
+            columns = torch.arange(self.new.start, self.new.stop)
+            return rows, columns if batch_size == 1 else columns.repeat(batch_size, 1)
+        columns = torch.full((batch_size, num_tokens), -1)
+        columns[self.source] = self.index[1]
+        return rows, columns
+
 
 class KVCache(Cache):
     """Room for `max_sequences` sequences of `capacity` tokens each, in all layers.
@@ -189,10 +199,15 @@ class KVCache(Cache):
 
     def update(self, key_states, value_states, layer_idx: int, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         if layer_idx == 0:
-            if self._start is None:
-                self._begin_by_itself(*key_states.shape[::2][:2])
-            self._start = None
+            self.places_of_step(*key_states.shape[::2][:2])
         return self.layers[layer_idx].update(key_states, value_states)
+
+    def places_of_step(self, batch_size: int, num_tokens: int) -> _Places:
+        """Where the tokens go that the model reads now."""
+        if self._start is None:
+            self._begin_by_itself(batch_size, num_tokens)
+        self._start = None
+        return self.places
 
     def _begin_by_itself(self, batch_size: int, num_tokens: int) -> None:
         """For a model that is run without `begin`: all that the cache holds goes on, row by row."""

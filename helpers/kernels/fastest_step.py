@@ -1,4 +1,4 @@
-"""The fastest step that the course has for a model: fused, and with packed linears."""
+"""The fastest step that the course has for a model: in C++ where that can be had, else fused, with packed linears."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from helpers.errors import CourseError
 from helpers.kernels import packed_linear
 from helpers.kernels.fused_llama import FusedLlama
+from helpers.kernels.native.native_llama import NativeLlama
 
 
 def packed_copy(model: nn.Module, turns: int = 5) -> nn.Module:
@@ -17,24 +18,34 @@ def packed_copy(model: nn.Module, turns: int = 5) -> nn.Module:
     return packed_linear.install(copy.deepcopy(model, shared), turns)
 
 
+def fused_step(model: nn.Module, turns: int = 5) -> nn.Module:
+    """The model's fused step with packed linears; CourseError for a kind that it is not written for."""
+    return packed_linear.install(FusedLlama(model), turns)
+
+
 def fastest_step(model: nn.Module, turns: int = 5) -> nn.Module:
-    """The model's fused step with packed linears; of a kind that the fused step is not written for, a copy with packed
-    linears alone."""
-    try:
-        fused = FusedLlama(model)
-    except CourseError:
-        return packed_copy(model, turns)
-    return packed_linear.install(fused, turns)
+    """The model's step in C++; where that can't be had the fused step with packed linears; of a kind that neither is
+    written for, a copy with packed linears alone. `turns` are those of packed_linear.install."""
+    for make in (NativeLlama, lambda model: fused_step(model, turns)):
+        try:
+            return make(model)
+        except CourseError:
+            pass
+    return packed_copy(model, turns)
 
 
 def ways(model: nn.Module, turns: int = 5) -> dict[str, nn.Module]:
-    """The same function in up to three ways: the model as transformers runs it, with packed linears, and fused with
-    packed linears (where the fused step is written for its kind)."""
-    fastest = fastest_step(model, turns)
-    arms = {"transformers": model, "packed": packed_copy(model, turns) if is_fused(fastest) else fastest}
-    return arms | ({"fused": fastest} if is_fused(fastest) else {})
+    """The same function in up to four ways: the model as transformers runs it, with packed linears, fused with packed
+    linears (where the fused step is written for its kind), and in C++ (where that can be had)."""
+    arms = {"transformers": model, "packed": packed_copy(model, turns)}
+    for name, make in (("fused", lambda model: fused_step(model, turns)), ("native", NativeLlama)):
+        try:
+            arms[name] = make(model)
+        except CourseError:
+            pass
+    return arms
 
 
-def is_fused(model: nn.Module) -> bool:
-    """Whether `fastest_step` made this one fused."""
-    return isinstance(model, FusedLlama)
+def is_our_own(model: nn.Module) -> bool:
+    """Whether `fastest_step` made this one anew, instead of putting packed linears into a model of transformers."""
+    return isinstance(model, (FusedLlama, NativeLlama))

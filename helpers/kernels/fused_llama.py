@@ -117,6 +117,18 @@ class FusedLayer(nn.Module):
         return x + self.down(F.silu(gate) * up)
 
 
+def check_kind(config) -> None:
+    """CourseError where a model of this config is not built like Llama."""
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    windows = getattr(config, "sliding_window", None) and layer_types != {"full_attention"}
+    if config.model_type not in KINDS or rope not in ROPES or windows or config.hidden_act != "silu":
+        raise CourseError(
+            f"The fused step is written for {', '.join(KINDS)} with {', '.join(ROPES)} rotary positions and "
+            "without windows: leave this model as it is."
+        )
+
+
 class FusedLlama(nn.Module):
     """Takes a model's place in the decoders; its joined weights are copies of the model's."""
 
@@ -124,15 +136,8 @@ class FusedLlama(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        config, inner = model.config, getattr(model, "model", None)
-        rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-        layer_types = set(getattr(config, "layer_types", None) or ())
-        windows = getattr(config, "sliding_window", None) and layer_types != {"full_attention"}
-        if config.model_type not in KINDS or rope not in ROPES or windows or config.hidden_act != "silu":
-            raise CourseError(
-                f"The fused step is written for {', '.join(KINDS)} with {', '.join(ROPES)} rotary positions and "
-                "without windows: leave this model as it is."
-            )
+        check_kind(model.config)
+        config, inner = model.config, model.model
         self.config, self.generation_config = config, model.generation_config
         self.dtype, self.device = model.dtype, model.device
         self.embed, self.layers = inner.embed_tokens, nn.ModuleList(FusedLayer(layer) for layer in inner.layers)

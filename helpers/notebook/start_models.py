@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from helpers import models
-from helpers.kernels.fastest_step import fastest_step, is_fused
+from helpers.kernels.fastest_step import fastest_step, is_our_own
 from helpers.measuring.cost_model import kv_heads_of
 from helpers.notebook.diagrams import LlamaShape, draw_llama
 from helpers.notebook.lesson import Lesson
@@ -30,7 +30,7 @@ def base_and_fine_tuned(lesson: Lesson):
 def fused_steps(by_dtype: Mapping[str, nn.Module], turns: int) -> dict[str, nn.Module]:
     """Each model's fused step with packed linears; a sentence where this kind of model has none."""
     steps = {dtype: fastest_step(model, turns) for dtype, model in by_dtype.items()}
-    if not all(map(is_fused, steps.values())):
+    if not all(map(is_our_own, steps.values())):
         print("The fused step is not written for this kind of model. What is called fused below is its own step,")
         print("with packed linears.")
     return steps

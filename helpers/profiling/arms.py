@@ -143,7 +143,7 @@ def relay(bench: Bench, parts: Sequence[Arm], count: int) -> Proposer:
 
 def hf_prompt_lookup(bench: Bench, num_tokens: int, same_step: bool = False) -> Callable[[Sequence[int]], Answer]:
     """transformers' prompt lookup; with `same_step` its loop runs on our step."""
-    model = on_our_step(bench.model, bench.fast) if same_step else bench.model
+    model = on_our_step(bench.model, bench.fast, bench.max_new_tokens) if same_step else bench.model
     answer = hf_answer(model, bench.max_new_tokens, prompt_lookup_num_tokens=num_tokens)
     return lambda ids: Answer(answer(ids))
 
@@ -153,7 +153,7 @@ def hf_assisted(
 ) -> Callable[[Sequence[int]], Answer]:
     """transformers' assisted generation; with `same_step` its loop runs on our steps, the draft's too."""
     pairs = [(bench.model, bench.fast), bench.draft(draft)[:2]]
-    target, small = [on_our_step(*pair) if same_step else pair[0] for pair in pairs]
+    target, small = [on_our_step(*pair, bench.max_new_tokens) if same_step else pair[0] for pair in pairs]
     settings = dict(num_assistant_tokens=num_tokens, assistant_confidence_threshold=min_probability)
     answer = hf_answer(target, bench.max_new_tokens, assistant=small, settings=settings)
     return lambda ids: Answer(answer(ids))

@@ -9,16 +9,26 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from helpers.kernels.fastest_step import is_fused
+from helpers.decoding.kv_cache import KVCache
+from helpers.kernels.fastest_step import is_our_own
 
 
-def on_our_step(model: nn.Module, fast: nn.Module) -> nn.Module:
-    """The model as transformers' `generate` takes it, computing each step by `fast` (fastest_step of the model).
+class _CroppedFromTheEnd(KVCache):
+    """The course's cache, as transformers' loop crops its own: by minus the number of tokens to forget."""
 
-    A copy that shares the model's weights; transformers' own cache, loop and candidates stay. For one prompt without
-    padding: the mask that `generate` makes is not read.
+    def crop(self, minus_tokens: int) -> None:
+        if minus_tokens:
+            super().crop(self.length + minus_tokens)
+
+
+def on_our_step(model: nn.Module, fast: nn.Module, longest: int) -> nn.Module:
+    """The model as transformers' `generate` takes it, computing each step by `fast` (fastest_step of the model) into
+    the course's cache, with room for answers of `longest` tokens.
+
+    A copy that shares the model's weights; transformers' own loop and candidates stay. For one prompt without padding:
+    the mask that `generate` makes is not read.
     """
-    if not is_fused(fast):  # a model of transformers' own with packed linears
+    if not is_our_own(fast):  # a model of transformers' own with packed linears
         return fast
     on_fast = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
@@ -28,7 +38,11 @@ def on_our_step(model: nn.Module, fast: nn.Module) -> nn.Module:
         out = fast(input_ids, past_key_values, position_ids=position_ids, logits_to_keep=logits_to_keep)
         return CausalLMOutputWithPast(logits=out.logits, past_key_values=past_key_values)
 
-    on_fast.forward = forward
+    def prepare_cache(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length) -> None:
+        if model_kwargs.get("past_key_values") is None:  # a draft's goes from one call to the next
+            model_kwargs["past_key_values"] = _CroppedFromTheEnd.for_model(fast, max_cache_length + longest)
+
+    on_fast.forward, on_fast._prepare_cache_for_generation = forward, prepare_cache
     return on_fast
 
 

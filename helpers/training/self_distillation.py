@@ -20,9 +20,7 @@ import torch
 from helpers.decoding.forward import Forward, eos_tokens
 from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.sequence import Sequence
-from helpers.errors import CourseError
-from helpers.kernels import packed_linear
-from helpers.kernels.fused_llama import FusedLlama
+from helpers.kernels.fastest_step import fastest_step
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import checkpoint
@@ -82,16 +80,6 @@ def greedy_answers(
     return [Answer(sequence.written, torch.stack(states[sequence.id])) for sequence in sequences]
 
 
-def fastest(model):
-    """The model as a fused step with packed linear layers, its own weights untouched; models that have none stay as
-    they are."""
-    try:
-        fused = FusedLlama(model)
-    except CourseError:
-        return model
-    return packed_linear.install(fused)
-
-
 def own_answers(
     model,
     tokenizer,
@@ -112,7 +100,7 @@ def own_answers(
             identity = hashlib.sha256(json.dumps([model_hash, max_new_tokens, part]).encode()).hexdigest()
             kept = checkpoint.read(folder, "cpu")
             if kept is None or kept["identity"] != identity:
-                fast = fast or fastest(model)
+                fast = fast or fastest_step(model, turns=0)
                 new = greedy_answers(fast, part, max_new_tokens)
                 tokens, hidden = [answer.tokens for answer in new], torch.cat([answer.hidden for answer in new])
                 checkpoint.write(folder, {"identity": identity, "tokens": tokens, "hidden": hidden})

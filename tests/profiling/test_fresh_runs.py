@@ -67,7 +67,7 @@ def test_transformers_loop_on_our_step_runs_our_step(bench, monkeypatch):
     assert not calls
     answer = bench.answers({"make": "hf_prompt_lookup", "num_tokens": 3, "same_step": True})(PROMPTS[0])
     assert 1 < len(calls) <= len(answer.token_ids)
-    assert on_our_step(bench.model, bench.model) is bench.model  # a kind that has no fused step
+    assert on_our_step(bench.model, bench.model, 12) is bench.model  # a kind that has no fused step
 
 
 def test_two_arms_share_a_draft_and_keep_their_settings(folder, bench, monkeypatch):

@@ -5,13 +5,13 @@ import torch
 
 from helpers import models
 from helpers.decoding.kv_cache import _Layer
-from helpers.kernels.fused_llama import FusedLlama
+from helpers.kernels.fastest_step import fastest_step, is_our_own
 from helpers.kernels.packed_linear import PackedLinear
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training import self_distillation
 from helpers.training.completions import IGNORED
-from helpers.training.self_distillation import Answer, answered, fastest, greedy_answers, own_answers
+from helpers.training.self_distillation import Answer, answered, greedy_answers, own_answers
 from tests.tiny_models import tiny
 from tests.training.tiny_llama import save_tiny_llama
 
@@ -56,8 +56,8 @@ def test_the_fused_model_answers_the_same(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
     model, alone = with_ends()
     weights = [p.clone() for p in model.parameters()]
-    fast = fastest(model)
-    assert isinstance(fast, FusedLlama) and isinstance(fast.lm_head, PackedLinear)
+    fast = fastest_step(model, turns=0)
+    assert is_our_own(fast)
     assert [a.tokens for a in greedy_answers(fast, PROMPTS, 12, 3)] == alone
     assert not any(isinstance(m, PackedLinear) for m in model.modules())
     assert all(p.equal(before) for p, before in zip(model.parameters(), weights, strict=True))
@@ -66,7 +66,6 @@ def test_the_fused_model_answers_the_same(monkeypatch, tmp_path):
 @pytest.mark.parametrize("kind", ["mistral", "falcon"])
 def test_a_model_without_a_fused_step_answers_by_itself(kind):
     model, alone = with_ends(kind)
-    assert fastest(model) is model
     assert [a.tokens for a in greedy_answers(model, PROMPTS, 12, 3)] == alone
 
 
@@ -96,7 +95,7 @@ def test_a_sequence_that_reads_on_in_another_s_row_is_caught(monkeypatch):
 
 @pytest.fixture
 def target(tmp_path, monkeypatch):
-    monkeypatch.setattr(self_distillation, "fastest", lambda model: model)
+    monkeypatch.setattr(self_distillation, "fastest_step", lambda model, turns: model)
     return models.load(save_tiny_llama(tmp_path / "target"))
 
 

@@ -1,0 +1,87 @@
+"""C++ of the course's own, compiled when it is first called for and kept in build/.
+
+Threads are those of PyTorch's OpenMP: two pools in one process would wait for each other's cores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from helpers.errors import CourseError
+from helpers.files import build_root
+from helpers.kernels.torch_compile import compiler
+from helpers.measuring.machine import describe_machine
+
+SOURCE = Path(__file__).with_name("llama_step.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
+
+
+def why_not() -> str | None:
+    """One sentence with its remedy where the library can't be made here, else None."""
+    if platform.system() != "Linux" or _openmp() is None:
+        return "it is written for Linux and a PyTorch that brings libgomp"
+    if not compiler():
+        return "there is no C++ compiler: `apt install g++` on Debian"
+    try:
+        library()
+    except CourseError as error:
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL:
+    """The compiled library; a few seconds once for each machine and version of the source.
+
+    Raises:
+        CourseError: the compiler did not take it.
+    """
+    ctypes.CDLL(str(_openmp()), mode=ctypes.RTLD_GLOBAL)
+    path = _compiled()
+    return ctypes.CDLL(str(path))
+
+
+def _openmp() -> Path | None:
+    found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    return found[0] if found else None
+
+
+def _compiled() -> Path:
+    made_of = "\n".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler() or "", describe_machine().cpu, _flags()))
+    path = build_root() / "native" / f"llama_step_{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [path.with_suffix(f".{os.getpid()}.{kind}") for kind in ("o", "so")]
+    try:
+        # Linked without -fopenmp: its functions are found in PyTorch's library, which is loaded already.
+        for command in (
+            [compiler(), *FLAGS, "-c", str(SOURCE), "-o", str(parts[0])],
+            [compiler(), "-shared", str(parts[0]), "-o", str(parts[1])],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["it gave no reason"]
+                raise CourseError(f"The C++ compiler did not take the course's step ({lines[-1]}): update g++ to 12.")
+        os.replace(parts[1], path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return path
+
+
+def _flags() -> str:
+    """The processor's own features, as far as the system lists them: what was compiled for others may not run here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,237 @@
+"""A step of a model built like Llama as one function in C++ (llama_step.cpp), for a CPU.
+
+What the fused step (fused_llama.py) does in 400 operations of PyTorch is here one call: no time between operations,
+weights read at the memory's speed, and sums in the same order whatever else is read with a token (notebook 00c).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import weakref
+from ctypes import c_float, c_int32, c_void_p
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.decoding.kv_cache import KVCache
+from helpers.errors import CourseError
+from helpers.kernels.fused_llama import FusedLlama, Output, check_kind
+from helpers.kernels.native import library
+
+LANES, ROWS = 16, 32  # as in llama_step.cpp
+DTYPES = {torch.float32: 1, torch.bfloat16: 2}  # numbers in a lane
+HEAD_SIZES = (1, 2, 3, 4, 6, 8, 16)  # vectors of LANES lanes
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        (name, c_void_p)
+        for name in (
+            "qkv out gate_up down qkv_bias out_bias gate_up_bias down_bias norm_1 norm_2 query_norm key_norm".split()
+        )
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int32) for name in "layers hidden heads kv_heads size inner vocabulary threads".split()),
+        *((name, c_float) for name in "epsilon head_epsilon scale".split()),
+        *((name, c_void_p) for name in "last_norm cos sin lm_head layer".split()),
+    ]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int32) for name in "batch n keep held capacity masks".split()),
+        *((name, c_void_p) for name in "x position place row mask keys values hidden logits".split()),
+    ]
+
+
+class NativeLlama(nn.Module):
+    """Takes a model's place in the decoders, as FusedLlama does; logits are float32. Its weights are copies.
+
+    Raises:
+        CourseError: the model is of another kind, or this machine has no compiler.
+    """
+
+    returns_hidden = True  # as a decoder asks for
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        check_kind(model.config)
+        if reason := why_not(model):
+            raise CourseError(f"The step in C++ can't be had: {reason}.")
+        fused = FusedLlama(model)
+        self.config, self.generation_config = fused.config, fused.generation_config
+        self.dtype, self.device, self.token_ids = fused.dtype, fused.device, fused.token_ids
+        self.embed, self.lm_head = fused.embed, fused.lm_head
+        self._step = getattr(library.library(), f"step_{str(self.dtype).removeprefix('torch.')}")
+        self._pointers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # to each cache's tensors
+        self._held: list = []  # what the structures point to
+        self._pages = _HugePages(sum(_most_bytes(m.weight) for m in fused.modules() if isinstance(m, nn.Linear)))
+        first, (weight, epsilon) = fused.layers[0], fused.last_norm
+        self.kv_heads, self.size = first.kv_heads, first.size
+        inner = first.down.weight.shape[1]
+        self._model = _Model(
+            layers=len(fused.layers),
+            hidden=len(weight),
+            heads=first.heads,
+            kv_heads=first.kv_heads,
+            size=first.size,
+            inner=inner,
+            vocabulary=self.lm_head.weight.shape[0],
+            epsilon=epsilon,
+            head_epsilon=first.head_norm[1] if first.head_norm else 0.0,
+            scale=first.scale,
+            last_norm=self._numbers(weight),
+            cos=self._numbers(fused.cos),
+            sin=self._numbers(fused.sin),
+            lm_head=self._tiles(self.lm_head.weight),
+        )
+        layers = (_Layer * len(fused.layers))(*(self._layer(layer, inner) for layer in fused.layers))
+        self._model.layer = ctypes.addressof(layers)
+        self._held.append(layers)
+        self.positions = len(fused.cos)
+        self.eval()
+
+    def _apply(self, *args, **kwargs):
+        raise CourseError("A step in C++ stays as it was made: load the model in another dtype, and take that.")
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def _layer(self, layer: nn.Module, inner: int) -> _Layer:
+        query, key = None, None
+        if layer.head_norm:
+            query, key = layer.head_norm[0][0], layer.head_norm[0][-1]
+        gate_up, bias = (_alternating(t, inner) for t in (layer.gate_up.weight, layer.gate_up.bias))
+        down = F.pad(layer.down.weight, (0, -inner % LANES))
+        return _Layer(
+            self._tiles(layer.qkv.weight),
+            self._tiles(layer.out.weight),
+            self._tiles(gate_up),
+            self._tiles(down),
+            *(self._numbers(b, ROWS) for b in (layer.qkv.bias, layer.out.bias, bias, layer.down.bias)),
+            *(self._numbers(w) for w in (layer.norms[0][0], layer.norms[1][0], query, key)),
+        )
+
+    def _numbers(self, tensor: torch.Tensor | None, to: int = LANES) -> int | None:
+        """The address of a float32 copy, filled up to a multiple of `to`."""
+        if tensor is None:
+            return None
+        copied = tensor.detach().float().flatten()
+        self._held.append(F.pad(copied, (0, -len(copied) % to)).contiguous())
+        return self._held[-1].data_ptr()
+
+    def _tiles(self, weight: torch.Tensor) -> int:
+        """The address of a weight (rows, in) in the order in which it is read: (tiles, units, ROWS, numbers in one)."""
+        numbers = DTYPES[self.dtype]
+        filled = F.pad(weight.detach(), (0, 0, 0, -len(weight) % ROWS))
+        tiles = filled.view(-1, ROWS, weight.shape[1] // numbers, numbers).transpose(1, 2)
+        self._held.append(self._pages.put(tiles))
+        return self._held[-1].data_ptr()
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: KVCache | None = None,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
+        **unused,
+    ) -> Output:
+        """As FusedLlama's, for input_ids (batch_size, n); a mask is additive, (batch_size or 1, 1, n, held)."""
+        batch_size, n = input_ids.shape
+        cache = KVCache.for_model(self, n, batch_size) if past_key_values is None else past_key_values
+        start, places = cache.get_seq_length(), cache.places_of_step(batch_size, n)
+        if position_ids is None:
+            position_ids = torch.arange(start, start + n).expand(batch_size, n)
+        if start + n > self.positions and int(position_ids.max()) >= self.positions:
+            raise CourseError(
+                f"This model has {self.positions} positions, and the text is longer: give a shorter prompt or a "
+                "smaller max_new_tokens."
+            )
+        keep, vocabulary, hidden_size = min(logits_to_keep or n, n), self._model.vocabulary, self._model.hidden
+        embedded = self.embed(input_ids.flatten()).float()
+        x = F.pad(embedded, (0, -hidden_size % ROWS)).contiguous()
+        position_ids = position_ids.expand(batch_size, n).contiguous()
+        rows, place = places.as_tensors(batch_size, n)
+        mask = None if attention_mask is None else attention_mask.to(self.dtype).contiguous()
+        hidden = torch.empty(batch_size, keep, hidden_size, dtype=self.dtype)
+        logits = torch.empty(batch_size, keep, vocabulary + -vocabulary % ROWS)
+        keys, values, capacity = self._pointers.get(cache) or self._allocated(cache)
+        self._model.threads = torch.get_num_threads()
+        step = _Step(
+            batch_size,
+            n,
+            keep,
+            places.end,
+            capacity,
+            1 if mask is None else len(mask),
+            *(t.data_ptr() for t in (x, position_ids, place, rows)),
+            None if mask is None else mask.data_ptr(),
+            ctypes.addressof(keys),
+            ctypes.addressof(values),
+            hidden.data_ptr(),
+            logits.data_ptr(),
+        )
+        self._step(ctypes.byref(self._model), ctypes.byref(step))
+        return Output(logits[..., :vocabulary], hidden)
+
+    def _allocated(self, cache: KVCache) -> tuple[ctypes.Array, ctypes.Array, int]:
+        """The cache's tensors in C++'s terms; it gets them here if it has none."""
+        like = torch.empty(0, self.kv_heads, 0, self.size, dtype=self.dtype)
+        for layer in cache.layers:
+            if not layer.is_initialized:
+                layer.lazy_initialization(like, like)
+        addresses = c_void_p * len(cache.layers)
+        keys, values = (addresses(*(getattr(one, of).data_ptr() for one in cache.layers)) for of in ("keys", "values"))
+        self._pointers[cache] = keys, values, cache.capacity
+        return self._pointers[cache]
+
+
+def why_not(model: nn.Module) -> str | None:
+    """Why a model built like Llama can't have its step in C++ here, in a few words with the remedy; None where it can."""
+    config, linears = model.config, (m for m in model.modules() if isinstance(m, nn.Linear))
+    numbers = DTYPES.get(model.dtype)
+    if model.device.type != "cpu" or numbers is None:
+        return "it is written for a CPU, in float32 and bfloat16"
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if size % (numbers * LANES) or size // (numbers * LANES) not in HEAD_SIZES or config.hidden_size % numbers:
+        return f"its attention takes heads of a multiple of {numbers * LANES} numbers, and this model's have {size}"
+    if any(type(linear) is not nn.Linear for linear in linears):
+        return "it is written for dense weights: merge adapters first"
+    return library.why_not()
+
+
+def _alternating(gate_up: torch.Tensor | None, inner: int) -> torch.Tensor | None:
+    """LANES rows of the gate, the same ones of `up`, and so on; filled up to whole vectors."""
+    if gate_up is None:
+        return None
+    halves = [F.pad(half, (0, 0) * (half.dim() - 1) + (0, -inner % LANES)) for half in gate_up.detach().split(inner)]
+    return torch.stack([half.unflatten(0, (-1, LANES)) for half in halves], 1).flatten(0, 2)
+
+
+def _most_bytes(weight: torch.Tensor) -> int:
+    rows, columns = weight.shape
+    return (rows + 2 * ROWS) * (columns + LANES) * weight.element_size()
+
+
+class _HugePages:
+    """Room that the kernel may map in pages of 2 MiB: with 4 KiB, addresses are looked up too often for the memory's
+    full speed."""
+
+    def __init__(self, num_bytes: int):
+        room = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has small pages
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            room.madvise(mmap.MADV_HUGEPAGE)
+        self.free = torch.frombuffer(room, dtype=torch.uint8)
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A contiguous copy, after what was put before."""
+        num_bytes = tensor.numel() * tensor.element_size()
+        here, self.free = self.free[:num_bytes], self.free[num_bytes + -num_bytes % 64 :]
+        return here.view(tensor.dtype).view(tensor.shape).copy_(tensor)

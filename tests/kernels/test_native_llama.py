@@ -1,0 +1,225 @@
+"""The step in C++ is the model's own function, and a token's logits are the same to the bit however it is read."""
+
+import shutil
+import subprocess
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers.decoding.cache_check import equals_recomputation
+from helpers.decoding.feed import Feed
+from helpers.decoding.forward import Forward
+from helpers.decoding.generate import steps
+from helpers.decoding.kv_cache import KVCache
+from helpers.errors import CourseError
+from helpers.kernels.native import library
+from helpers.kernels.native.native_llama import NativeLlama
+from helpers.speculation.medusa import Medusa
+from tests.speculation.test_medusa import PROMPT, TREE, Foreseeing, emitted, heads_for
+from tests.tiny_models import greedy, tiny
+
+LIKE_LLAMA = ("llama", "qwen2", "qwen3")
+pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+
+
+def made(kind="llama", dtype=torch.float32):
+    """A tiny model whose heads are a whole vector of units, with its step in C++; odd sizes where they may be."""
+    if kind != "llama":
+        model = tiny(kind).to(dtype)
+    else:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=97,
+            hidden_size=72,
+            intermediate_size=88,
+            num_hidden_layers=3,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=32,
+            eos_token_id=None,
+            bos_token_id=None,
+            attention_bias=True,
+            mlp_bias=True,
+        )
+        model = LlamaForCausalLM(config).eval()
+        for parameter in model.parameters():
+            parameter.data = (parameter + 0.1 * torch.randn_like(parameter)).detach()
+        model = model.to(dtype)
+    return model, NativeLlama(model)
+
+
+@pytest.mark.parametrize("kind", LIKE_LLAMA)
+def test_logits_and_hidden_states_are_the_model_s(kind):
+    model, native = made(kind)
+    caches = [KVCache.for_model(model, 40, 2) for _ in range(2)]
+    feeds = (
+        [Feed(0, PROMPT)],
+        [Feed(0, [3])],
+        [Feed(0, [4, 5, 6]), Feed(1, [8, 2])],
+        [Feed(0, [9, 8, 7, 6], (-1, -1, 0)), Feed(1, [1])],
+        [Feed(1, [t % 97 for t in range(30)])],
+    )
+    for of_step in feeds:
+        wanted, fast = (Forward(m)(of_step, cache) for m, cache in zip((model, native), caches))
+        for a, b in zip(wanted, fast, strict=True):
+            torch.testing.assert_close(b.logits, a.logits, atol=2e-5, rtol=2e-5)
+            torch.testing.assert_close(b.hidden, a.hidden, atol=2e-5, rtol=2e-5)
+
+
+def test_in_bfloat16_it_is_as_near_to_the_exact_function_as_the_library_is():
+    model, native = made(dtype=torch.bfloat16)
+    exact, _ = made()
+    exact.load_state_dict({name: weight.float() for name, weight in model.state_dict().items()})
+    ids = torch.tensor([PROMPT])
+    with torch.no_grad():
+        wanted = exact(ids).logits
+        errors = [(m(ids).logits.float() - wanted).abs().mean() for m in (native, model)]
+    assert errors[0] <= 1.1 * errors[1]
+
+
+@pytest.mark.parametrize("kind", LIKE_LLAMA)
+def test_it_decodes_the_same_tokens(kind):
+    model, native = made(kind)
+    truth = greedy(model, PROMPT, 30)
+    for proposer in (None, Medusa(heads_for(model), TREE), Foreseeing(truth, 2)):
+        assert emitted(steps(native, PROMPT, max_new_tokens=30, proposer=proposer)) == truth
+
+
+@pytest.mark.parametrize("kind", LIKE_LLAMA)
+def test_sequences_that_come_and_go_equal_recomputation(kind):
+    _, native = made(kind)
+    assert all(equals_recomputation(native, seed) for seed in range(10))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_logits_are_the_same_to_the_bit_in_any_chunks(chunks, dtype):
+    _, native = BIT_EXACT[dtype]
+    text = [(7 * i + i * i) % 97 for i in range(sum(chunks))]
+    one_by_one = KVCache.for_model(native, len(text))
+    wanted = torch.stack([Forward(native)([Feed(0, [t])], one_by_one)[0].logits[-1] for t in text])
+    cache, at, found = KVCache.for_model(native, len(text), 2), 0, []
+    for n in chunks:
+        other = Feed("another", text[:3]) if "another" not in cache.rows and at else None
+        feeds = [Feed(0, text[at : at + n], tuple(range(-1, n - 2)))] + ([other] if other else [])
+        found.append(Forward(native)(feeds, cache)[0].logits)
+        at += n
+    assert torch.equal(torch.cat(found), wanted)
+
+
+BIT_EXACT = {dtype: made(dtype=dtype) for dtype in (torch.float32, torch.bfloat16)} if not library.why_not() else {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_guess_of_a_tree_has_the_bits_of_the_same_token_read_alone(dtype):
+    _, native = made(dtype=dtype)
+    forward = Forward(native)
+    known, tree, parents = PROMPT, [4, 5, 6, 7, 8, 9], (-1, 0, -1, 2, 2, 4)
+    cache = KVCache.for_model(native, 60)
+    forward([Feed(0, known)], cache)
+    logits = forward([Feed(0, [3, *tree], parents)], cache)[0].logits
+    for path in ((), (0,), (0, 1), (2,), (2, 3), (2, 4, 5)):
+        alone = KVCache.for_model(native, 60)
+        forward([Feed(0, known)], alone)
+        for token in (3, *(tree[i] for i in path)):
+            [reading] = forward([Feed(0, [token])], alone)
+        assert torch.equal(reading.logits[-1], logits[path[-1] + 1 if path else 0])
+
+
+def test_the_library_s_products_do_not_have_that():
+    """What makes the two tests above more than a tautology: another order of sums shows in the bits."""
+    torch.manual_seed(0)
+    linear, x = nn.Linear(576, 4096, bias=False), torch.randn(24, 576)
+    with torch.no_grad():
+        assert not torch.equal(torch.cat([linear(row[None]) for row in x]), linear(x))
+
+
+@pytest.mark.parametrize("mistake", ["positions", "norm", "last tile"])
+def test_a_mistake_is_caught(mistake):
+    model, native = made()
+    if mistake == "positions":
+        model.model.rotary_emb.inv_freq *= 1.1
+    if mistake == "norm":
+        model.model.layers[1].input_layernorm.weight.data[3] += 0.5
+    if mistake == "last tile":
+        model.lm_head.weight.data[96] = 0
+    with torch.no_grad():
+        found, wanted = native(torch.tensor([PROMPT])).logits, model(torch.tensor([PROMPT])).logits
+    assert (found - wanted).abs().max() > 1e-3
+
+
+def test_long_texts_and_threads(monkeypatch):
+    model, native = made()
+    ids = torch.arange(300)[None] % 97
+    with torch.no_grad():
+        wanted = model(ids).logits
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            torch.testing.assert_close(native(ids).logits, wanted, atol=1e-4, rtol=1e-4)
+            assert native(ids, logits_to_keep=2).logits.shape == (1, 2, 97)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_bfloat16_products_of_the_processor_it_is_the_same_function(tmp_path, monkeypatch):
+    """As on a machine whose vectors are shorter, and which multiplies no bfloat16: the compiler writes it out."""
+    if "avx2" not in library._flags():
+        pytest.skip("needs an x86 processor")
+    model, native = made(dtype=torch.bfloat16)
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    monkeypatch.setattr(library, "FLAGS", tuple(f.replace("native", "haswell") for f in library.FLAGS))
+    library.library.cache_clear()
+    try:
+        plain = NativeLlama(model)
+    finally:
+        library.library.cache_clear()
+    ids = torch.tensor([PROMPT])
+    torch.testing.assert_close(plain(ids).logits, native(ids).logits, atol=0.05, rtol=0.05)
+
+
+def test_what_it_is_not_written_for_is_refused_with_the_reason():
+    with pytest.raises(CourseError, match="in float32 and bfloat16"):
+        NativeLlama(tiny())  # float64
+    with pytest.raises(CourseError, match="heads of a multiple of 32 numbers, and this model's have 16"):
+        NativeLlama(tiny().bfloat16())
+    with pytest.raises(CourseError, match="The fused step is written for"):
+        NativeLlama(tiny("falcon").float())
+    model, native = made()
+    with pytest.raises(CourseError, match="load the model in another dtype"):
+        native.bfloat16()
+    with pytest.raises(CourseError, match="2048 positions, and the text is longer"):
+        list(steps(native, [t % 97 for t in range(2048)], max_new_tokens=4))
+
+    class Adapter(nn.Linear):
+        pass
+
+    model.model.layers[0].mlp.up_proj = Adapter(72, 88)
+    with pytest.raises(CourseError, match="merge adapters first"):
+        NativeLlama(model)
+
+
+def test_a_compiler_that_fails_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, "-mno-such-option"))
+    library.library.cache_clear()
+    try:
+        assert "did not take the course's step" in library.why_not() and "update g++" in library.why_not()
+        assert not list((tmp_path / "native").iterdir())
+        monkeypatch.setattr(library, "compiler", lambda: None)
+        assert "apt install g++" in library.why_not()
+    finally:
+        library.library.cache_clear()
+
+
+def test_it_is_compiled_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    first = library._compiled()
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("compiled again"))
+    assert library._compiled() == first and [first] == list((tmp_path / "native").iterdir())
+    shutil.rmtree(tmp_path / "native")
