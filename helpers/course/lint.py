@@ -17,8 +17,8 @@ from helpers.errors import CourseError
 PARTS = ("card", "predict", "parameters", "build", "library", "measure", "limits", "decide")
 NO_LIBRARY = "library-none"  # the tag of a markdown cell that says why there is no library to compare with
 MAX_BYTES = 400 * 1024
-MAX_LINES = 30  # fewer than this many lines in a code cell
-MAX_SHOWN_WIDTH = 88  # characters of a line of the package's code: what a page shows without a scroll bar
+MAX_LINES = 20  # of a code cell, whether it is written there or shows the package's code: one idea
+MAX_WIDTH = 88  # characters of a line of code: what a page shows without a scroll bar
 LINK = re.compile(r"\]\((?!https?://|#)([^)\s#]+)")  # to a file of the course
 MINUTES = re.compile(r"about (\d+) for the machine")
 # A quantity that only a machine can say. What a question of the last part supposes is not about this machine.
@@ -132,12 +132,12 @@ def _cells(notebook: NotebookNode) -> Iterator[str]:
             yield f"cell {number}: a path of this machine, {match}."
         if cell.cell_type != "code":
             continue
-        if len(cell.source.splitlines()) >= MAX_LINES:
-            yield f"cell {number}: {len(cell.source.splitlines())} lines of code, fewer than {MAX_LINES} are allowed."
-        if cell.source.startswith("# helpers/"):
-            for line in cell.source.splitlines():
-                if len(line) > MAX_SHOWN_WIDTH:
-                    yield f"cell {number}: shown code wider than {MAX_SHOWN_WIDTH} characters: {line.strip()[:40]}"
+        lines = cell.source.splitlines()
+        if len(lines) > MAX_LINES:
+            yield f"cell {number}: {len(lines)} lines of code, at most {MAX_LINES} are allowed."
+        for line in lines:
+            if len(line) > MAX_WIDTH:
+                yield f"cell {number}: code wider than {MAX_WIDTH} characters: {line.strip()[:40]}"
         if "papermill" in cell.metadata:
             yield f"cell {number}: papermill's metadata: take the outputs with refresh_outputs."
         counts.append(cell.execution_count)

@@ -60,12 +60,9 @@ def sampled_path(
 ) -> Accepted:
     """Accept a chain of guesses as far as chance has it; draw a token of the target's.
 
-    Args:
-        proposal: a chain, with the distributions `probs` (guesses, vocabulary) that
-            its tokens were drawn from.
-        target: the target's distributions (guesses + 1, vocabulary): before each
-            guess, and after the last.
-        left: what to draw from after a rejection.
+    `proposal.probs` (guesses, vocabulary) are what its tokens were drawn from, `target`
+    (guesses + 1, vocabulary) is the target's, before each guess and after the last.
+    After a rejection, the token is drawn from `left(p, q)`.
     """
     for i, token in enumerate(proposal.tokens):
         p, q = target[i], proposal.probs[i]

@@ -61,8 +61,9 @@ def attend_in_groups(query, key, value, mask=None, scale=None, dropout=0.0):
     group = query.shape[1] // kv_heads
     if mask is not None and group > 1:
         mask = mask.repeat(1, 1, group, 1)
-    joined = together(query, kv_heads)
-    out = F.scaled_dot_product_attention(joined, key, value, mask, dropout, scale=scale)
+    grouped = together(query, kv_heads)
+    options = dict(attn_mask=mask, dropout_p=dropout, scale=scale)
+    out = F.scaled_dot_product_attention(grouped, key, value, **options)
     return out.view(*query.shape[:3], value.shape[-1])
 
 

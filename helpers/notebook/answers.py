@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -13,6 +12,7 @@ from helpers.decoding.generate import generate
 from helpers.measuring.quality import wilson
 from helpers.notebook import plots
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import indented, say
 from helpers.text_to_sql.evaluate import is_correct, right_answers
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.families import by_family
@@ -21,14 +21,13 @@ from helpers.text_to_sql.prompts import extract_sql, prompt_for
 from helpers.training.self_distillation import greedy_answers
 
 SELECTS = re.compile(r"(SELECT|WITH)\b", re.IGNORECASE)
-WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
 def show_examples(examples: Sequence[Example]) -> None:
     """Tables, question and query of each."""
     for example in examples:
         for name, text in (("tables", example.context), ("question", example.question), ("SQL", example.answer)):
-            print(_wrapped(text, f"{name + ':':10}"))
+            print(indented(text, f"{name + ':':10}"))
         print()
 
 
@@ -36,8 +35,8 @@ def side_by_side(
     example: Example, models: Mapping[str, object], tokenizer, max_new_tokens: int = 256
 ) -> dict[str, Completion]:
     """One question, each model's answer, and whether its SQL is right. Prints, and returns the answers."""
-    print(_wrapped(example.context, f"{'tables:':10}"))
-    print(_wrapped(example.question, f"{'question:':10}"), end="\n\n")
+    print(indented(example.context, f"{'tables:':10}"))
+    print(indented(example.question, f"{'question:':10}"), end="\n\n")
     answers = {}
     for name, model in models.items():
         prompt = tokenizer(prompt_for(tokenizer, example), add_special_tokens=False).input_ids
@@ -45,7 +44,7 @@ def side_by_side(
         good = is_correct(extract_sql(answers[name].text), example.context, example.answer)
         cut = ", cut off here" if answers[name].finish_reason == "length" else ""
         print(f"{name} ({len(answers[name].token_ids)} tokens{cut}; {'right' if good else 'wrong'}):")
-        print(_wrapped(answers[name].text.strip(), "    "), end="\n\n")
+        print(indented(answers[name].text.strip(), "    "), end="\n\n")
     return answers
 
 
@@ -59,17 +58,17 @@ def read_side_by_side(answers: Mapping[str, Completion]) -> None:
     elif sql != answers[long].text.strip().rstrip(";"):
         sentences.append(f"What the {long} model writes around its SQL is paid for like SQL.")
         sentences.append("The prose sounds sure, whether the SQL is right or not.")
-    print(textwrap.fill(" ".join(sentences), WIDTH))
+    say(*sentences)
 
 
 def show_mistakes(example: Example, limit: int = 4) -> None:
     """The reference query and likely mistakes in it, each with the verdict that it gets."""
-    print(_wrapped(example.question, f"{'question:':10}"))
-    print(_wrapped(example.answer, f"{'reference:':10} "))
+    print(indented(example.question, f"{'question:':10}"))
+    print(indented(example.answer, f"{'reference:':10} "))
     made = mutants(example.answer, example.context)
     for mistake in made[:: max(1, len(made) // limit)][:limit]:  # of several kinds
         good = is_correct(mistake, example.context, example.answer)
-        print(_wrapped(mistake, f"{'counts as right:' if good else 'counts as wrong:'} "))
+        print(indented(mistake, f"{'counts as right:' if good else 'counts as wrong:'} "))
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,10 @@ def read_accuracy(base: Judged, tuned: Judged, people: Judged) -> None:
     else:
         print("On so few questions the two intervals overlap: they can't show what fine-tuning is worth.")
     if people.interval[1] < tuned.interval[0]:
-        print("People's questions are harder for it than generated ones. A test that looks like the training", end=" ")
-        print("flatters;\nthe handwritten questions are the honest ones.")
+        say(
+            "People's questions are harder for it than generated ones.",
+            "A test that looks like the training flatters; the handwritten questions are the honest ones.",
+        )
     else:
         print("People's questions and generated ones can't be told apart by these intervals.")
 
@@ -148,7 +149,7 @@ def show_wrong(judged: Judged, limit: int = 3) -> None:
         example, text = judged.examples[place], judged.texts[place].strip()
         written = extract_sql(text) or f"no whole query in {text[:70]!r}"
         for name, text in (("question", example.question), ("wanted", example.answer), ("answer", written)):
-            print(_wrapped(text, f"{name + ':':10}"))
+            print(indented(text, f"{name + ':':10}"))
         print()
     if not wrong:
         print("None of these answers is wrong.")
@@ -171,14 +172,3 @@ def show_length(results: Results, base: Judged, tokenizer) -> None:
     results.metric("start.chatty_length_ratio", written / needed, "ratio", n=len(pairs))
     print(f"In these it writes {written:.0f} tokens on average where the SQL has {needed:.0f}:", end=" ")
     print(f"{written / needed:.1f} times the steps.")
-
-
-def _wrapped(text: str, first: str) -> str:
-    """The text in lines of WIDTH characters, what stands below indented like the first."""
-    lines = text.splitlines() or [""]
-    rest = " " * len(first)
-    filled = [
-        textwrap.fill(line, WIDTH, initial_indent=rest if place else first, subsequent_indent=rest) or rest
-        for place, line in enumerate(lines)
-    ]
-    return "\n".join(filled)

@@ -12,8 +12,9 @@ from helpers.measuring.timing import Comparison, Timed
 from helpers.notebook import plots
 from helpers.notebook.guess_bench import HF, Choice, Recorded
 from helpers.notebook.guess_sizes import COMBINED, GREEDY, TRAINED
-from helpers.notebook.guess_tables import WORDS, say
+from helpers.notebook.guess_tables import WORDS
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.notebook.step_times import SUFFIX, note_speedup
 from helpers.profiling.fresh_runs import alike, gain_over_runs, tokens_per_step
 from helpers.text_to_sql.evaluate import right_answers

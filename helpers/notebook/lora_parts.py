@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,10 +12,9 @@ from helpers import models
 from helpers.files import build_root
 from helpers.models.sharing import sharing_copy
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import indented, say
 from helpers.training.completions import IGNORED
 from helpers.weights.adapters import lora, peft_files
-
-WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
 def linear_shapes(model: nn.Module) -> list[tuple[int, int]]:
@@ -39,8 +37,10 @@ def show_ranks(results: Results, model: nn.Module, rank: int, ranks: Sequence[in
         print(f"{each:6} {sizes} {there / totals['large']:18.2%}")
         if each == rank:
             results.metric("lora.trainable_share", here / totals["here"], "share")
-    print("Twice the rank, twice the numbers. The larger the matrices, the smaller the share: r (in + out) numbers")
-    print("beside in x out.")
+    say(
+        "Twice the rank, twice the numbers.",
+        "The larger the matrices, the smaller the share: r (in + out) numbers beside in x out.",
+    )
 
 
 def with_forward(model: nn.Module, forward: Callable[[lora.LoraLinear, torch.Tensor], torch.Tensor]) -> nn.Module:
@@ -115,17 +115,17 @@ def show_merged(results: Results, merged: nn.Module, adapted: nn.Module, texts: 
     same = sum(difference <= 1e-4 * largest for difference, largest in pairs)
     results.invariant("lora.merged_equals_adapter", same == len(texts), same, len(texts))
     worst, largest = (max(column) for column in zip(*pairs))
-    print(f"Layers that are still adapted: {len(list(lora.layers(merged)))}.", end=" ")
-    print(f"Merged and unmerged logits, of up to {largest:.1f}, differ by {worst:.1e} at most:")
-    print("both sides are rounded, but elsewhere.")
+    say(
+        f"Layers that are still adapted: {len(list(lora.layers(merged)))}.",
+        f"Merged and unmerged logits, of up to {largest:.1f}, differ by {worst:.1e} at most:",
+        "both sides are rounded, but elsewhere.",
+    )
 
 
 def show_labels(tokenizer, ids: Sequence[int], labels: Sequence[int]) -> None:
     """A training example's tokens, what is learned of it set apart."""
     read = tokenizer.decode([token for token, label in zip(ids, labels) if label == IGNORED])
     learned = [tokenizer.decode([label]) for label in labels if label != IGNORED]
-    print(textwrap.indent("\n".join(textwrap.wrap(f"read: {read!r}", WIDTH - 2)), "  "))
-    print(textwrap.indent("\n".join(textwrap.wrap(f"learned: {' | '.join(map(repr, learned))}", WIDTH - 2)), "  "))
-    print(
-        f"{len(labels) - len(learned)} tokens are read, {len(learned)} are learned, the last of them the end of text."
-    )
+    print(indented(f"read: {read!r}", "  "))
+    print(indented(f"learned: {' | '.join(map(repr, learned))}", "  "))
+    say(f"{len(labels) - len(learned)} tokens are read, {len(learned)} are learned, the last of them the end of text.")

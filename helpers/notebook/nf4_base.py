@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from helpers.measuring.quality import logits_of, perplexity
 from helpers.models.sharing import sharing_copy
 from helpers.notebook import plots
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.weights.adapters import lora, peft_files
 from helpers.weights.quantization import nf4
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 BLOCK, OF_SCALES = 64, 256  # weights that share a scale; scales that share one
 
 
@@ -45,8 +44,10 @@ def show_bits(results: Results, four_bits: nn.Module) -> None:
     results.metric("qlora.linear_weight_bytes_ratio", ratio, "ratio")
     print(f"4 bits and a float32 scale for each block of {BLOCK}: {plain:.3f} bits a weight, {plain / 16:.3f} of fp16.")
     print(f"Double quantization keeps the scales in 8 bits, too: {double:.3f} bits, {double / 16:.3f} of fp16.")
-    print(f"Measured: {nf4.linear_bytes(four_bits) / 1e6:.1f} MB, {16 * ratio:.3f} bits, {ratio:.3f} of fp16.", end=" ")
-    print("What is beyond that are\ntables, which each matrix keeps for itself: small matrices feel them.")
+    say(
+        f"Measured: {nf4.linear_bytes(four_bits) / 1e6:.1f} MB, {16 * ratio:.3f} bits, {ratio:.3f} of fp16.",
+        "What is beyond that are tables, which each matrix keeps for itself: small matrices feel them.",
+    )
 
 
 def show_bases(
@@ -82,4 +83,4 @@ def show_bases(
     if "shipped" in rows:
         shipped = rows["shipped"]
         sentences.append(f"The shipped one, moved the other way: {shipped[1]:.3f} becomes {shipped[0]:.3f}.")
-    print(textwrap.fill(" ".join(sentences), WIDTH))
+    say(*sentences)

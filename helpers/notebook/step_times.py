@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import mean, median
 
@@ -16,9 +15,9 @@ from helpers.measuring.cost_model import Shape, StepTime
 from helpers.measuring.latency import latency
 from helpers.notebook import diagrams, plots
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.profiling.model_steps import Steps
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 SUFFIX = {"float32": "", "bfloat16": ".bf16"}
 NEXT = {  # what shortens each term of the equation
     "overhead": "starting its operations. Fewer of them help (the fused step, 00c), and compiled ones",
@@ -104,8 +103,10 @@ def show_verify_cost(steps: Mapping[str, Steps], title: str = "What more tokens 
         print(f"{name:24} 8 tokens cost {dict(one.relative())[8]:.2f} times one;", end=" ")
         print(f"up to {most} token{'s' * (most > 1)} cost less than 1.25 times one")
     name, last = list(steps.items())[-1]
-    print(f"Checking 7 guesses in a step pays once it brings {dict(last.relative())[8]:.2f} tokens on average", end=" ")
-    print(f"({name}), if guessing\nis free. Notebooks 07 and 08 live on that.")
+    say(
+        f"Checking 7 guesses in a step pays once it brings {dict(last.relative())[8]:.2f} tokens on average ({name}),",
+        "if guessing is free. Notebooks 07 and 08 live on that.",
+    )
 
 
 def free_tokens(steps: Steps, most: float = 1.25) -> int:
@@ -174,20 +175,20 @@ def read_bars(terms: Mapping[str, Mapping[str, float]]) -> None:
         if not after:
             print("The other terms alone are more than the fused step took: the fit is too rough to see its overhead.")
         elif before > 1.1 * after:
-            print(
-                f"Fusing took away {1 - after / before:.0%} of the overhead. Model and answers are the same:", end=" "
+            say(
+                f"Fusing took away {1 - after / before:.0%} of the overhead. Model and answers are the same:",
+                "only how the work is handed to the processor changed. The extra notebook 00c shows it.",
             )
-            print("only how\nthe work is handed to the processor changed. The extra notebook 00c shows it.")
         else:
             print("Fusing saved nothing that can be seen here.")
 
 
-def what_limits(equation: StepTime, steps: Steps) -> str:
+def show_limit(equation: StepTime, steps: Steps) -> None:
     """The closing sentence: the largest term of a step of one token, as its bar shows it, and what shortens it."""
     parts = counted(_terms(equation, steps), equation.form)
     largest = max(parts, key=parts.get)
     share = parts[largest] / sum(parts.values())
-    return textwrap.fill(f"In {steps.dtype}, {share:.0%} of this model's fused step is {NEXT[largest]}.", WIDTH)
+    say(f"In {steps.dtype}, {share:.0%} of this model's fused step is {NEXT[largest]}.")
 
 
 def show_times(steps: Mapping[str, Steps], num_tokens: Sequence[int]) -> None:

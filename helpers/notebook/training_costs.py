@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
@@ -16,6 +15,7 @@ from helpers.measuring.timing import speedup
 from helpers.notebook import plots
 from helpers.notebook.lora_parts import linear_shapes
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.training.completions import IGNORED, Encoded
 from helpers.training.memory import training_bytes
 from helpers.training.packing import Tree, pack, trees_of
@@ -30,7 +30,6 @@ KEYS = {  # of each way of a training step
     PRODUCTS: "by_products",
     COMPILED: "compiled",
 }
-WIDTH = 92  # characters: what a page shows without a scroll bar
 THREE = ("full", "lora", "qlora")
 WORDS = {"full": "every weight", "lora": "LoRA", "qlora": "QLoRA"}
 ADAM = 12  # bytes beside a trained float32 number: its gradient, and two averages
@@ -42,10 +41,10 @@ def show_packing(encoded: Sequence[Encoded], groups: Sequence[Sequence[Encoded]]
     learned = sum(label != IGNORED for e in encoded for label in e.labels)
     longest = max(len(e.ids) for e in encoded)
     length = max(length, longest)
-    print(
-        f"{len(encoded)} examples of {tokens / len(encoded):.0f} tokens, of which {learned / len(encoded):.0f}", end=" "
+    say(
+        f"{len(encoded)} examples of {tokens / len(encoded):.0f} tokens,",
+        f"of which {learned / len(encoded):.0f} are learned.",
     )
-    print("are learned.")
     places = {
         f"a row for each, as long as the longest ({longest})": longest * len(encoded),
         f"packed into rows of {length}": length * len(pack([Tree((e,)) for e in encoded], length)),
@@ -71,18 +70,14 @@ def show_ways(results: Results, times: StepTimes) -> None:
     steps = {after: middles[before] / middles[after] for before, after in pairwise(middles)}
     best = max(steps, key=steps.get)
     idle = [way.removeprefix("+ ") for way, ratio in steps.items() if ratio < 1.02]
-    _say(
+    say(
         f"Most of it is {best.removeprefix('+ ')!r}: {steps[best]:.2f} times as fast as the way above it.",
         f"Nothing gained here: {', '.join(idle)}." if idle else "Each of them gains something.",
         f"The loss is the same but for rounding (it spreads by {np.ptp(list(times.losses.values())):.4f}):",
         "the same tokens are learned.",
     )
     if COMPILED not in times.seconds:
-        _say("Compiled layers are left out: they take a compiler, half a minute, and another profile than smoke.")
-
-
-def _say(*sentences: str) -> None:
-    print(textwrap.fill(" ".join(sentences), WIDTH))
+        say("Compiled layers are left out: they take a compiler, half a minute, and another profile than smoke.")
 
 
 def show_costs(results: Results, reports: Mapping[str, Mapping], model) -> None:
@@ -115,7 +110,7 @@ def _read_costs(reports: Mapping[str, Mapping], rest: Mapping[str, float]) -> No
             f"QLoRA takes {qlora - lora:.2f} GiB more than LoRA here: its weights are smaller, but each product "
             "unpacks them."
         )
-    _say(
+    say(
         "What is left are activations, kept from the forward pass for the backward pass, and what a step unpacks:",
         ", ".join(f"{WORDS[method]} {max(0.0, gib):.2f} GiB" for method, gib in rest.items()) + ".",
         four_bits,
@@ -150,8 +145,7 @@ def draw_memory_of_7b(results: Results, rank: int) -> None:
     ax.set(xlabel="memory (GB)", ylabel="method", xlim=(0, 1.12 * max(left.values())))
     ax.invert_yaxis()
     ax.legend()
-    print(
-        f"LoRA saves the optimizer's part, QLoRA the weights' as well: {left['full'] / left['qlora']:.0f} times",
-        end=" ",
+    say(
+        "LoRA saves the optimizer's part, QLoRA the weights' as well:",
+        f"{left['full'] / left['qlora']:.0f} times less than every weight. Activations come on top.",
     )
-    print("less than every weight. Activations come on top.")

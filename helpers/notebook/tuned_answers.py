@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean, median
@@ -17,6 +16,7 @@ from helpers.measuring.quality import paired
 from helpers.measuring.timing import Timed, interleave, speedup
 from helpers.notebook.answers import Judged
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.profiling.step_time import steps_in_turns
 from helpers.text_to_sql.evaluate import right_answers
 from helpers.text_to_sql.example import Example
@@ -24,7 +24,6 @@ from helpers.text_to_sql.match import is_exact_match, is_normalized_match
 from helpers.text_to_sql.prompts import extract_sql
 from helpers.training.self_distillation import greedy_answers
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 BASE, OWN, SHIPPED = "base", "trained here", "shipped adapter"
 SUFFIX = {BASE: ".base", OWN: ".own", SHIPPED: ""}
 
@@ -66,14 +65,10 @@ def _read_quality(judged: Mapping[str, Judged], main: str) -> None:
     print(f"{main} against base, on the same questions: {paired(base.right[:both], tuned.right[:both])}.")
     spelled = zip(tuned.right, tuned.texts, tuned.examples)
     others = sum(good and not is_normalized_match(text, example.answer) for good, text, example in spelled)
-    _say(
+    say(
         f"{others} of its {sum(tuned.right)} right answers are spelled otherwise than the reference:",
         "matching would have called them wrong.",
     )
-
-
-def _say(*sentences: str) -> None:
-    print(textwrap.fill(" ".join(sentences), WIDTH))
 
 
 def show_identical(
@@ -84,7 +79,7 @@ def show_identical(
     one, other = ([a.tokens for a in greedy_answers(model, prompts, longest)] for model in (merged, adapted))
     same = sum(a == b for a, b in zip(one, other, strict=True))
     results.metric("lora.merged_identical_answers", same / len(prompts), "share", n=len(prompts))
-    _say(
+    say(
         f"Merged and unmerged (float32): {same} of {len(prompts)} answers are the same, token for token.",
         "The others met a near tie, which rounding decided." if same < len(prompts) else "",
     )
@@ -95,7 +90,7 @@ def show_unmerged_step(results: Results, merged: nn.Module, adapted: nn.Module, 
     steps = steps_in_turns({"merged": merged, "unmerged": adapted}, (1,), rounds=rounds)
     gain = speedup(steps["merged"][1], steps["unmerged"][1], of=np.median)
     results.metric("lora.unmerged_step_speedup", gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
-    _say(
+    say(
         f"A step with the adapter beside the weights, against the merged one: {gain}.",
         "The numbers are few, but each layer starts two more products, and a conversion.",
     )
@@ -129,12 +124,12 @@ def show_latency(results: Results, timed: Mapping[str, Timed], examples: Sequenc
             results.prompt(example.id, name, "float32", seconds, len(c.token_ids), c.text, right)
     print(f"A request, fine-tuned against base: {gain}. You guessed {guess:g}.")
     prefill = mean(c.steps[0].seconds for c in timed["fine-tuned"].results) / mean(timed["fine-tuned"].seconds)
-    _say(
+    say(
         f"By the tokens alone it would be {1 / ratio:.2f}. The prompt is read in both:",
         f"that is {prefill:.0%} of a fine-tuned request.",
     )
     if any(c.finish_reason == "length" for c in timed["base"].results):
-        _say("Answers that were cut off would have gone on: without the limit the base would take longer still.")
+        say("Answers that were cut off would have gone on: without the limit the base would take longer still.")
 
 
 def _step_ms(completions: Sequence[Completion]) -> float:

@@ -45,11 +45,8 @@ def grown(
     successors: abc.Mapping[int, abc.Sequence[int]],
     tree: abc.Sequence[Path],
 ) -> tuple[list[int], list[int]]:
-    """The tree of this shape that grows from a token, as far as the table goes.
-
-    Returns:
-        its tokens, and for each the place of the one that it follows; -1: `token`.
-    """
+    """The tree of this shape that grows from a token, as far as the table goes: its
+    tokens, and for each the place of the one that it follows; -1: `token`."""
     place, tokens, parents = {(): -1}, [], []
     for path in tree:  # a parent stands before its children
         if path[:-1] not in place:

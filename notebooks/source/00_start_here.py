@@ -108,7 +108,8 @@ read_side_by_side(side_by_side(hives, pair, tokenizer, start.longest_prose))
 # %%
 from helpers.notebook.ask import make_ask
 
-SCHEMA = "CREATE TABLE bridges (bridge TEXT, river TEXT, length_m INTEGER, opened INTEGER)"
+COLUMNS = "bridge TEXT, river TEXT, length_m INTEGER, opened INTEGER"
+SCHEMA = f"CREATE TABLE bridges ({COLUMNS})"
 QUESTION = "Which bridges over the Danube are longer than 300?"
 mine = make_ask(tuned, tokenizer, start.longest)(SCHEMA, QUESTION)
 
@@ -215,9 +216,11 @@ def my_least_milliseconds(weight_bytes, bandwidth):  # bytes, bytes per second
 # hint("00.2")  # solution("00.2")
 least = check("00.2", my_least_milliseconds)
 for d in DTYPES:
-    print(f"{d}: at least {least(shapes[d].weight_bytes, bandwidth):.1f} ms a step here")
+    here = least(shapes[d].weight_bytes, bandwidth)
+    print(f"{d}: at least {here:.1f} ms a step here")
 on_gpu = least(14e9, 3.35e12)
-print(f"7 billion weights in bfloat16 on a GPU with 3.35 TB/s: at least {on_gpu:.1f} ms")
+print("7 billion weights in bfloat16 on a GPU with 3.35 TB/s:", end=" ")
+print(f"at least {on_gpu:.1f} ms")
 
 # %% [markdown]
 # ## The equation of this course
@@ -269,10 +272,12 @@ record_equation(results, fitted)
 draw_fit(fitted, points)
 counts = token_lengths(test[: start.half], tokenizer)
 prompt_length, sql_length = (sum(each) / len(each) for each in counts)
+prompt_length = round(prompt_length)
 length = min(sql_length + 1, start.longest)  # and the end of the text
-predicted = equation.answer(shapes["bfloat16"], "bfloat16", round(prompt_length), length)
+predicted = equation.answer(shapes["bfloat16"], "bfloat16", prompt_length, length)
 results.prediction("start.answer_seconds.bf16", predicted, "s")
-print(f"{prompt_length:.0f} tokens in, {length:.0f} out, bfloat16: {predicted:.2f} s predicted")
+print(f"{prompt_length} tokens in, {length:.0f} out, bfloat16:", end=" ")
+print(f"{predicted:.2f} s predicted")
 
 # %% [markdown]
 # ## More tokens in a step
@@ -368,10 +373,11 @@ people, first = handwritten[: start.handwritten], test[: start.base]
 of_people = Judged.by(fused["float32"], tokenizer, people, start.longest)
 fused_base = fastest_step(base, start.turns)
 of_base = Judged.by(fused_base, tokenizer, first, start.longest_prose)
+on_people = "fine-tuned, people's questions"
 accuracies = {
     ("start.base_execution_accuracy", "base, test questions"): of_base,
     ("start.fine_tuned_execution_accuracy", "fine-tuned, test questions"): of_tuned,
-    ("start.handwritten_execution_accuracy", "fine-tuned, people's questions"): of_people,
+    ("start.handwritten_execution_accuracy", on_people): of_people,
 }
 show_accuracy(results, accuracies)
 read_accuracy(of_base, of_tuned, of_people)
@@ -427,11 +433,11 @@ results.assert_invariants()
 # | an answer without SQL | the question was too far from what the model knows; it counts as wrong |
 
 # %%
-from helpers.notebook.step_times import what_limits
+from helpers.notebook.step_times import show_limit
 
 print("What limits it now:")
 for d in DTYPES:
-    print(what_limits(equation, steps[d]["fused"]))
+    show_limit(equation, steps[d]["fused"])
 
 # %% [markdown] tags=["decide"]
 # ## Decide

@@ -46,7 +46,8 @@ SHAPE: str = "auto"  # random weights to predict: llama-300m (smoke: -50m), or a
 import helpers
 from helpers.notebook.precision_speed import HALF
 
-lesson = helpers.start("01_half_precision", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+NAME = "01_half_precision"
+lesson = helpers.start(NAME, profile=PROFILE, model_id=MODEL_ID, seed=SEED)
 results, sizes, half = lesson.results, lesson.sizes, HALF[PROFILE]
 results.prediction("precision.decode_speedup.bf16", GUESS_DECODE_SPEEDUP, "x")
 
@@ -291,7 +292,8 @@ from helpers.notebook.precision_costs import show_logits
 
 for d in slow:
     loaded[d] = copy.deepcopy(tuned)  # stands for it: it is rounded for a while
-sql = [tokenizer(e.answer, add_special_tokens=False).input_ids for e in test[: half.texts]]
+queries = [example.answer for example in test[: half.texts]]
+sql = [tokenizer(query, add_special_tokens=False).input_ids for query in queries]
 pairs = [(ids, [*answer, tokenizer.eos_token_id]) for ids, answer in zip(prompts, sql)]
 for name, network in {"base": base, "fine-tuned": tuned}.items():
     numbers = torch.cat([p.detach().flatten() for p in network.parameters()])
@@ -336,7 +338,8 @@ results.assert_invariants()
 slower = sorted({dtype for (_, dtype, _), gain in speed.items() if gain.high < 1})
 none = "none of the formats"
 print("Slower than float32 somewhere on this machine:", ", ".join(slower) or none)
-print("Too slow here to be used, and so emulated above:", ", ".join(sorted(slow)) or none)
+emulated = ", ".join(sorted(slow)) or none
+print("Too slow here to be used, and so emulated above:", emulated)
 
 # %% [markdown] tags=["decide"]
 # ## Decide

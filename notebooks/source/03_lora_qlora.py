@@ -238,7 +238,8 @@ learner = prepared(a, dtype, lesson.device)
 step_groups = groups_for_a_step(examples, encoded, tuning)
 compiled = PROFILE != "smoke" and lesson.device == "cpu" and not torch_compile.why_not()
 options = dict(rounds=tuning.rounds, compiled=compiled, dtype=dtype)
-times = time_ways(learner, step_groups, tuning.length, tokenizer.pad_token_id, **options)
+pad = tokenizer.pad_token_id
+times = time_ways(learner, step_groups, tuning.length, pad, **options)
 show_ways(results, times)
 del learner
 
@@ -327,7 +328,8 @@ with_adapter = PeftModel.from_pretrained(copy.deepcopy(base), made["lora"] / "ad
 own = with_adapter.merge_and_unload().eval()
 reread, _ = models.load(made["lora"] / "merged", device=lesson.device)
 worst = max(difference for difference, _ in logit_differences(own, reread, some))
-print(f"PEFT's merge and the merged model on disk: logits differ by {worst:.1e} at most")
+print("PEFT's merge and the merged model on disk:", end=" ")
+print(f"logits differ by {worst:.1e} at most")
 del reread, with_adapter
 
 # %% [markdown] tags=["measure"]

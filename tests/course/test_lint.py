@@ -40,8 +40,10 @@ def _output(kind, **content):
         (_source(7, "Read [more](extras/none.ipynb)."), "the link to extras/none.ipynb leads nowhere"),
         (_source(7, "A step takes 4.5 ms here."), "'4.5 ms' is typed into the prose"),
         (_source(7, "It is 1.8 times as fast."), "'1.8 times as fast' is typed"),
-        (_source(6, "\n".join(["x = 1"] * 30)), "30 lines of code"),
-        (_source(6, "# helpers/thing.py\ndouble = " + "1 + " * 30 + "1"), "shown code wider than 88"),
+        (_source(6, "\n".join(["x = 1"] * 21)), "cell 7: 21 lines of code, at most 20"),
+        (_source(3, "\n".join(["# helpers/thing.py", *["x = 1"] * 20])), "cell 4: 21 lines of code, at most 20"),
+        (_source(6, f"x = {'1' * 85}"), "cell 7: code wider than 88"),
+        (_source(3, f"# helpers/thing.py\nx = {'1' * 85}"), "cell 4: code wider than 88"),
         (_source(6, "open('/home/me/x')"), "/home/me"),
         (_source(6, "print(2)"), "differs from 00_x.py"),
         (lambda n: n.cells.pop(), "8 cells, not 9, differs"),
@@ -96,6 +98,11 @@ def test_legitimate_paths_pass(finished, root):
     text = "see https://x.org/home/x, ./work/x, and /opt/ml/model in the container"
     _edit(finished, _output("stream", name="stdout", text=text))
     assert hygiene([finished], root) == []
+
+
+def test_code_that_just_fits_passes(finished, root):
+    _edit(finished, _source(6, "\n".join([f"x = {'1' * 84}"] * 20)))
+    assert all("differs from 00_x.py" in problem for problem in hygiene([finished], root))
 
 
 def test_what_a_quiz_supposes_and_links_that_lead_somewhere_pass(finished, root):

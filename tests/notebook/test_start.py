@@ -160,8 +160,10 @@ def test_the_bars_name_the_largest_term_and_so_does_the_closing_sentence(capsys)
     slow = StepTime("sum", 4e-4, {"float32": 1e10}, {"float32": 1e11})  # its weights alone take longer than the step
     step_times.read_bars(step_times.show_bars(slow, STEPS))
     assert "too rough" in (out := capsys.readouterr().out) and "took away" not in out
-    assert "reading its weights" in step_times.what_limits(EQUATION, STEPS["fused"])
-    assert "starting its operations" in step_times.what_limits(EQUATION, STEPS["transformers"])
+    step_times.show_limit(EQUATION, STEPS["fused"])
+    assert "reading its weights" in capsys.readouterr().out
+    step_times.show_limit(EQUATION, STEPS["transformers"])
+    assert "starting its operations" in capsys.readouterr().out
 
 
 def test_where_reading_and_computing_overlap_only_the_longer_counts():

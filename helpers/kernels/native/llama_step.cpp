@@ -63,16 +63,18 @@ inline void rounded(const float* x, bf16_pair* to, int n) {
 
 int padded(int n, int to) { return (n + to - 1) / to * to; }
 
-// Lane i is the sum of vector i.
-inline vec sums(vec* v) {
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) {
-            const vec a = v[2 * i], b = v[2 * i + 1];
-            v[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-                 + __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-        }
-    return v[0];
+// Lane i is the sum of vector i; each round adds neighbours, and halves the vectors.
+template <int N> inline vec sums(const vec* v) {
+    vec half[N / 2];
+#pragma GCC unroll 16
+    for (int i = 0; i < N / 2; i++) {
+        const vec a = v[2 * i], b = v[2 * i + 1];
+        half[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+                + __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    }
+    return sums<N / 2>(half);
 }
+template <> inline vec sums<1>(const vec* v) { return *v; }
 
 inline float sum(vec v) {
     float total = 0;
@@ -261,23 +263,24 @@ template <class Unit> struct Run {
 
         Unit query[units];
         rounded(qkv.data() + (size_t)token * qkv_wide + (size_t)head * size, query, size);
-        vec most = all(-INFINITY);
-        for (int i = 0; i < count; i += LANES) {  // LANES keys at once
+        const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        vec most = all(-INFINITY), total = {};
+        for (int i = 0; i < count; i += LANES) {  // LANES keys at once; past the end the last one, which then is hidden
             vec products[LANES] = {};
-            for (int j = 0; j < std::min(LANES, count - i); j++)
+#pragma GCC unroll 16
+            for (int j = 0; j < LANES; j++) {
+                const Unit* key = keys + at(std::min(i + j, count - 1));
                 for (int v = 0; v < V; v++)
-                    products[j] = multiply_add(products[j], load(keys + at(i + j) + v * LANES), load(query + v * LANES));
-            vec found = sums(products) * m.scale;
-            for (int j = count - i; j < LANES; j++) found[j] = -INFINITY;
+                    products[j] = multiply_add(products[j], load(key + v * LANES), load(query + v * LANES));
+            }
+            const vec found = lane < (float)(count - i) ? sums<LANES>(products) * m.scale : all(-INFINITY);
             most = found > most ? found : most;
             store(score + i, found);
         }
         float highest = most[0];
         for (int j = 1; j < LANES; j++) highest = std::max(highest, most[j]);
-        vec total = {};
         for (int i = 0; i < count; i += LANES) {
-            vec share = exponential(load(score + i) - highest);
-            for (int j = count - i; j < LANES; j++) share[j] = 0;
+            const vec share = lane < (float)(count - i) ? exponential(load(score + i) - highest) : vec{};
             total += share;
             store(score + i, share);
         }
@@ -337,7 +340,10 @@ template <class Unit> struct Run {
 #pragma omp for schedule(static)
         for (int i = 0; i < tokens * heads; i++) place(at_layer, i / heads, i % heads);
 #pragma omp for schedule(static)
-        for (int i = 0; i < tokens * m.heads; i++) attend(at_layer, i / m.heads, i % m.heads, score);
+        for (int i = 0; i < tokens * m.heads; i++) {  // a head's tokens one after the other: they share the keys
+            const int sequence = i / (s.n * m.heads), head = i / s.n % m.heads;
+            attend(at_layer, sequence * s.n + i % s.n, head, score);
+        }
         add_to_x(layer.out, layer.out_bias, mixed.data(), m.heads * m.size / PER);
         norm_all(layer.norm_2);
         // A tile holds LANES rows of the gate and the same ones of `up`.

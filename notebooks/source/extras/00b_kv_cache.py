@@ -218,9 +218,11 @@ from helpers.decoding.cache_check import equals_recomputation
 from helpers.kernels.grouped_attention import install
 
 tiny = install(models.shape_only("llama-tiny", torch.float64))
-equal, of = sum(equals_recomputation(tiny, seed) for seed in range(start.series)), start.series
+of = start.series
+equal = sum(equals_recomputation(tiny, seed) for seed in range(of))
 results.invariant("kv_cache.equals_recomputation", equal == of, equal, of)
-print(f"equal to recomputation: {equal} of {of} random series of operations, in float64")
+print(f"equal to recomputation: {equal} of {of} random series", end=" ")
+print("of operations, in float64")
 
 # %% [markdown] tags=["library"]
 # ## Against the library

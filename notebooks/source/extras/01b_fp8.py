@@ -180,7 +180,8 @@ ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts[:10]]
 
 def right_with(network):
     options = dict(max_new_tokens=longest)
-    return right_answers(asked, answer_in_batches(network, tokenizer, prompts, **options))
+    answers = answer_in_batches(network, tokenizer, prompts, **options)
+    return right_answers(asked, answers)
 
 
 # %%

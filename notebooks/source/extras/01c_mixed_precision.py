@@ -38,7 +38,8 @@ PIECES: int = 1024  # each batch is one of so many of a large one; try 1
 # %%
 import helpers
 
-lesson = helpers.start("01c_mixed_precision", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+NAME = "01c_mixed_precision"
+lesson = helpers.start(NAME, profile=PROFILE, model_id=MODEL_ID, seed=SEED)
 results = lesson.results
 results.prediction("precision.gradients_lost.fp16_unscaled", GUESS_ZEROS, "share")
 
@@ -122,7 +123,8 @@ from dataclasses import dataclass  # what the class below needs
 
 from helpers.training.mixed_precision import LossScaler, train
 
-print(f"dataclass writes __init__; {LossScaler.__name__} starts at {LossScaler().scale:g}")
+print("dataclass writes __init__;", end=" ")
+print(f"{LossScaler.__name__} starts at {LossScaler().scale:g}")
 
 # %%
 # show: helpers.training.mixed_precision:LossScaler

@@ -42,7 +42,8 @@ LEARNING_RATE: float = 2e-2  # of prompts and gates, larger than LoRA's
 import helpers
 from helpers.notebook.tuning import TUNING
 
-lesson = helpers.start("03b_more_adapters", profile=PROFILE, model_id=MODEL_ID, seed=SEED)
+NAME = "03b_more_adapters"
+lesson = helpers.start(NAME, profile=PROFILE, model_id=MODEL_ID, seed=SEED)
 results, sizes, tuning = lesson.results, lesson.sizes, TUNING[PROFILE]
 results.prediction("llama_adapter.step_speedup", 1 / GUESS_STEP, "x")
 
@@ -111,7 +112,8 @@ report = reports_of(made)["llama_adapter"]
 total = sum(p.numel() for p in base.parameters())
 share = report["trainable"] / total
 results.metric("llama_adapter.trainable_share", share, "share")
-print(f"{report['trainable']:,} numbers are trained, {share:.2%} of the model's;", end=" ")
+print(f"{report['trainable']:,} numbers are trained,", end=" ")
+print(f"{share:.2%} of the model's;", end=" ")
 print(f"the loss fell from {report['loss'][0]:.2f} to {report['loss'][-1]:.2f}")
 
 # %%

@@ -38,7 +38,7 @@
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
 MODEL_ID: str = "fine-tuned"  # the course's model, a folder, or owner/name of the Hub
 SEED: int = 0  # of everything random
-GUESS_STRONGEST: float = 1.5  # your guess: ours over the fastest plain decoding, 16 bits
+GUESS_STRONGEST: float = 1.5  # your guess: ours over the fastest plain 16-bit decoding
 GUESS_Q4: float = 0.8  # your guess: ours over llama.cpp on its 4-bit file
 
 # %%
