@@ -33,7 +33,7 @@ def _exact(argument: Any) -> Any:
 
     def exact(value):
         if isinstance(value, torch.Tensor) and value.dtype in HALF:
-            return value.to_dense(torch.float32) if value.is_mkldnn else value.float()  # PackedLinear's is oneDNN's
+            return value.float()
         return torch.float32 if isinstance(value, torch.dtype) and value in HALF else value
 
     return tree_map(exact, argument)

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers.errors import CourseError
 from helpers.files import build_root, write_whole
+from helpers.kernels.native import tiles
 from helpers.measuring.machine import describe_machine, is_calm
 from helpers.measuring.timing import take_turns
 
@@ -56,10 +58,16 @@ def packed(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
 
-VARIANTS: dict[str, Kernel] = {"plain": plain, "swapped": swapped, "padded": padded}
+def native(x: Tensor, weight: tiles.Tiles, bias: Tensor | None) -> Tensor:
+    """The course's own product in C++ (native/llama_step.cpp), where it can be had."""
+    y = tiles.product(x, weight)
+    return y if bias is None else y + bias
+
+
+VARIANTS: dict[str, Kernel] = {"plain": plain, "swapped": swapped, "padded": padded, "native": native}
 if torch.backends.mkldnn.is_available():  # not on every build: Apple's has none
     VARIANTS |= {"mkldnn": mkldnn, "packed": mkldnn}
-PREPARED: dict[str, Callable[[Tensor], Tensor]] = {"packed": packed}  # what a variant makes of the weight
+PREPARED: dict[str, Callable] = {"packed": packed, "native": tiles.Tiles.of}  # what a variant makes of the weight
 _of_this_process: dict[str, dict[str, list[str]]] = {}  # choices as they are kept, those of a busy machine, too
 MARGIN = 0.95  # the library's default stays unless another variant takes less than this share of its time
 
@@ -98,7 +106,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         num_tokens = x.numel() // self.in_features
-        if not num_tokens:
+        if not num_tokens or x.dtype != self.weight.dtype:
             return F.linear(x, self.weight, self.bias)
         kernel, weight = (self._kernels or self.kernels())[min(num_tokens, NUM_TOKENS[-1])]
         y = kernel(x.reshape(num_tokens, self.in_features), weight, self.bias)
@@ -111,7 +119,7 @@ def usable_variants(linear: nn.Linear) -> list[str]:
     def works(variant: str) -> bool:
         try:
             VARIANTS[variant](linear.weight.new_zeros(1, linear.in_features), _prepared(variant, linear), linear.bias)
-        except RuntimeError:
+        except (RuntimeError, CourseError):
             return False
         return True
 

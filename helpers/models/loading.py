@@ -10,7 +10,7 @@ from helpers.errors import CourseError
 from helpers.models import first_layers
 from helpers.models.fit import check_vocabulary, check_weights
 from helpers.models.merging import ADAPTER, merged
-from helpers.models.places import HEADS, base_of, folder_of, parts_of, remedy_for, trouble
+from helpers.models.places import DRAFTER, HEADS, base_of, folder_of, parts_of, remedy_for, trouble
 from helpers.models.shapes import dtype_of
 
 
@@ -102,9 +102,9 @@ def _moved(model, name: str | Path, device: str):
 
 
 def check_is_model(name: str | Path) -> None:
-    """Refuse heads, which go by a name as models do but work only beside one."""
-    if (Path(folder_of(name)) / HEADS).exists():
-        raise CourseError(f"{name} are heads, not a model: load the model that they are for, and them beside it.")
+    """Refuse heads and a recurrent drafter, which go by a name as models do but work only beside one."""
+    if any((Path(folder_of(name)) / file).exists() for file in (HEADS, DRAFTER)):
+        raise CourseError(f"{name} works beside a model and is none: load the model that it is for, and it beside it.")
 
 
 def tokenizer_of(name: str | Path):

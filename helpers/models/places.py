@@ -2,7 +2,7 @@
 
 One name for each of the course's models everywhere: `base` is SmolLM2-135M-Instruct, which a package brings
 (package.py) and which answers in prose (notebooks 00 to 02); `fine-tuned`, an adapter on it, answers in SQL alone (from
-03 on); `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` (08).
+03 on); `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` and the recurrent `drafter` (08).
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ MADE_BY = {
     "--warmup_steps 20 --per_device_train_batch_size 6 --more_examples 60000 --eval_samples 450 --save_steps 50 "
     "--export data/models/fine-tuned",
     "draft": "python -m helpers.training.distil_draft --more_examples 1900 --export data/models/draft",
-    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 1900 --epochs 6 "
-    "--export data/models/medusa",
+    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 17900 --epochs 4 --batch_positions 512 "
+    "--eval_samples 200 --export data/models/medusa",
+    "drafter": "python -m helpers.training.train_recurrent_drafter --more_examples 17900 --export data/models/drafter",
 }
 
 WEIGHTS, HEADS = "model.safetensors", "medusa_lm_head.safetensors"
+DRAFTER = "recurrent_drafter.safetensors"
+KINDS = (WEIGHTS, ADAPTER, HEADS, DRAFTER)
 
 
 def parts_of(name: str | Path) -> list[str]:
@@ -67,7 +70,7 @@ def folder_of(name: str | Path) -> str:
         return str(package.package_folder())
     if text in MADE_BY or (text.strip("./") and "/" not in text and (FOLDER / text).is_dir()):
         place = FOLDER / text
-        if not any((place / file).exists() for file in (WEIGHTS, ADAPTER, HEADS)):
+        if not any((place / file).exists() for file in KINDS):
             command = MADE_BY.get(text, "git checkout data/models")
             raise CourseError(f"data/models/{text} is not there: `{command}` makes it.")
         return str(place)
@@ -94,7 +97,7 @@ def _folder(text: str) -> Path | None:
 
 def shipped() -> dict[str, int]:
     """The course's models that are there, with the bytes of their folder."""
-    places = sorted(p for p in FOLDER.glob("*/") if any((p / file).exists() for file in (WEIGHTS, ADAPTER, HEADS)))
+    places = sorted(p for p in FOLDER.glob("*/") if any((p / file).exists() for file in KINDS))
     return {p.name: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in places}
 
 

@@ -1,17 +1,42 @@
-"""What kernels save, as tables and sentences: variants of a linear, operations, parts of the fused step (00c)."""
+"""What kernels save, as tables and sentences: variants of a linear, operations, parts of the fused step, C++ (00c)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from helpers.measuring.timing import Comparison
+import numpy as np
+from torch import nn
+
+from helpers.errors import CourseError
+from helpers.kernels.native.native_llama import NativeLlama
+from helpers.measuring.timing import Comparison, speedup
 from helpers.notebook import plots
 from helpers.notebook.results import Results
-from helpers.notebook.step_times import SUFFIX
+from helpers.notebook.sentences import say
+from helpers.notebook.step_times import SUFFIX, note_speedup
 from helpers.profiling.model_steps import Steps
+from helpers.profiling.same_bits import Differences
 
 MOST = 8  # operations that a table lists by name
+LABELS = {"fused": "fused, in PyTorch", "native": "in C++"}  # of ways to compute a step, where both are shown
+Each = TypeVar("Each")
+
+
+def named(by_way: Mapping[str, Each]) -> dict[str, Each]:
+    """What there is by the way to compute a step, by the way's label."""
+    return {LABELS.get(way, way): each for way, each in by_way.items()}
+
+
+def show_ways(arms: Mapping[str, nn.Module]) -> None:
+    """The ways to compute a step that there are here, and the reason where there is none in C++."""
+    print(f"ways to compute a step here: {'; '.join(named(arms))}")
+    if "native" not in arms:
+        try:
+            NativeLlama(arms["transformers"])
+        except CourseError as error:
+            say(str(error))
 
 
 def show_layer(seconds: Mapping[str, Mapping[int, float]], weight_bytes: int, bandwidth: float) -> None:
@@ -64,10 +89,31 @@ def show_parts(parts: Mapping[str, tuple[float, float]], layers: int) -> None:
     print(f"Not faster here: {', '.join(worse)}." if worse else "Each part is faster by itself.")
 
 
+def show_same_bits(results: Results, found: Mapping[str, Mapping[str, Sequence[Differences]]]) -> None:
+    """For each way to compute a step and to read a text, how far the last logits are from those read one by one; writes
+    the invariant of the step in C++."""
+    print(f"{'last logits, against one by one':36}{'numbers that differ':>24}{'largest difference':>22}")
+    same = {}
+    for way, by_reading in named(found).items():
+        for reading, differences in by_reading.items():
+            numbers, of = (sum(getattr(each, name) for each in differences) for name in ("numbers", "of"))
+            largest = max(each.largest for each in differences)
+            print(f"{way:18}{reading:18}{f'{numbers:,} of {of:,}':>24}{largest:22.4g}")
+        readings = [each.numbers == 0 for differences in by_reading.values() for each in differences]
+        same[way] = sum(readings), len(readings)
+    for way, (count, of) in same.items():
+        print(f"{way}: {count} of {of} readings have the same bits as one by one.")
+    if "native" in found:
+        count, of = same[LABELS["native"]]
+        results.invariant("kernels.same_bits", count == of, count, of)
+
+
 def draw_shares(by_dtype: Mapping[str, Mapping[str, Steps]], bandwidth: float) -> None:
     """A bar for each dtype and way: the weights' bytes over the step's time, as a share of the bandwidth."""
     shares = {
-        f"{way}, {dtype}": one.share_of(bandwidth) for dtype, steps in by_dtype.items() for way, one in steps.items()
+        f"{way}, {dtype}": one.share_of(bandwidth)
+        for dtype, steps in by_dtype.items()
+        for way, one in named(steps).items()
     }
     plots.bars_with_intervals(
         list(shares),
@@ -76,22 +122,28 @@ def draw_shares(by_dtype: Mapping[str, Mapping[str, Steps]], bandwidth: float) -
         value_label="weight bytes over step time (share of the bandwidth)",
     )
     best = max(shares, key=shares.get)
-    print(f"The best is {best}: {shares[best]:.0%} of the bandwidth. What is missing is the time in which", end=" ")
-    print("no weight is read.")
+    near = shares[best] > 0.9
+    rest = "Now only fewer bytes make a step much faster." if near else "In the rest of the time memory waits."
+    say(f"The best is {best}: {shares[best]:.0%} of the bandwidth.", rest)
     fastest = {dtype: min(steps.values(), key=Steps.median) for dtype, steps in by_dtype.items()}
     if {"float32", "bfloat16"} <= fastest.keys():
         whole, half = fastest["float32"], fastest["bfloat16"]
         if half.share_of(bandwidth) < 0.9 * whole.share_of(bandwidth):
-            print(
-                "bfloat16 has half the bytes to read and as many operations to start, so its share is smaller.", end=" "
+            say(
+                "bfloat16 has half the bytes to read, and what is not reading is not halved, so its share is smaller.",
+                f"Its step still takes {half.median() / whole.median():.0%} of float32's time.",
+                "The smaller the weights, the more overhead counts.",
             )
-            print(f"Its\nstep still takes {half.median() / whole.median():.0%} of float32's time.", end=" ")
-            print("The smaller the weights, the more overhead counts.")
 
 
-def note_gains(results: Results, gains: Mapping[str, Comparison], dtype: str) -> None:
-    """Write and print how many times as fast each way makes a step of one token."""
-    for way, gain in gains.items():
-        key = f"kernels.step_speedup.{way}{SUFFIX[dtype]}"
-        results.metric(key, gain.ratio, "x", low=gain.low, high=gain.high, n=gain.n)
-        print(f"{dtype:9} {way:8} against transformers: {gain}")
+def note_gains(results: Results, steps: Mapping[str, Steps]) -> Comparison:
+    """Write and print how many times as fast as transformers' each other way makes a step of one token, in one dtype.
+    The last way is the course's fastest step: its gain is written as that, too, and returned."""
+    base = steps["transformers"]
+    suffix = SUFFIX[base.dtype]
+    for way, one in steps.items():
+        if one is not base:
+            gain = speedup(base.seconds[1], one.seconds[1], of=np.median)
+            note_speedup(results, f"kernels.step_speedup.{way}{suffix}", gain)
+            print(f"{base.dtype:9} {LABELS.get(way, way):18} against transformers: {gain}")
+    return note_speedup(results, f"kernels.step_speedup.fastest{suffix}", gain)

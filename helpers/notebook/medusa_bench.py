@@ -12,15 +12,18 @@ from helpers import models
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import generate
 from helpers.decoding.proposer import Proposer
+from helpers.errors import CourseError
 from helpers.files import build_root
 from helpers.kernels import packed_linear
 from helpers.kernels.fastest_step import fastest_step
 from helpers.notebook.lesson import Lesson
-from helpers.profiling.medusa_arms import known_answers
-from helpers.speculation.guessers import guesser
+from helpers.profiling.arms import training_answers
+from helpers.speculation import recurrent_drafter
+from helpers.speculation.guessers import NAMES, guesser
 from helpers.speculation.medusa_files import load
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.plan import Plan
+from helpers.speculation.recurrent_drafter import RecurrentDrafter
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
@@ -117,7 +120,8 @@ SIZES["gpu"] = SIZES["full"]
 
 @dataclass
 class MedusaBench:
-    """The model as transformers has it (`models`), by its fastest step (`fast`) and its heads, by dtype."""
+    """The model as transformers has it (`models`), by its fastest step (`fast`), its heads, and the recurrent drafter
+    where there is one for it, by dtype."""
 
     lesson: Lesson
     model_id: str
@@ -127,6 +131,12 @@ class MedusaBench:
     models: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     fast: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     heads: dict[str, MedusaHeads] = field(default_factory=dict, repr=False)
+    drafters: dict[str, RecurrentDrafter] = field(default_factory=dict, repr=False)
+
+    @property
+    def guesser_names(self) -> list[str]:
+        """The guessers that there are for this model."""
+        return [name for name in NAMES if name != "drafter" or self.drafters]
 
     def ids(self, text: str) -> list[int]:
         """A prompt's token ids."""
@@ -148,8 +158,8 @@ class MedusaBench:
 
     def guessers(self, names: Sequence[str], dtype: str) -> list[Proposer]:
         """Guessers by their names, with nothing learned yet."""
-        known = known_answers(self.tokenizer) if "suffix" in names else []
-        return [guesser(name, self.heads[dtype], known) for name in names]
+        known = training_answers(self.tokenizer) if "suffix" in names else []
+        return [guesser(name, self.heads[dtype], known, self.drafters.get(dtype)) for name in names]
 
     def planned(self, plan: Plan, dtype: str) -> Proposer:
         """The plan's tree, in this process."""
@@ -175,7 +185,8 @@ def open_bench(
     bench = MedusaBench(lesson, lesson.model_id, place, SIZES[lesson.profile])
     load_into(bench, dtypes)
     if place == "medusa":
-        lesson.results.add_models([models.folder_of(place)])
+        used = [place, "drafter"] if bench.drafters else [place]
+        lesson.results.add_models([models.folder_of(each) for each in used])
     some, model = bench.heads[dtypes[0]], bench.models[dtypes[0]]
     trained = sum(p.numel() for p in some.trained()) / 1e6
     whole = sum(p.numel() for p in model.parameters()) / 1e6
@@ -186,10 +197,21 @@ def open_bench(
 
 
 def load_into(bench: MedusaBench, dtypes: Sequence[str]) -> None:
-    """The model, its fastest step and its heads in each dtype."""
+    """The model, its fastest step, its heads and the drafter that goes with the course's in each dtype."""
     device, turns = bench.lesson.device, bench.sizes.turns
     for dtype in dtypes:
         model, bench.tokenizer = models.load(bench.model_id, dtype=dtype, device=device)
         bench.models[dtype] = model
         bench.heads[dtype] = packed_linear.install(load(bench.heads_place, model), turns)
+        if bench.heads_place == "medusa" and has_drafter(bench.model_id):
+            bench.drafters[dtype] = packed_linear.install(recurrent_drafter.load("drafter", model), turns)
         bench.fast[dtype] = fastest_step(model, turns)
+
+
+def has_drafter(model_id: str) -> bool:
+    """Whether the course's recurrent drafter is there and was made for this model."""
+    try:
+        models.check_made_for("drafter", model_id)
+    except CourseError:
+        return False
+    return True

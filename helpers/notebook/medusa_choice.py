@@ -25,14 +25,17 @@ from helpers.speculation.tree_choice import Ranks, Shares, accepted_steps, best_
 from helpers.training.self_distillation import greedy_answers
 
 NEVER = 10**9  # a rank beyond every tree
-SETS = (  # which guessers share a tree: each is tried on validation
+SETS = (  # which guessers share a tree: each is tried on validation, as far as there are such
     ("heads",),
+    ("drafter",),
     ("lookup",),
     ("suffix", "recycling"),
     ("heads", "lookup"),
     ("heads", "suffix"),
-    ("heads", "lookup", "recycling"),
     ("heads", "suffix", "recycling"),
+    ("drafter", "lookup"),
+    ("drafter", "suffix"),
+    ("heads", "drafter", "suffix"),
     NAMES,
 )
 
@@ -182,15 +185,17 @@ def draw_paths(shares: Shares, tree: Tree, most: int = 16) -> None:
 def record_guessers(bench: MedusaBench, answers: Sequence[KnownAnswer], dtype: str = BFLOAT16) -> list[list[Position]]:
     """What all guessers propose at each position of the answers, and what really follows."""
     lm_head = bench.fast[dtype].get_output_embeddings()
-    return record(bench.guessers(NAMES, dtype), answers, logits_of=lambda hidden: lm_head(hidden).float())
+    return record(bench.guessers(bench.guesser_names, dtype), answers, logits_of=lambda hidden: lm_head(hidden).float())
 
 
 def choose_plan(prices: Prices, recorded: Sequence[Sequence[Position]], sets=SETS) -> dict[tuple[str, ...], Plan]:
     """For each set of guessers its tree and what it promises on the second half of the answers, guessing timed inside
     the loop."""
-    plans = {}
+    plans, there = {}, prices.bench.guesser_names
     for names in sets:
-        counted, tried = halves(chosen(recorded, [NAMES.index(name) for name in names]))
+        if not set(names) <= set(there):
+            continue
+        counted, tried = halves(chosen(recorded, [there.index(name) for name in names]))
         first = make_plan(names, counted, tried, prices.costs, prices.plain.forward / 10)
         asking = prices.asking(prices.bench.planned(first, prices.dtype))
         plans[names] = make_plan(names, counted, tried, prices.costs, asking)
@@ -207,7 +212,8 @@ def show_plans(results, plans: dict[tuple[str, ...], Plan]) -> Plan:
     best, alone = ranking[0], plans.get(("heads",))
     results.prediction("medusa.speedup.with_lookup", best.speedup, "x")
     if "heads" not in best.guessers:
-        print("The best tree has no heads in it: here they lose to guessers that nobody trained.")
+        others = "the recurrent drafter" if "drafter" in best.guessers else "guessers that nobody trained"
+        print(f"The best tree has no heads in it: here they lose to {others}.")
     elif alone is not None and best is not alone:
         gain = best.speedup / alone.speedup - 1
         print(f"Beside other guessers heads do better than alone: {gain:+.0%}, as predicted on validation.")

@@ -20,6 +20,7 @@ from helpers.measuring.cost_model import Shape
 from helpers.measuring.timing import Comparison, interleave, speedup
 from helpers.notebook import results as kept
 from helpers.notebook.equation import equation_here
+from helpers.notebook.kernel_parts import LABELS
 from helpers.notebook.lesson import Lesson
 from helpers.notebook.medusa_bench import BFLOAT16, MedusaBench
 from helpers.notebook.medusa_choice import FixedTree, Prices, halves
@@ -58,8 +59,8 @@ class Ladder:
 
 
 def measure_ladder(bench: MedusaBench, found: FixedTree, plan: Plan, prompts: Sequence[list[int]]) -> Ladder:
-    """Plain greedy decoding, heads and all guessers, in turns, on three kinds of step: transformers' own, with packed
-    linears, fused."""
+    """Plain greedy decoding, heads and all guessers, in turns, on all kinds of step that there are here: transformers'
+    own, with packed linears, fused in PyTorch, in C++."""
     proposers = {GREEDY: None, ALONE: Medusa(bench.heads[BFLOAT16], found.tree), ALL: bench.planned(plan, BFLOAT16)}
     arms = {
         (kind, name): partial(_decode, model, proposer, bench.sizes.longest)
@@ -101,7 +102,7 @@ def show_ladder(results: Results, ladder: Ladder) -> None:
             results.metric(key, 1e3 * seconds, "ms")
             if (kind, name) in ladder.gains:
                 note_speedup(results, f"medusa.step_speedup.{kind}.{name.replace(' ', '_')}", ladder.gains[kind, name])
-        print(f"{kind + ' step':32}{row}")
+        print(f"{'step: ' + LABELS.get(kind, kind):32}{row}")
     whole, (step, heads, rest) = ladder.whole, ladder.factors
     print(f"From transformers' plain loop to ours with all guessers: {whole:.2f} times the tokens a second =", end=" ")
     print(f"{step:.2f} by the step\nx {heads:.2f} by the heads x {rest:.2f} by the other guessers.")
@@ -187,8 +188,8 @@ def answer_the_sceptic(
     prose: Mapping[str, Comparison],
 ) -> None:
     """Question and answer, in the order in which they are asked; each answer is made from a result."""
-    results, fused = lesson.results, list(ladder.token_seconds)[-1][0]
-    best, all_gain = ladder.token_seconds[fused, ALL], gains[ALL]
+    results, fastest = lesson.results, list(ladder.token_seconds)[-1][0]
+    best, all_gain = ladder.token_seconds[fastest, ALL], gains[ALL]
     own = {kind: ladder.gains[kind, ALL].ratio for kind, name in ladder.gains if name == ALL}
     floor = f"{1e3 * ladder.floor:.1f} ms a plain step; our tree takes {1e3 * best:.1f} ms a token"
     below = "below it: several tokens share a reading" if best < ladder.floor else f"{best / ladder.floor:.1f} times it"
@@ -201,7 +202,8 @@ def answer_the_sceptic(
     right = results.metrics.get("medusa.handwritten_execution_accuracy")
     words = f", and {right['value']:.0%} of {right['n']} answers are right" if right else ""
     _say("What speed on people's questions, and are the answers right?", f"{people[ALL].ratio:.2f}x{words}.")
-    kernels = ", ".join(f"{kind} {ratio:.2f}x" for kind, ratio in own.items()) or "too few prompts to say"
+    kernels = "; ".join(f"{LABELS.get(kind, kind)} {ratio:.2f}x" for kind, ratio in own.items())
+    kernels = kernels or "too few prompts to say"
     _say("Is the gain owed to kernels that favour several tokens?", f"By the kind of step on both sides: {kernels}.")
     step, heads, rest = ladder.factors
     parts = (

@@ -30,9 +30,11 @@ def notebook_file(name: str, root: Path = ROOT) -> Path | None:
 
 
 def code_files(name: str, root: Path = ROOT) -> list[Path]:
-    """The notebook's source and every module of `helpers` that it reaches (all, where code can't be parsed)."""
+    """The notebook's source, every module of `helpers` that it reaches (all, where code can't be parsed), and the C++
+    that lies beside one of them."""
     start = notebook_file(name, root)
-    return reached_files([start] if start else [], root, _named, lambda path: _measured(path, root))
+    reached = reached_files([start] if start else [], root, _named, lambda path: _measured(path, root))
+    return [*reached, *(path for folder in sorted({path.parent for path in reached}) for path in folder.glob("*.cpp"))]
 
 
 def code_hash(name: str, root: Path = ROOT) -> str:

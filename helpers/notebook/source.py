@@ -1,4 +1,4 @@
-"""The source of a function, as a notebook shows it."""
+"""Source code as a notebook shows it: of a Python function, or some lines of another file."""
 
 import ast
 import textwrap
@@ -20,3 +20,14 @@ def source_of(module: str, name: str, root: Path = files.ROOT) -> str:
             raise CourseError(f"Can't show {module}:{name}: there is no such function; correct the `# show:` line.")
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))
+
+
+def lines_of(path: Path, first: str, last: str) -> str:
+    """The lines of a file from the one that holds `first` to the next one that holds `last`; CourseError where there
+    are no such lines."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    begin = next((place for place, line in enumerate(lines) if first in line), len(lines))
+    end = next((place for place in range(begin, len(lines)) if last in lines[place]), None)
+    if end is None:
+        raise CourseError(f"Can't show {path.name} from {first!r} to {last!r}: name lines that it has.")
+    return "\n".join(lines[begin : end + 1])

@@ -28,7 +28,7 @@ def base_and_fine_tuned(lesson: Lesson):
 
 
 def fused_steps(by_dtype: Mapping[str, nn.Module], turns: int) -> dict[str, nn.Module]:
-    """Each model's fused step with packed linears; a sentence where this kind of model has none."""
+    """Each model's fused step, the fastest that the course has; a sentence where this kind of model has none."""
     steps = {dtype: fastest_step(model, turns) for dtype, model in by_dtype.items()}
     if not all(map(is_our_own, steps.values())):
         print("The fused step is not written for this kind of model. What is called fused below is its own step,")

@@ -103,6 +103,12 @@ class Bench:
         return answer
 
 
+def training_answers(tokenizer) -> list[list[int]]:
+    """What a guesser may know beforehand: the training split's answers (token ids)."""
+    answers = (tokenizer(e.answer, add_special_tokens=False).input_ids for e in load_split("train"))
+    return [[*answer, tokenizer.eos_token_id] for answer in answers]
+
+
 def greedy(bench: Bench) -> None:
     """Plain greedy decoding."""
 
@@ -117,8 +123,7 @@ def prompt_lookup(bench: Bench, count: int) -> Proposer:
 
 def bigram(bench: Bench, count: int) -> Proposer:
     """A table of the training split's answers."""
-    answers = [[*bench.ids(e.answer), bench.tokenizer.eos_token_id] for e in load_split("train")]
-    return BigramTable(answers, count=count)
+    return BigramTable(training_answers(bench.tokenizer), count=count)
 
 
 def recycling(bench: Bench, size: int) -> Proposer:
@@ -126,7 +131,8 @@ def recycling(bench: Bench, size: int) -> Proposer:
 
 
 def suffix(bench: Bench, count: int, shortest: int = 1, warm: bool = False) -> Proposer:
-    return SuffixMatch(count, shortest, warm)
+    """Cold: prompt and answer alone. Warm: the training split's answers as well, and all that it has given."""
+    return SuffixMatch(count, shortest, warm, training_answers(bench.tokenizer) if warm else ())
 
 
 def together(bench: Bench, parts: Sequence[Arm]) -> Proposer:

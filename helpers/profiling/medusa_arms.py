@@ -14,13 +14,14 @@ from helpers.decoding.proposer import Proposer
 from helpers.errors import CourseError
 from helpers.files import build_root, write_whole
 from helpers.kernels import packed_linear
-from helpers.profiling.arms import Arm, Bench
+from helpers.profiling.arms import Arm, Bench, training_answers
+from helpers.speculation import recurrent_drafter
 from helpers.speculation.guessers import guesser
 from helpers.speculation.medusa import Medusa
 from helpers.speculation.medusa_files import load
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.plan import Plan
-from helpers.text_to_sql.dataset import load_split
+from helpers.speculation.recurrent_drafter import RecurrentDrafter
 
 HERE = "helpers.profiling.medusa_arms"
 
@@ -44,8 +45,9 @@ def planned(bench: Bench, heads: str, plan: str) -> Proposer:
     """Makes the second."""
     chosen = Plan.load(Path(plan))
     own = heads_of(bench, heads) if "heads" in chosen.guessers else None
-    known = known_answers(bench.tokenizer) if "suffix" in chosen.guessers else []
-    return chosen.tree([guesser(name, own, known) for name in chosen.guessers])
+    drafter = drafter_of(bench) if "drafter" in chosen.guessers else None
+    known = training_answers(bench.tokenizer) if "suffix" in chosen.guessers else []
+    return chosen.tree([guesser(name, own, known, drafter) for name in chosen.guessers])
 
 
 def heads_of(bench: Bench, heads: str) -> MedusaHeads:
@@ -53,10 +55,9 @@ def heads_of(bench: Bench, heads: str) -> MedusaHeads:
     return packed_linear.install(load(heads, bench.model), bench.turns)
 
 
-def known_answers(tokenizer) -> list[list[int]]:
-    """What a suffix match may know beforehand: the training split's answers (token ids)."""
-    answers = (tokenizer(e.answer, add_special_tokens=False).input_ids for e in load_split("train"))
-    return [[*answer, tokenizer.eos_token_id] for answer in answers]
+def drafter_of(bench: Bench) -> RecurrentDrafter:
+    """The course's recurrent drafter with packed linears, for the bench's model."""
+    return packed_linear.install(recurrent_drafter.load("drafter", bench.model), bench.turns)
 
 
 def keep_arms(profile: str, arms: Mapping[str, Arm]) -> Path:

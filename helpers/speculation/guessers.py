@@ -1,7 +1,7 @@
-"""The guessers of notebook 07 and the heads, by their names, each of its guesses with a label (notebook 08).
+"""The guessers of notebook 07, the heads and the recurrent drafter, by their names; each guess has a label (08).
 
 What a prompt lookup's or a suffix match's guess is worth depends on how many tokens matched, so that number is in its
-label. Guesses of Token Recycling are known by their rank; those of the heads by how sure they are.
+label. Guesses of Token Recycling are known by their rank; those of the heads and the drafter by how sure they are.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from helpers.decoding.proposals import NOTHING, Proposal, depths
 from helpers.decoding.proposer import Proposer, TokenProposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
+from helpers.speculation.drafted_tree import DraftedTree
 from helpers.speculation.medusa_confidence import ConfidentMedusa
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.ngram import continuation
 from helpers.speculation.node_chances import Labelled
+from helpers.speculation.recurrent_drafter import RecurrentDrafter
 from helpers.speculation.recycling import TokenRecycling, fixed_tree
 from helpers.speculation.suffix import SuffixMatch
-from helpers.speculation.suffix_automaton import END
 
-NAMES = ("heads", "lookup", "suffix", "recycling")
+NAMES = ("heads", "drafter", "lookup", "suffix", "recycling")
 LONGEST_MATCH = 12  # of a suffix match's label: longer ones are equally good
 
 
@@ -53,10 +54,7 @@ class KnownSuffix(SuffixMatch):
     prompt is asked twice, as when programs take turns, it would know the answer by heart."""
 
     def __init__(self, answers: Iterable[abc.Sequence[int]], count: int = 8):
-        super().__init__(count=count)
-        for answer in answers:
-            for token in (*answer, END):
-                self.earlier.add(token)
+        super().__init__(count=count, earlier=answers)
 
     def guess(self, sequence: Sequence) -> Proposal:
         proposal, own = super().guess(sequence), self.own[sequence.id]
@@ -65,14 +63,23 @@ class KnownSuffix(SuffixMatch):
         return Labelled(proposal.tokens, proposal.parents, proposal.proposers, labels=labels)
 
 
-def guesser(name: str, heads: MedusaHeads | None = None, answers: Iterable[abc.Sequence[int]] = ()) -> Proposer:
+def guesser(
+    name: str,
+    heads: MedusaHeads | None = None,
+    answers: Iterable[abc.Sequence[int]] = (),
+    drafter: RecurrentDrafter | None = None,
+) -> Proposer:
     """The guesser of this name; `answers` (token ids) are what a suffix match may know, training answers say."""
     if name == "heads" and heads is not None:
         return ConfidentMedusa(heads, width=min(6, heads.num_guessable))
+    if name == "drafter" and drafter is not None:
+        return DraftedTree(drafter)
     if name == "lookup":
         return PromptTree()
     if name == "suffix":
         return KnownSuffix(answers)
     if name == "recycling":
         return TokenRecycling(fixed_tree(24))
-    raise CourseError(f"There is no guesser {name!r} here: take one of {', '.join(NAMES)} (heads need heads).")
+    raise CourseError(
+        f"There is no guesser {name!r} here: take one of {', '.join(NAMES)} (heads and drafter need theirs)."
+    )

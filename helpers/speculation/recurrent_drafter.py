@@ -9,31 +9,49 @@ among the tokens that answers use.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from helpers.errors import CourseError
+from helpers.models.places import DRAFTER, folder_of
+
+TRAINED = ("inner.weight", "inner.bias", "outer.weight")
 
 
 class RecurrentDrafter(nn.Module):
     """s_0 is the model's last hidden state, x_0 the token that it made; s_i = s_(i-1) + V SiLU(W [s_(i-1), e(x_(i-1))]
-    + b) is the state from which lm_head guesses x_i. e are the model's embeddings, each of length 1 times sqrt(hidden).
+    + b) is the state from which lm_head guesses x_i. e is the model's embedding, scaled to a mean square of 1.
 
-    `embedding` and `lm_head` are the model's rows (num_ids, hidden) of `token_ids` (num_ids,), sorted; only W, V and b
-    are trained. V begins as zero, so that s_i begins as s_0.
+    Only W, V and b are trained; V begins as zero, so that each guess begins as the model's own next token.
     """
 
-    def __init__(self, embedding: torch.Tensor, lm_head: torch.Tensor, token_ids: torch.Tensor, width: int = 768):
+    def __init__(self, lm_head: torch.Tensor, embedding: torch.Tensor, token_ids: torch.Tensor, width: int = 768):
+        """`lm_head` and `embedding` (vocabulary, hidden) are the model's; `token_ids` (num_ids,) are int64, sorted,
+        none twice.
+
+        Raises:
+            CourseError: `token_ids` are anything else, or the width is below 1.
+        """
         super().__init__()
+        whole = token_ids.ndim == 1 and len(token_ids) and token_ids.dtype == torch.int64
+        if not whole or token_ids[0] < 0 or token_ids[-1] >= len(lm_head) or (token_ids.diff() < 1).any():
+            wanted = f"sorted int64 token ids below {len(lm_head)}, each once"
+            raise CourseError(f"A recurrent drafter needs {wanted}: give torch.tensor(sorted(set(ids))).")
+        if width < 1:
+            raise CourseError("A recurrent drafter needs a width of 1 or more.")
         hidden, like = lm_head.shape[1], dict(dtype=lm_head.dtype, device=lm_head.device)
-        if width < 1 or len(token_ids) != len(lm_head) or (token_ids.diff() < 1).any():
-            raise CourseError("A recurrent drafter needs a width of 1 or more, and sorted token ids, one for each row.")
         self.inner, self.outer = nn.Linear(2 * hidden, width, **like), nn.Linear(width, hidden, bias=False, **like)
         nn.init.zeros_(self.outer.weight)
-        self.lm_head = nn.Linear(hidden, len(lm_head), bias=False, device="meta")
-        self.lm_head.weight = nn.Parameter(lm_head.detach(), requires_grad=False)
-        self.register_buffer("embedding", F.rms_norm(embedding.detach(), (hidden,)), persistent=False)
+        token_ids = token_ids.to(lm_head.device)
+        self.lm_head = nn.Linear(hidden, len(token_ids), bias=False, device="meta")
+        self.lm_head.weight = nn.Parameter(lm_head.detach()[token_ids], requires_grad=False)
+        self.register_buffer("embedding", F.rms_norm(embedding.detach()[token_ids], (hidden,)), persistent=False)
         self.register_buffer("token_ids", token_ids, persistent=False)
 
     def trained(self) -> list[nn.Parameter]:
@@ -41,11 +59,57 @@ class RecurrentDrafter(nn.Module):
         return [*self.inner.parameters(), *self.outer.parameters()]
 
     def columns(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The places of tokens among those it knows; any other token stands for the first of them."""
+        """The places of tokens among those that it knows; any other token stands for the first of them."""
         places = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
         return places.where(self.token_ids[places] == tokens, 0)
 
     def next_state(self, state: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """States (n, hidden), and the places (n,) of the tokens that were made of them, to the next states."""
+        """From states (n, hidden), and the places (n,) of the tokens that they made, to the next states."""
         read = torch.cat([state, self.embedding[columns]], -1)
         return state + self.outer(F.silu(self.inner(read)))
+
+    def forward(self, hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Logits (depth, n, num_ids) where each guess knows the right tokens before it: from the states (n, hidden)
+        that made the first ones of `columns` (n, depth)."""
+        logits, state = [], hidden
+        for read in columns.unbind(1):
+            state = self.next_state(state, read)
+            logits.append(self.lm_head(state))
+        return torch.stack(logits)
+
+
+def save(drafter: RecurrentDrafter, place: Path, base: str) -> None:
+    """Write config.json and what was trained, in two bytes a number."""
+    place.mkdir(parents=True, exist_ok=True)
+    state = drafter.state_dict()
+    tensors = {name: state[name].detach().to(torch.bfloat16).contiguous() for name in TRAINED}
+    save_file(tensors | {"token_ids": drafter.token_ids.int()}, place / DRAFTER)
+    (place / DRAFTER).chmod(0o644)
+    config = dict(model_type="recurrent_drafter", base_model_name_or_path=base, hidden_size=drafter.outer.out_features)
+    (place / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load(place: str | Path, model: nn.Module) -> RecurrentDrafter:
+    """The course's drafter ("drafter") or one in a folder, for this model, in its dtype.
+
+    Raises:
+        CourseError: where the files are missing or damaged, or made for another width or vocabulary.
+    """
+    place = Path(folder_of(place))
+    lm_head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    try:
+        tensors = load_file(place / DRAFTER)
+        width, hidden = tensors["outer.weight"].shape[1], tensors["outer.weight"].shape[0]
+        if hidden != lm_head.shape[1]:
+            raise CourseError(
+                f"This drafter is for width {hidden}, the model has {lm_head.shape[1]}: train one for it."
+            )
+        drafter = RecurrentDrafter(lm_head, embedding, tensors["token_ids"].long(), width)
+        with torch.no_grad():
+            for name in TRAINED:
+                drafter.get_parameter(name).copy_(tensors[name])
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".strip(": ")
+        message = f"There is no recurrent drafter to read in {place} ({reason}): train_recurrent_drafter makes one."
+        raise CourseError(message) from None
+    return drafter.eval()

@@ -5,6 +5,8 @@ Hu et al., "SAM Decoding", 2024; searching past answers as well: Oliaro et al., 
 
 from __future__ import annotations
 
+from collections import abc
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from helpers.decoding.proposals import NOTHING, Proposal, chain
@@ -26,15 +28,19 @@ class _Own:
 class SuffixMatch(Proposer):
     """Proposes the `count` tokens that followed the longest earlier occurrence of the text's end.
 
-    A match of fewer than `shortest` tokens is none. With `warm=True` an answer is kept once it is done, and those after
-    it search it, too; of matches equally long the one in the own text counts.
+    A match of fewer than `shortest` tokens is none. `earlier` answers (token ids) are searched, too; with `warm=True`
+    an answer is one of them once it is done. Of matches equally long the one in the own text counts.
     """
 
-    def __init__(self, count: int = 5, shortest: int = 1, warm: bool = False):
+    def __init__(
+        self, count: int = 5, shortest: int = 1, warm: bool = False, earlier: Iterable[abc.Sequence[int]] = ()
+    ):
         if count < 1 or shortest < 1:
             raise CourseError("A suffix match needs count >= 1 and shortest >= 1.")
         self.count, self.shortest, self.warm = count, shortest, warm
-        self.earlier = SuffixAutomaton()  # the answers so far
+        self.earlier = SuffixAutomaton()
+        for answer in earlier:
+            self._keep(answer)
         self.own: dict[int, _Own] = {}
 
     def propose(self, sequences: list[Sequence], hidden=None) -> list[Proposal]:
@@ -52,8 +58,11 @@ class SuffixMatch(Proposer):
     def release(self, sequence: Sequence) -> None:
         self.own.pop(sequence.id, None)
         if self.warm:
-            for token in (*sequence.written, END):
-                self.earlier.add(token)
+            self._keep(sequence.written)
+
+    def _keep(self, answer: abc.Sequence[int]) -> None:
+        for token in (*answer, END):
+            self.earlier.add(token)
 
     def _read(self, sequence: Sequence) -> _Own:
         """What is kept of the sequence, after reading what is new of it; anew, if it is not what it was."""

@@ -6,7 +6,7 @@
 #       SmolLM2-135M, fine-tuned. float32: {start.identical_to_hf_generate.count} of
 #       {start.identical_to_hf_generate.of} answers token for token those of `generate`. bfloat16: plain greedy on the
 #       fused step {start.decode_vs_hf_generate.bf16:.2f} times as fast as `generate` as it comes
-#       ({start.decode_vs_hf_generate.bf16.same_layers:.2f} with packed linears on both sides,
+#       ({start.decode_vs_hf_generate.bf16.same_layers:.2f} as `generate` with packed linears,
 #       {start.decode_vs_hf_generate.bf16.n} prompts). SQL right for {start.fine_tuned_execution_accuracy:.0%} of
 #       {start.fine_tuned_execution_accuracy.n} test questions (base: {start.base_execution_accuracy:.0%}) and
 #       {start.handwritten_execution_accuracy:.0%} of {start.handwritten_execution_accuracy.n} that people wrote
@@ -235,7 +235,7 @@ print(f"at least {on_gpu:.1f} ms")
 # A whole answer costs `prefill + tokens / tokens per step x step`. **Each later notebook attacks one term.**
 #
 # Does it hold here? We time this model, and models of other sizes with **random weights**: what they answer means nothing, what they cost is real.
-# All run by the **fused step**, the same function in fewer operations, the fastest that the course has. The library's step of this model is timed beside it.
+# All run by the **fused step**, the fastest that the course has: the whole step as one function in C++, or in fewer operations of PyTorch where there is no compiler. The extra 00c takes it apart. The library's step of this model is timed beside it.
 
 # %%
 from helpers.notebook.start_models import fused_steps
@@ -335,7 +335,7 @@ show_same_twice(alone, in_turns)
 #
 # The rules from here on: **warm up** (the first call pays for things that later ones don't); **take turns** (noise drifts, and programs that take turns share it); **give an interval**; **change one thing**, and get the same answers.
 #
-# Hugging Face's `model.generate` does the same job. Three programs answer in turns: `generate` with the model as it comes; `generate` with **packed linears** (the weights stored as the kernel reads them, see 00c); our loop with the fused step, whose linears are packed, too.
+# Hugging Face's `model.generate` does the same job. Three programs answer in turns: `generate` with the model as it comes; `generate` with **packed linears** (the weights stored as the kernel reads them, see 00c); our loop with the fused step, which stores weights as it reads them, too.
 #
 # First in float32: are the answers the same, and in what time? Then in bfloat16. There two tokens can score exactly the same, and rounding decides: answers may differ, and only prompts with equal answers are timed.
 

@@ -194,7 +194,7 @@ show_successors(recycling.successors, tokenizer, ("SELECT", " FROM", " WHERE", "
 # %% [markdown]
 # Trying all places takes too long. A **suffix automaton** finds the same in constant time for each new token (on average), since it remembers every run of tokens that it has read (`helpers/speculation/suffix_automaton.py`, 80 lines).
 #
-# So a long memory costs nothing, and it may reach beyond the prompt. **Cold**, it knows prompt and answer. **Warm**, it also knows all answers that it wrote before, to *other* prompts.
+# So a long memory costs nothing, and it may reach beyond the prompt. **Cold**, it knows prompt and answer. **Warm**, it also knows answers to *other* prompts: those of the training split, and all that it wrote before.
 #
 # ## Guesser 5: a draft model
 #

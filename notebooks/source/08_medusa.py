@@ -194,16 +194,27 @@ prices = measure_prices(bench, unseen)
 from collections import abc
 
 from helpers.notebook import medusa_choice as choice
-from helpers.speculation.worthwhile import Node, worthwhile
+from helpers.speculation.worthwhile import Node
 
 fixed = choice.choose_fixed_tree(prices, ranks)
 choice.show_fixed_tree(results, fixed)
 choice.draw_paths(path_shares(ranks), fixed.tree)
 
 # %% [markdown]
+# ## A head that reads its own guesses
+#
+# All heads read the same $h_t$. None of them knows which token the model made of it, though that is certain before a head is asked. And the third head doesn't know what the second one guessed. A **recurrent drafter** knows both (Zhang et al. 2024; *Hydra*, Ankner et al. 2024, is close to it). One small network goes on from guess to guess:
+#
+# $$s_0 = h_t, \qquad s_i = s_{i-1} + V\,\mathrm{SiLU}(W\,[s_{i-1};\, e(x_{i-1})] + b), \qquad \text{guess } x_i = \mathrm{lm\_head}(s_i)$$
+#
+# $x_0$ is the token that $h_t$ made, $e$ the model's own embedding. It is trained as heads are, on the same frozen model and the same answers. The price: one depth comes after the other, where all heads are one product. Its likeliest paths, a **beam**, are a tree like any other.
+
+# %%
+# show: helpers.speculation.recurrent_drafter:RecurrentDrafter.next_state
+# %% [markdown]
 # ## All guessers in one tree
 #
-# A head reads one hidden state. It knows phrases by heart, and seldom which *name* comes. The guessers of 07 copy names, cost next to nothing and were trained by nobody. A tree doesn't care who proposed a node. So ask them all and merge what they say. Then check only the nodes that are **worth** it:
+# Heads and drafter read hidden states. They know phrases by heart, and seldom which *name* comes. The guessers of 07 copy names, cost next to nothing and were trained by nobody. A tree doesn't care who proposed a node. So ask them all and merge what they say. Then check only the nodes that are **worth** it:
 #
 # * **What a node brings.** How often were guesses of its kind right? A kind is a head's guess of such a depth and such a confidence, or a copy after so many equal tokens. Counted on validation. Where several guessers propose the same token, all of them would have to be wrong.
 # * **What a token is worth**: the seconds that one costs now.
@@ -213,14 +224,6 @@ choice.draw_paths(path_shares(ranks), fixed.tree)
 
 # %%
 # show: helpers.speculation.worthwhile:worthwhile
-# %%
-cost = [0.0, 0.5, 0.6, 2.0]  # ms that a step takes longer, by its guesses
-nodes = [Node(7, -1, "head 1", 0.6), Node(9, -1, "lookup", 0.3)]
-nodes += [Node(8, 0, "head 2", 0.5)]  # token, parent (the first node), who, chance
-for token_ms in (0.5, 2, 20):
-    places = worthwhile(nodes, cost, token_ms)
-    print(f"a token is worth {token_ms} ms: check the nodes {places}")
-
 # %% [markdown]
 # Which guessers belong together? Each set is replayed on the validation answers, as it would have gone there, with what its guesses cost inside the loop. The best set is what is measured below.
 
@@ -266,7 +269,7 @@ duel.show_identity(bench, results, proposers, prompts)
 # %% [markdown]
 # Then the speed, in bfloat16, as published: whole requests, one after the other. All arms take turns on each prompt. Two processes on one machine can differ by a tenth, so it is done in several fresh ones, and the interval covers them, too.
 #
-# In bfloat16 two tokens can score exactly the same, and rounding decides. The share of equal answers is reported, and how many SQL answers were put right or wrong; the ratio is over the prompts answered alike. People's questions run in the same processes.
+# Where the step runs in C++ the answers are the same in bfloat16, too: it adds in the same order however many tokens it reads (00c). Other steps round otherwise when they read more tokens, and where two tokens score almost the same the rounding decides. So the share of equal answers is reported, and how many SQL answers were put right or wrong; the ratio is over the prompts answered alike. People's questions run in the same processes.
 
 # %%
 from helpers.speculation.tree_choice import best_tree
@@ -278,8 +281,6 @@ asked = prompts[: sizes.timed] + their_prompts
 runs = duel.timed_runs(bench, arms, asked, unseen[:2], sizes.runs)
 of_test = duel.part(runs, 0, sizes.timed)
 gains = duel.show_speed(bench, results, of_test, test[: sizes.timed])
-
-# %%
 duel.score_predictions(gains, fixed, plan, GUESS_SPEEDUP)
 duel.show_latencies(results, of_test)
 
@@ -317,7 +318,7 @@ if MODEL_ID == "fine-tuned":
 # %% [markdown]
 # ## What a sceptical engineer asks
 #
-# A speedup says little by itself. Against what? How much of it is heads? First the ladder: three kinds of step (transformers' own; with packed linears; fused), three ways to guess, milliseconds a token, and the **floor**: the weights' bytes over this machine's bandwidth.
+# A speedup says little by itself. Against what? How much of it is heads? First the ladder: four kinds of step (transformers' own; with packed linears; fused in PyTorch; in C++, where that can be had), three ways to guess, milliseconds a token, and the **floor**: the weights' bytes over this machine's bandwidth.
 
 # %%
 from helpers.notebook import medusa_sceptic as sceptic
@@ -411,8 +412,8 @@ for temperature in (0.5, 1.0, 1.5):
 #
 # **The rule:** count on your own answers how often each kind of guess is right, measure what further tokens in a step cost, and check the nodes that are worth it, whoever guessed them.
 #
-# *Medusa-2* trains the model along with its heads; the paper's abstract on arXiv reports 2.3 to 3.6 times for it where Medusa-1 reports 2.2 (other versions of the paper have other figures). It changes the model that is served. *EAGLE* (Li et al. 2024) leaves it as it is, drafts with one small layer on the hidden states, one token after the other, and reports 2.7 to 3.5 times for LLaMA2-Chat 70B; its draft layer has a cache and a step of its own. Heads on a frozen model cost one small product a step and can be taken off again. That is why this course stays with them.
+# *Medusa-2* trains the model along with its heads; the paper's abstract on arXiv reports 2.3 to 3.6 times for it where Medusa-1 reports 2.2 (other versions of the paper have other figures). It changes the model that is served. *EAGLE* (Li et al. 2024) leaves it as it is, drafts with one small layer on the hidden states, one token after the other, and reports 2.7 to 3.5 times for LLaMA2-Chat 70B; its draft layer has a cache and a step of its own. Heads and a recurrent drafter on a frozen model cost a few small products a step and can be taken off again. That is why this course stays with them. (TensorRT-LLM runs recurrent drafters on GPUs, as *ReDrafter*.)
 #
 # **What limits it now:** the ladder above says what is left between a step and its bytes. The next notebook attacks the overhead in it. The extra 08b sets all this against llama.cpp, vLLM and torch.compile.
 #
-# References: Cai et al., *Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads* (2024); Ankner et al., *Hydra: Sequentially-Dependent Draft Heads for Medusa Decoding* (2024); Li et al., *EAGLE* and *EAGLE-2* (2024); AWS, *Achieve ~2x speed-up in LLM inference with Medusa-1 on Amazon SageMaker AI* (2025).
+# References: Cai et al., *Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads* (2024); Ankner et al., *Hydra: Sequentially-Dependent Draft Heads for Medusa Decoding* (2024); Zhang et al., *Recurrent Drafter for Fast Speculative Decoding in Large Language Models* (2024); Li et al., *EAGLE* and *EAGLE-2* (2024); AWS, *Achieve ~2x speed-up in LLM inference with Medusa-1 on Amazon SageMaker AI* (2025).

@@ -105,5 +105,5 @@ def test_the_course_s_heads_are_known_and_are_no_model(folder, ask):
     (folder / "medusa").mkdir()
     (folder / "medusa" / places.HEADS).touch()
     assert models.folder_of("medusa") == str(folder / "medusa") and list(models.shipped()) == ["medusa"]
-    with pytest.raises(CourseError, match="medusa are heads, not a model"):
+    with pytest.raises(CourseError, match="medusa works beside a model and is none"):
         ask("medusa")

@@ -156,7 +156,7 @@ def test_the_text_says_when_the_draft_wins_and_when_warm_helps(results, capsys):
     read_gains(runs, gains, choice, 1.5)
     text = " ".join(capsys.readouterr().out.split())
     assert "Validation chose: draft model." in text and "The draft model is worth its training" in text
-    assert "With up to 2 earlier answers the suffix match is 1.27 times as fast." in text
+    assert "With the training split's answers and up to 2 of its own the suffix match is 1.27 times as fast." in text
 
 
 def test_transformers_is_compared_on_its_own_step_and_on_ours(results, capsys):

@@ -27,7 +27,7 @@ def test_unknown_profile_model_and_gpu_are_refused(base, tmp_path, monkeypatch):
         helpers.start("00_start_here", model_id="bass")
     with pytest.raises(CourseError, match="There is no folder /nowhere"):
         helpers.start("00_start_here", model_id="/nowhere")
-    with pytest.raises(CourseError, match="medusa are heads"):
+    with pytest.raises(CourseError, match="medusa works beside a model"):
         helpers.start("00_start_here", model_id="medusa")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CourseError, match='take PROFILE = "cpu"'):

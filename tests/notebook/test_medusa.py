@@ -189,15 +189,17 @@ def gain(ratio, runs=3):
     return Comparison(ratio, ratio - 0.1, ratio + 0.1, 20, runs)
 
 
-def test_the_sceptic_is_answered_from_results(bench, results, capsys):
-    seconds = {
-        (kind, name): s * t for kind, s in (("transformers", 2.0), ("fused", 1.0)) for name, t in SECONDS.items()
-    }
-    gains = {(kind, name): gain(2.0) for kind in ("transformers", "fused") for name in (duel.ALONE, duel.ALL)}
+@pytest.mark.parametrize(
+    "kinds", [{"transformers": 2.0, "fused": 1.0}, {"transformers": 2.0, "fused": 1.5, "native": 1.0}]
+)
+def test_the_sceptic_is_answered_from_results(bench, results, capsys, kinds):
+    seconds = {(kind, name): s * t for kind, s in kinds.items() for name, t in SECONDS.items()}
+    gains = {(kind, name): gain(2.0) for kind in kinds for name in (duel.ALONE, duel.ALL)}
     ladder = sceptic.Ladder(seconds, 0.5, gains)
     sceptic.show_ladder(results, ladder)
     out = capsys.readouterr().out
     assert "8.00 times the tokens a second = 2.00 by the step\nx 2.00 by the heads x 2.00 by the other guessers" in out
+    assert "step: fused, in PyTorch" in out and ("step: in C++" in out) == ("native" in kinds)
     arms, large = {duel.ALONE: gain(1.5), duel.ALL: gain(2.2)}, {"heads": 1.9, "draft": 1.6}
     sceptic.answer_the_sceptic(
         bench.lesson, ladder, {1: 2.2, 8: 1.1}, {128: 1.2}, large, gains=arms, people={duel.ALL: gain(1.7)}, prose={}
@@ -205,6 +207,7 @@ def test_the_sceptic_is_answered_from_results(bench, results, capsys):
     out = capsys.readouterr().out
     assert out.count("?\n") == 10 and "8 at once 1.10x" in out and "3 processes gave 2.10 to 2.30" in out
     assert "8.00 over transformers' plain loop = 2.00 step x 2.00 heads x 2.00 others" in out and "1.60x" in out
+    assert ("fused, in PyTorch 2.00x; in C++ 2.00x." in out) == ("native" in kinds)
     assert "below it: several tokens share a reading" in out and "08b measures them; it has not run here yet" in out
 
 

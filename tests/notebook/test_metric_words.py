@@ -24,11 +24,15 @@ RESULTS = sorted((ROOT / "data" / "reference_results").glob("*/*/[0-9]*.json"))
         ("lora.execution_accuracy.base", "test questions that the base model answers rightly"),
         (
             "start.bandwidth_share.fused",
-            "share of the read bandwidth at which a step reads its weights (the fused step with packed linears)",
+            "share of the read bandwidth at which a step reads its weights (the fused step)",
         ),
         (
             "kernels.step_ms.packed.tokens_8.bf16",
             "time of a decode step (packed linears, 8 tokens in a step, bfloat16)",
+        ),
+        (
+            "kernels.step_speedup.native.bf16",
+            "speed of a step of one token, over that of transformers (the step in C++, bfloat16)",
         ),
         ("nobody.knows_this.yet", "nobody, knows this, yet"),
     ],

@@ -30,7 +30,7 @@ def made(bench, arm):
 
 @torch.inference_mode()
 def test_arms_survive_json_and_decode_the_same_tokens(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(medusa_arms, "known_answers", lambda tokenizer: [])
+    monkeypatch.setattr(medusa_arms, "training_answers", lambda tokenizer: [])
     monkeypatch.setattr(medusa_arms.packed_linear, "install", lambda heads, turns: heads)
     heads, truth = heads_for(model), greedy(model, PROMPT, 20)
     save(heads, tmp_path / "heads", "tiny")

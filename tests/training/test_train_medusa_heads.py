@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch):
         return reference_answers(target, [encoded[tuple(prompt)] for prompt in prompts])
 
     monkeypatch.setattr(train_medusa_heads, "training_examples", lambda more, seed: load_split("train", limit=12))
-    monkeypatch.setattr(self_distillation, "fastest", lambda model: model)
+    monkeypatch.setattr(self_distillation, "fastest_step", lambda model, turns: model)
     monkeypatch.setattr(self_distillation, "greedy_answers", answers)
     folder = save_tiny_llama(tmp_path / "target")
     target, _ = models.load(folder)

@@ -45,8 +45,12 @@ def library() -> ctypes.CDLL:
         CourseError: the compiler did not take it.
     """
     ctypes.CDLL(str(_openmp()), mode=ctypes.RTLD_GLOBAL)
-    path = _compiled()
-    return ctypes.CDLL(str(path))
+    compiled = ctypes.CDLL(str(_compiled()))
+    pointer, number = ctypes.c_void_p, ctypes.c_int32
+    for dtype in ("float32", "bfloat16"):
+        getattr(compiled, f"step_{dtype}").argtypes = (pointer, pointer)
+        getattr(compiled, f"linear_{dtype}").argtypes = (pointer, number, pointer, number, number, pointer, number)
+    return compiled
 
 
 def _openmp() -> Path | None:
@@ -55,7 +59,9 @@ def _openmp() -> Path | None:
 
 
 def _compiled() -> Path:
-    made_of = "\n".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler() or "", describe_machine().cpu, _flags()))
+    made_of = "\n".join(
+        (SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler() or "", describe_machine().cpu, _flags())
+    )
     path = build_root() / "native" / f"llama_step_{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if path.exists():
         return path

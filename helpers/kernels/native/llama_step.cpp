@@ -61,6 +61,11 @@ inline void rounded(const float* x, bf16_pair* to, int n) {
     for (int i = 0; i < n / 2; i++) to[i] = upper_half(x[2 * i]) | upper_half(x[2 * i + 1]) << 16;
 }
 
+template <class Number> inline Number as(float x) {
+    if constexpr (std::is_same<Number, float>::value) return x;
+    else return upper_half(x);
+}
+
 int padded(int n, int to) { return (n + to - 1) / to * to; }
 
 // Lane i is the sum of vector i; each round adds neighbours, and halves the vectors.
@@ -380,6 +385,26 @@ template <class Unit> struct Run {
 };
 
 }  // namespace
+
+// y = W x for x (n, in) and y (n, rows), of bfloat16 or float.
+template <class Unit> static void linear(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    typedef typename Run<Unit>::Number Number;
+#pragma omp parallel num_threads(threads)
+    product(w, rows, (const Unit*)x, in / IN_UNIT<Unit>, n, [&](int token, int tile, vec a, vec b) {
+        float sums[ROWS];
+        store(sums, a);
+        store(sums + LANES, b);
+        Number* to = (Number*)y + (size_t)token * rows + tile * ROWS;
+        for (int i = 0; i < std::min(ROWS, rows - tile * ROWS); i++) to[i] = as<Number>(sums[i]);
+    });
+}
+
+extern "C" void linear_float32(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    linear<float>(w, rows, x, in, n, y, threads);
+}
+extern "C" void linear_bfloat16(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    linear<bf16_pair>(w, rows, x, in, n, y, threads);
+}
 
 extern "C" void step_float32(const Model* model, const Step* step) { Run<float>(*model, *step).run(); }
 extern "C" void step_bfloat16(const Model* model, const Step* step) { Run<bf16_pair>(*model, *step).run(); }

@@ -7,7 +7,6 @@ weights read at the memory's speed, and sums in the same order whatever else is 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import weakref
 from ctypes import c_float, c_int32, c_void_p
 
@@ -19,9 +18,8 @@ from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
 from helpers.kernels.fused_llama import FusedLlama, Output, check_kind
 from helpers.kernels.native import library
+from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, HugePages, most_bytes, tiles
 
-LANES, ROWS = 16, 32  # as in llama_step.cpp
-DTYPES = {torch.float32: 1, torch.bfloat16: 2}  # numbers in a lane
 HEAD_SIZES = (1, 2, 3, 4, 6, 8, 16)  # vectors of LANES lanes
 
 
@@ -70,7 +68,7 @@ class NativeLlama(nn.Module):
         self._step = getattr(library.library(), f"step_{str(self.dtype).removeprefix('torch.')}")
         self._pointers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # to each cache's tensors
         self._held: list = []  # what the structures point to
-        self._pages = _HugePages(sum(_most_bytes(m.weight) for m in fused.modules() if isinstance(m, nn.Linear)))
+        self._room = HugePages(sum(most_bytes(m.weight) for m in fused.modules() if isinstance(m, nn.Linear)))
         first, (weight, epsilon) = fused.layers[0], fused.last_norm
         self.kv_heads, self.size = first.kv_heads, first.size
         inner = first.down.weight.shape[1]
@@ -126,11 +124,8 @@ class NativeLlama(nn.Module):
         return self._held[-1].data_ptr()
 
     def _tiles(self, weight: torch.Tensor) -> int:
-        """The address of a weight (rows, in) in the order in which it is read: (tiles, units, ROWS, numbers in one)."""
-        numbers = DTYPES[self.dtype]
-        filled = F.pad(weight.detach(), (0, 0, 0, -len(weight) % ROWS))
-        tiles = filled.view(-1, ROWS, weight.shape[1] // numbers, numbers).transpose(1, 2)
-        self._held.append(self._pages.put(tiles))
+        """The address of a weight's tiles."""
+        self._held.append(tiles(weight, self._room))
         return self._held[-1].data_ptr()
 
     @torch.inference_mode()
@@ -194,7 +189,7 @@ class NativeLlama(nn.Module):
 
 
 def why_not(model: nn.Module) -> str | None:
-    """Why a model built like Llama can't have its step in C++ here, in a few words with the remedy; None where it can."""
+    """Why a model built like Llama can't have its step in C++ here, with the remedy; None where it can."""
     config, linears = model.config, (m for m in model.modules() if isinstance(m, nn.Linear))
     numbers = DTYPES.get(model.dtype)
     if model.device.type != "cpu" or numbers is None:
@@ -213,25 +208,3 @@ def _alternating(gate_up: torch.Tensor | None, inner: int) -> torch.Tensor | Non
         return None
     halves = [F.pad(half, (0, 0) * (half.dim() - 1) + (0, -inner % LANES)) for half in gate_up.detach().split(inner)]
     return torch.stack([half.unflatten(0, (-1, LANES)) for half in halves], 1).flatten(0, 2)
-
-
-def _most_bytes(weight: torch.Tensor) -> int:
-    rows, columns = weight.shape
-    return (rows + 2 * ROWS) * (columns + LANES) * weight.element_size()
-
-
-class _HugePages:
-    """Room that the kernel may map in pages of 2 MiB: with 4 KiB, addresses are looked up too often for the memory's
-    full speed."""
-
-    def __init__(self, num_bytes: int):
-        room = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has small pages
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            room.madvise(mmap.MADV_HUGEPAGE)
-        self.free = torch.frombuffer(room, dtype=torch.uint8)
-
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A contiguous copy, after what was put before."""
-        num_bytes = tensor.numel() * tensor.element_size()
-        here, self.free = self.free[:num_bytes], self.free[num_bytes + -num_bytes % 64 :]
-        return here.view(tensor.dtype).view(tensor.shape).copy_(tensor)
