@@ -42,7 +42,9 @@ inline vec odd(bits pairs) { return (vec)(pairs & 0xffff0000u); }
 inline vec multiply_add(vec sum, vec w, float x) { return sum + w * x; }
 inline vec multiply_add(vec sum, vec w, vec x) { return sum + w * x; }
 #ifdef __AVX512BF16__
-inline vec multiply_add(vec sum, bits w, bits x) { return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x); }
+inline vec multiply_add(vec sum, bits w, bits x) {
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
+}
 #else
 inline vec multiply_add(vec sum, bits w, bits x) { return sum + even(w) * even(x) + odd(w) * odd(x); }
 #endif
@@ -99,46 +101,56 @@ inline vec exponential(vec x) {
     return (vec)((bits)p + ((bits)(n + magic) << 23));
 }
 
-// y = W x for n tokens, x (n, units) and W in tiles of ROWS rows: (tiles, units, ROWS). `use(token, tile, a, b)` gets
-// the tile's sums, its first and second half.
+// Where memory is fetched ahead, and how far that goes on with each unit.
+struct Fetch {
+    const char* at;
+    int step;
+};
+
+// A tile of W (units, ROWS) times N tokens x (N, units): use(token, upper, lower) gets the sums of its rows' halves.
 template <class Unit, int N, class Use>
-inline void tile_product(const Unit* w, const Unit* x, int units, int first, int tile, const char* ahead, int step, const Use& use) {
-    vec a[N] = {}, b[N] = {};
-    x += (size_t)first * units;
-    for (int k = 0; k < units; k++, w += ROWS, ahead += step) {
-        __builtin_prefetch(ahead);
-        __builtin_prefetch(ahead + 64);
-        const auto upper = load(w), lower = load(w + LANES);
+inline void tile_product(const Unit* w, const Unit* x, int units, Fetch ahead, const Use& use) {
+    vec upper[N] = {}, lower[N] = {};  // stay in registers
+    for (int k = 0; k < units; k++, w += ROWS, ahead.at += ahead.step) {
+        __builtin_prefetch(ahead.at);
+        __builtin_prefetch(ahead.at + 64);
+        const auto w_upper = load(w), w_lower = load(w + LANES);
 #pragma GCC unroll 12
         for (int t = 0; t < N; t++) {
-            a[t] = multiply_add(a[t], upper, x[(size_t)t * units + k]);
-            b[t] = multiply_add(b[t], lower, x[(size_t)t * units + k]);
+            const Unit x_t = x[(size_t)t * units + k];
+            upper[t] = multiply_add(upper[t], w_upper, x_t);
+            lower[t] = multiply_add(lower[t], w_lower, x_t);
         }
     }
 #pragma GCC unroll 12
-    for (int t = 0; t < N; t++) use(first + t, tile, a[t], b[t]);
+    for (int t = 0; t < N; t++) use(t, upper[t], lower[t]);
 }
 
+// The same for n tokens up to N: each number of them has code of its own.
 template <class Unit, int N, class Use>
-void up_to(int n, const Unit* w, const Unit* x, int units, int first, int tile, const char* ahead, int step, const Use& use) {
+void up_to(int n, const Unit* w, const Unit* x, int units, Fetch ahead, const Use& use) {
     if constexpr (N > 1)
-        if (n < N) return up_to<Unit, N - 1>(n, w, x, units, first, tile, ahead, step, use);
-    tile_product<Unit, N>(w, x, units, first, tile, ahead, step, use);
+        if (n < N) return up_to<Unit, N - 1>(n, w, x, units, ahead, use);
+    tile_product<Unit, N>(w, x, units, ahead, use);
 }
 
-// Within a parallel region: the threads share the tiles, and wait for each other at the end.
+// y = W x for n tokens x (n, units) and W in tiles: use(token, tile, upper, lower). Within a parallel region: the
+// threads share the tiles, and wait for each other at the end.
 template <class Unit, class Use>
 void product(const void* weight, int rows, const Unit* x, int units, int n, const Use& use) {
     const int passes = (n + TOKENS - 1) / TOKENS;
+    const size_t bytes = (size_t)units * ROWS * sizeof(Unit);
 #pragma omp for schedule(static)
-    for (int tile = 0; tile < (rows + ROWS - 1) / ROWS; tile++)
+    for (int tile = 0; tile < (rows + ROWS - 1) / ROWS; tile++) {
+        const char* w = (const char*)weight + tile * bytes;
         for (int pass = 0; pass < passes; pass++) {  // of about as many tokens each
             const int from = n * pass / passes, to = n * (pass + 1) / passes;
-            const size_t bytes = (size_t)units * ROWS * sizeof(Unit);
-            const char* w = (const char*)weight + tile * bytes;
-            up_to<Unit, TOKENS>(to - from, (const Unit*)w, x, units, from, tile,
-                                passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, 128 / passes, use);
+            // With several passes each of them fetches a part of the next tile.
+            const Fetch ahead = {passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, 128 / passes};
+            up_to<Unit, TOKENS>(to - from, (const Unit*)w, x + (size_t)from * units, units, ahead,
+                                [&](int t, vec upper, vec lower) { use(from + t, tile, upper, lower); });
         }
+    }
 }
 
 }  // namespace
@@ -331,13 +343,15 @@ template <class Unit> struct Run {
 
     void norm_all(const float* weight) {
 #pragma omp for schedule(static)
-        for (int i = 0; i < tokens; i++) norm(s.x + (size_t)i * wide, weight, normed.data() + (size_t)i * m.hidden / PER);
+        for (int i = 0; i < tokens; i++)
+            norm(s.x + (size_t)i * wide, weight, normed.data() + (size_t)i * m.hidden / PER);
     }
 
     void layer_of(int at_layer, float* score) {
         const Layer& layer = m.layer[at_layer];
         norm_all(layer.norm_1);
-        product(layer.qkv, heads * m.size, normed.data(), m.hidden / PER, tokens, [&](int token, int tile, vec a, vec b) {
+        const int units = m.hidden / PER;
+        product(layer.qkv, heads * m.size, normed.data(), units, tokens, [&](int token, int tile, vec a, vec b) {
             float* y = qkv.data() + (size_t)token * qkv_wide + tile * ROWS;
             store(y, with_bias(a, layer.qkv_bias, tile * ROWS));
             store(y + LANES, with_bias(b, layer.qkv_bias, tile * ROWS + LANES));
@@ -352,7 +366,7 @@ template <class Unit> struct Run {
         add_to_x(layer.out, layer.out_bias, mixed.data(), m.heads * m.size / PER);
         norm_all(layer.norm_2);
         // A tile holds LANES rows of the gate and the same ones of `up`.
-        product(layer.gate_up, 2 * inner, normed.data(), m.hidden / PER, tokens, [&](int token, int tile, vec a, vec b) {
+        product(layer.gate_up, 2 * inner, normed.data(), units, tokens, [&](int token, int tile, vec a, vec b) {
             const vec gate = with_bias(a, layer.gate_up_bias, tile * ROWS);
             const vec up = with_bias(b, layer.gate_up_bias, tile * ROWS + LANES);
             const vec small = exponential(gate > 0.0f ? -gate : gate);  // e to -|gate|: silu without overflow

@@ -94,7 +94,7 @@ for d in DTYPES:
 # show: helpers.kernels.packed_linear:packed
 
 # %% [markdown]
-# So the choice is measured, once for each machine, and kept. Here is the largest layer of a block, in float32:
+# So the choice is measured, once for each machine, and kept; `native` is the course's own product, taken from the step in C++ below. Here is the largest layer of a block, in float32:
 
 # %%
 from helpers.notebook.kernel_parts import show_variants
@@ -170,7 +170,7 @@ else:
 # %% [markdown]
 # ## The whole step in one function
 #
-# Two things still stand between a step in PyTorch and the memory's bandwidth. It starts hundreds of operations: each goes through Python and PyTorch, wakes the threads and waits for them. And the library's products, packed ones too, are made for many tokens: with few they may read more slowly than the memory can, and no fusing makes up for that.
+# Two things still stand between a step in PyTorch and the memory's bandwidth. It starts hundreds of operations: each goes through Python and PyTorch, wakes the threads and waits for them. And the library's products, packed ones too, are made for many tokens: with few they may read more slowly than the memory can.
 #
 # So the course's fastest step for a model built like Llama is **one function in C++**, compiled when it is first called for.
 #
@@ -180,13 +180,13 @@ else:
 # * **Sums in registers.** Up to 12 tokens share each weight that is loaded. Their sums stay in registers (with AVX-512) until the tile is done.
 # * **One parallel region.** The threads are woken once, and walk through all layers together.
 #
-# This is the inner loop of all products. `w` walks through a tile, `x` holds `N` tokens, `a` and `b` are the sums of the tile's upper and lower 16 rows. A unit is what a lane multiplies at once: one float, or two bfloat16 numbers.
+# This is the inner loop of all products. `w` walks through a tile, and `ahead` before it; `x` holds `N` tokens; the sums of the tile's upper and lower 16 rows are two vectors a token. A unit is what a lane multiplies at once: one float, or two bfloat16 numbers.
 
 # %%
 from helpers.kernels.native.library import SOURCE  # llama_step.cpp
 from helpers.notebook.source import lines_of
 
-print(lines_of(SOURCE, first="vec a[N]", last="use(first + t"))
+print(lines_of(SOURCE, first="[N] = {}", last="t++) use("))
 
 # %% [markdown]
 # In bfloat16 `multiply_add` is a single instruction where the processor has AVX512-BF16: 32 products, added to 16 sums in float32. For other processors the compiler writes it with the instructions that they have.
