@@ -59,12 +59,12 @@ SIZES = {
 def candidates(draft: str, tried: int | None = None) -> dict[str, list[Arm]]:
     """Each guesser in several lengths or shapes, as arms."""
     drafted = [(2, 0.0), (3, 0.0), (4, 0.5), (6, 0.7)]
-    lengths = [(4, 1), (8, 1), (8, 2)]
+    lengths = [(4, 1), (8, 1), (12, 2)]
     arms = {
         TRAINED: [dict(make=TRAINED, draft=draft, count=k, min_probability=p) for k, p in drafted],
         "prompt_lookup": [dict(make="prompt_lookup", count=n) for n in (3, 5, 8)],
         "bigram": [dict(make="bigram", count=n) for n in (1, 2)],
-        "recycling": [dict(make="recycling", size=n) for n in (4, 8, 16)],
+        "recycling": [dict(make="recycling", size=n) for n in (8, 16, 24)],
         "suffix.cold": [dict(make="suffix", count=n, shortest=m) for n, m in lengths],
         "suffix.warm": [dict(make="suffix", count=n, shortest=m, warm=True) for n, m in lengths],
     }

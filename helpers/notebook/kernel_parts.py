@@ -48,9 +48,7 @@ def show_layer(seconds: Mapping[str, Mapping[int, float]], weight_bytes: int, ba
         print(f"{name:22}" + "".join(f"{times[n] * 1e6:7.0f}" for n in counts) + f"{shares[name]:20.0%}")
     (before, after) = list(shares.values())[:2]
     if after > 1.1 * before:
-        say(
-            "The same product of the same weights: they lie in another order, which the code that reads them is made for."
-        )
+        say("The same product of the same weights: they lie in the order in which the code reads them.")
     else:
         print("On this machine the library's kernel reads a weight as fast as a packed copy is read.")
 

@@ -105,14 +105,14 @@ SIZES = {
         people=120,
         prose=100,
         prose_validation=100,
-        prose_runs=3,
+        prose_runs=1,
         vllm=100,
         longest=256,
         longest_prose=256,
         rounds=20,
         turns=5,
         train=dict(eval_samples=450, epochs=6),
-        train_prose=dict(max_examples=1500, eval_samples=50, max_new_tokens=256, epochs=3),
+        train_prose=dict(max_examples=800, eval_samples=50, max_new_tokens=256, epochs=3),
     ),
 }
 SIZES["gpu"] = SIZES["full"]
