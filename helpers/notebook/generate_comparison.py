@@ -46,7 +46,7 @@ def show_speed(results: Results, timed: Mapping[str, Timed], dtype: str) -> None
     whole = note_speedup(results, key, _gain(timed, AS_IT_COMES, chosen))
     layers = note_speedup(results, f"{key}.same_layers", _gain(timed, SAME_LAYERS, chosen))
     print(f"{dtype}, against generate as it comes:          {whole}")
-    print(f"{dtype}, packed linears on both sides:          {layers}")
+    print(f"{dtype}, against generate with packed linears: {layers}")
     print(_read(whole, layers))
 
 
@@ -61,7 +61,7 @@ def _read(whole: Comparison, layers: Comparison) -> str:
     if not layers.real or layers.ratio < 1:
         return "All of the gain comes from packing: with packed linears generate is as fast."
     packing = whole.ratio / layers.ratio
-    return f"Packing the linears is worth {packing:.2f}x of it; the fused step and the leaner loop are the rest."
+    return f"Packing is worth {packing:.2f}x of it in generate; the fused step and the leaner loop are the rest."
 
 
 def record_answers(

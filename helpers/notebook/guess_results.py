@@ -79,12 +79,13 @@ def read_gains(runs: Runs, gains: Mapping[str, Comparison], choice: Choice, gues
     warm, known = gain_over_runs(runs, "suffix.cold", "suffix.warm"), len(runs[0][GREEDY].results) - 1
     if warm.real:
         sentences.append(
-            f"With the training split's answers and up to {known} of its own the suffix match is {warm.ratio:.2f} times "
-            "as fast."
+            f"With the training split's answers and up to {known} of its own the suffix match is {warm.ratio:.2f} "
+            "times as fast."
         )
     else:
         sentences.append(
-            f"The training split's answers and up to {known} earlier ones gave the suffix match nothing that can be seen."
+            f"The training split's answers and up to {known} earlier ones gave the suffix match nothing that can be "
+            "seen."
         )
     say(*sentences)
 

@@ -192,7 +192,7 @@ def open_bench(
     whole = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{some.count} heads, {trained:.2f} million weights, beside the model's {whole:.1f} million.", end=" ")
     print(f"They guess among\n{some.num_guessable:,} of {model.config.vocab_size:,} tokens.", end=" ")
-    print("All ways of decoding below run the model's fused step with packed linears (00c).")
+    print("All ways of decoding below run the model's fused step (00c).")
     return bench
 
 

@@ -38,7 +38,7 @@ def against_generate(
     model, packed, fused, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = 256, warmup: int = 2
 ) -> dict[str, Timed]:
     """All three answer all prompts, in turns: `generate` with the model as it comes and with packed linears, and the
-    course's loop with the fused step, whose linears are packed, too."""
+    course's loop with its fastest step."""
     arms = {
         AS_IT_COMES: hf_generate(model, max_new_tokens),
         SAME_LAYERS: hf_generate(packed, max_new_tokens),

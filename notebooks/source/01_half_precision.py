@@ -265,7 +265,7 @@ else:
 # %% [markdown] tags=["measure"]
 # ## How much faster?
 #
-# Fused steps with packed linears, as in notebook 00, the formats taking turns. A step for all of a prompt's tokens is the prefill. The large model has random weights: what it says means nothing, what it costs is real.
+# Fused steps, as in notebook 00, the formats taking turns. A step for all of a prompt's tokens is the prefill. The large model has random weights: what it says means nothing, what it costs is real.
 
 # %%
 from helpers.notebook.precision_speed import time_formats
