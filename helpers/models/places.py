@@ -23,9 +23,10 @@ MADE_BY = {
     "--warmup_steps 20 --per_device_train_batch_size 6 --more_examples 60000 --eval_samples 450 --save_steps 50 "
     "--export data/models/fine-tuned",
     "draft": "python -m helpers.training.distil_draft --more_examples 1900 --export data/models/draft",
-    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 17900 --epochs 4 --batch_positions 512 "
+    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 9900 --epochs 4 --batch_positions 512 "
     "--eval_samples 200 --export data/models/medusa",
-    "drafter": "python -m helpers.training.train_recurrent_drafter --more_examples 17900 --export data/models/drafter",
+    "drafter": "python -m helpers.training.train_recurrent_drafter --more_examples 9900 --epochs 5 --eval_samples 200 "
+    "--export data/models/drafter",
 }
 
 WEIGHTS, HEADS = "model.safetensors", "medusa_lm_head.safetensors"

@@ -64,7 +64,8 @@ class RecurrentDrafter(nn.Module):
         return places.where(self.token_ids[places] == tokens, 0)
 
     def next_state(self, state: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """From states (n, hidden), and the places (n,) of the tokens that they made, to the next states."""
+        """The next states, from states (n, hidden) and the places (n,) of the tokens
+        that they made."""
         read = torch.cat([state, self.embedding[columns]], -1)
         return state + self.outer(F.silu(self.inner(read)))
 
