@@ -88,9 +88,9 @@ class PackedLinear(nn.Module):
     def kernels(self) -> list[tuple[Kernel, Tensor]]:
         """For each number of tokens, from 0 to the largest measured, the kernel and the weight as it reads it."""
         if self._kernels is None:
-            weights = {variant: _prepared(variant, self) for variant in set(self.variants)}
+            ready = {variant: _ready(variant, self) for variant in set(self.variants)}
             chosen = [next(v for m, v in zip(NUM_TOKENS, self.variants) if n <= m) for n in range(NUM_TOKENS[-1] + 1)]
-            self._kernels = [(VARIANTS[variant], weights[variant]) for variant in chosen]
+            self._kernels = [ready[variant] for variant in chosen]
         return self._kernels
 
     def _apply(self, *args, **kwargs):
@@ -109,21 +109,33 @@ class PackedLinear(nn.Module):
         if not num_tokens or x.dtype != self.weight.dtype:
             return F.linear(x, self.weight, self.bias)
         kernel, weight = (self._kernels or self.kernels())[min(num_tokens, NUM_TOKENS[-1])]
+        if kernel is native and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+            return F.linear(x, self.weight, self.bias)  # C++ leaves no trace for gradients
         y = kernel(x.reshape(num_tokens, self.in_features), weight, self.bias)
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
-def usable_variants(linear: nn.Linear) -> list[str]:
-    """The variants that this machine has for the layer's dtype: oneDNN has none for float16 on many CPUs."""
+@torch.no_grad()
+def usable_variants(*linears: nn.Module) -> list[str]:
+    """The variants that this machine has for all the layers: oneDNN has none for float16 on many CPUs."""
 
-    def works(variant: str) -> bool:
+    def works(variant: str, linear: nn.Module) -> bool:
         try:
             VARIANTS[variant](linear.weight.new_zeros(1, linear.in_features), _prepared(variant, linear), linear.bias)
         except (RuntimeError, CourseError):
             return False
         return True
 
-    return [variant for variant in VARIANTS if works(variant)]
+    kinds = {(linear.weight.shape, linear.weight.dtype, linear.weight.device): linear for linear in linears}
+    return [variant for variant in VARIANTS if all(works(variant, linear) for linear in kinds.values())]
+
+
+def _ready(variant: str, linear: nn.Module) -> tuple[Kernel, Tensor]:
+    """A variant's kernel, and the weight as it reads it; the plain one where this dtype or device has it no more."""
+    try:
+        return VARIANTS[variant], _prepared(variant, linear)
+    except (RuntimeError, CourseError):
+        return plain, linear.weight
 
 
 def _prepared(variant: str, linear: nn.Module) -> Tensor:
@@ -137,7 +149,7 @@ def measure_variants(
     model's layers in order, so that a weight has left the processor's cache when it comes again, as far as it would
     have in a real step."""
     best: dict[int, dict[tuple, dict[str, float]]] = {n: {} for n in num_tokens}
-    for variant in usable_variants(linears[0]):
+    for variant in usable_variants(*linears):
         weights = [_prepared(variant, linear) for linear in linears]  # packed once, for all that is timed
         for n in num_tokens:
             inputs = {each.in_features: each.weight.new_empty(n, each.in_features).normal_() for each in linears}
@@ -188,7 +200,7 @@ def install(model: nn.Module, turns: int = 5) -> nn.Module:
 
 def unmeasured(linears: Sequence[nn.Linear]) -> dict[str, list[str]]:
     """The packed copy for every shape and number of tokens, where this machine has it: most often the fastest."""
-    variant = "packed" if "packed" in usable_variants(linears[0]) else "plain"
+    variant = "packed" if "packed" in usable_variants(*linears) else "plain"
     return {f"{m.out_features}x{m.in_features}": [variant] * len(NUM_TOKENS) for m in linears}
 
 

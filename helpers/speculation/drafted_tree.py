@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.decoding.proposals import Proposal
+from helpers.decoding.proposals import MAX_GUESSES, Proposal
 from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
@@ -24,6 +24,8 @@ class DraftedTree(Proposer):
     def __init__(self, drafter: RecurrentDrafter, depth: int = 5, beam: int = 3, width: int = 4, least: float = 0.05):
         if min(depth, beam, width) < 1 or not 0 <= least < 1:
             raise CourseError("A drafted tree needs depth, beam and width of 1 or more, and `least` from 0 to 1.")
+        if width + (depth - 1) * beam * width > MAX_GUESSES:
+            raise CourseError(f"A drafted tree has at most {MAX_GUESSES} guesses: take less depth, beam or width.")
         self.drafter, self.depth, self.beam, self.least = drafter, depth, beam, least
         self.width = min(width, len(drafter.token_ids))
 

@@ -105,11 +105,14 @@ def load(place: str | Path, model: nn.Module) -> RecurrentDrafter:
             raise CourseError(
                 f"This drafter is for width {hidden}, the model has {lm_head.shape[1]}: train one for it."
             )
-        drafter = RecurrentDrafter(lm_head, embedding, tensors["token_ids"].long(), width)
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # what is drawn after it stays what it was
+            drafter = RecurrentDrafter(lm_head, embedding, tensors["token_ids"].long(), width)
             for name in TRAINED:
-                drafter.get_parameter(name).copy_(tensors[name])
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+                parameter = drafter.get_parameter(name)
+                if parameter.shape != tensors[name].shape:
+                    raise RuntimeError(f"{name} is {tuple(tensors[name].shape)} and not {tuple(parameter.shape)}")
+                parameter.copy_(tensors[name])
+    except (OSError, IndexError, KeyError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         message = f"There is no recurrent drafter to read in {place} ({reason}): train_recurrent_drafter makes one."
         raise CourseError(message) from None

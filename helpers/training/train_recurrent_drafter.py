@@ -25,6 +25,7 @@ from helpers.text_to_sql.example import Example
 from helpers.training import checkpoint, script
 from helpers.training.completions import IGNORED, examples_from
 from helpers.training.medusa_targets import columns_of, targets, used_tokens
+from helpers.training.processes import world_size
 from helpers.training.self_distillation import MAX_NEW_TOKENS, Answer, own_answers
 
 
@@ -50,6 +51,10 @@ class Arguments(script.Arguments):
         for name in ("depth", "width", "epochs", "batch_positions", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise CourseError(f"--{name} must be at least 1.")
+        if self.max_new_tokens < 2:
+            raise CourseError("A drafter learns what follows an answer's first token: give --max_new_tokens 2 or more.")
+        if world_size() > 1:
+            raise CourseError("A drafter is trained by one process: start it without torchrun.")
 
 
 def positions(answers: Sequence[Answer], depth: int, token_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +100,7 @@ class Run:
         torch.manual_seed(a.seed)
         self.dtype = a.compute_dtype(self.device)
         self.model, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
-        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id)}
+        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id), "dtype": str(self.dtype)}
         train = training_examples(a.more_examples, a.seed)[: a.max_examples or None]
         answers = self._answers("answers", train)
         checked = self._answers("validation", examples_from("course", "validation")[: a.eval_samples])
@@ -156,6 +161,8 @@ def train(a: Arguments) -> Run:
     """Train the drafter on the answers, and leave it with its card."""
     run = Run(a)
     hidden, columns = run.learned
+    if not len(hidden):
+        raise CourseError("There is nothing to learn for the drafter: no answer is longer than one token.")
     per_epoch = math.ceil(len(hidden) / a.batch_positions)
     for epoch in range(run.epoch, a.epochs):
         order = torch.randperm(len(hidden), generator=torch.Generator().manual_seed(1000 * a.seed + epoch))
@@ -180,6 +187,8 @@ def _step(run: Run, hidden: torch.Tensor, columns: torch.Tensor, step: int, step
         group["lr"] = a.lr * factor
     with script.autocast(run.device, run.dtype):
         loss = loss_of(run.drafter, hidden, columns, a.decay)
+    if not loss.requires_grad:  # no token of the batch is one that it guesses
+        return
     loss.backward()
     run.optimizer.step()
     run.optimizer.zero_grad()

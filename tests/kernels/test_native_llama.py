@@ -16,13 +16,21 @@ from helpers.decoding.forward import Forward
 from helpers.decoding.generate import steps
 from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
-from helpers.kernels.native import library
+from helpers.kernels.native import library, tiles
 from helpers.kernels.native.native_llama import NativeLlama
 from helpers.speculation.medusa import Medusa
 from tests.speculation.test_medusa import PROMPT, TREE, Foreseeing, emitted, heads_for
 from tests.tiny_models import greedy, tiny
 
 LIKE_LLAMA = ("llama", "qwen2", "qwen3")
+
+
+def fresh():
+    """Forget the library of this process."""
+    library.library.cache_clear()
+    library.why_not.cache_clear()
+
+
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 
 
@@ -159,12 +167,16 @@ def test_long_texts_and_threads(monkeypatch):
         wanted = model(ids).logits
     before = torch.get_num_threads()
     try:
+        by_threads = {}
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            torch.testing.assert_close(native(ids).logits, wanted, atol=1e-4, rtol=1e-4)
+            found = native(ids).logits
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+            by_threads[threads] = found
             assert native(ids, logits_to_keep=2).logits.shape == (1, 2, 97)
     finally:
         torch.set_num_threads(before)
+    assert torch.equal(by_threads[1], by_threads[2]) and torch.equal(by_threads[1], by_threads[5])  # to the bit
 
 
 def test_without_bfloat16_products_of_the_processor_it_is_the_same_function(tmp_path, monkeypatch):
@@ -174,13 +186,117 @@ def test_without_bfloat16_products_of_the_processor_it_is_the_same_function(tmp_
     model, native = made(dtype=torch.bfloat16)
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", tuple(f.replace("native", "haswell") for f in library.FLAGS))
-    library.library.cache_clear()
+    fresh()
     try:
         plain = NativeLlama(model)
     finally:
-        library.library.cache_clear()
+        fresh()
     ids = torch.tensor([PROMPT])
     torch.testing.assert_close(plain(ids).logits, native(ids).logits, atol=0.05, rtol=0.05)
+
+
+def test_large_scores_and_gates_are_the_model_s():
+    """Softmax without its maximum would overflow, and so would an exponential that nobody holds."""
+    model, _ = made()
+    for layer in model.model.layers:
+        layer.self_attn.q_proj.weight.data *= 40
+        layer.mlp.gate_proj.weight.data *= 60
+    with torch.no_grad():
+        found, wanted = NativeLlama(model)(torch.tensor([PROMPT])).logits, model(torch.tensor([PROMPT])).logits
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_the_epsilon_of_the_heads_norm_counts():
+    model = tiny("qwen3").float()
+    for layer in model.model.layers:
+        for p in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+            p.weight.data *= 1e-4
+    with torch.no_grad():
+        found, wanted = NativeLlama(model)(torch.tensor([PROMPT])).logits, model(torch.tensor([PROMPT])).logits
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
+
+
+def test_numbers_are_rounded_to_the_nearest_bfloat16():
+    x, w = (
+        torch.tensor([[1.0, 1.0]]).bfloat16(),
+        torch.tensor([[256.0, n] for n in (0.5, 1.0, 1.5, 3.0, -0.6)]).bfloat16(),
+    )
+    wanted = (x.float() @ w.float().T).bfloat16()
+    assert torch.equal(tiles.product(x, tiles.Tiles.of(w)), wanted)
+    assert not torch.equal(wanted.float(), x.float() @ w.float().T)  # there is something to round
+
+
+def test_many_tokens_have_their_own_sums():
+    x = torch.randn(170_000, 2)
+    w = torch.tensor([[1.0, 2.0]])
+    torch.testing.assert_close(tiles.product(x, tiles.Tiles.of(w)), x @ w.T)
+
+
+def test_what_does_not_fit_is_refused_and_the_cache_stays():
+    model, native = made()
+    ids = torch.tensor([PROMPT])
+    n = len(PROMPT)
+    other = made(dtype=torch.bfloat16)[1]
+    filled = KVCache.for_model(model, 40)
+    other(ids, filled)
+    with pytest.raises(CourseError, match="filled by another model"):
+        native(ids, filled)
+    with pytest.raises(CourseError, match="filled by another model"):
+        native(ids, KVCache(2, 40))
+    for positions in (torch.full((1, n), 3000), torch.full((1, n), -1)):
+        cache = KVCache.for_model(model, 40)
+        with pytest.raises(CourseError, match="2048 positions"):
+            native(ids, cache, position_ids=positions)
+        assert cache.length == 0
+    torch.testing.assert_close(
+        native(ids, position_ids=torch.arange(n, dtype=torch.int32)[None]).logits, native(ids).logits
+    )
+    with pytest.raises(CourseError, match=r"A mask of this step is \(1 or 1, 1,"):
+        native(ids, attention_mask=torch.zeros(1, n))
+    with pytest.raises(CourseError, match="is additive"):
+        native(ids, attention_mask=torch.ones(1, 1, n, n, dtype=torch.bool))
+    cache = KVCache.for_model(model, 40)
+    cache.begin([Feed(0, [1, 2])])
+    with pytest.raises(CourseError, match="places for other tokens"):
+        native(ids, cache)
+
+
+@torch.inference_mode()
+def test_tensors_that_a_cache_replaced_are_seen():
+    _, native = made()
+    cache = KVCache.for_model(native, 40)
+    native(torch.tensor([PROMPT]), cache)
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys.clone(), torch.zeros_like(layer.values)
+    found = native(torch.tensor([[3]]), cache).logits
+    fresh_cache = KVCache.for_model(native, 40)
+    native(torch.tensor([PROMPT]), fresh_cache)
+    for layer in fresh_cache.layers:
+        layer.values.zero_()
+    assert torch.equal(native(torch.tensor([[3]]), fresh_cache).logits, found)
+
+
+def test_weights_that_it_would_misread_are_refused():
+    for change, reason in (
+        (lambda m: m.lm_head.bfloat16(), "cast the model as a whole"),
+        (lambda m: setattr(m, "lm_head", nn.Linear(72, 97)), "lm_head without a bias"),
+        (lambda m: setattr(m.model.layers[1].self_attn.q_proj, "bias", None), "all have a bias, or none has"),
+    ):
+        model, _ = made()
+        change(model)
+        with pytest.raises(CourseError, match=reason):
+            NativeLlama(model)
+
+
+def test_a_damaged_library_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    library._compiled().write_bytes(b"not a library")
+    fresh()
+    try:
+        assert library.why_not() is None
+    finally:
+        fresh()
 
 
 def test_what_it_is_not_written_for_is_refused_with_the_reason():
@@ -207,14 +323,15 @@ def test_what_it_is_not_written_for_is_refused_with_the_reason():
 def test_a_compiler_that_fails_is_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, "-mno-such-option"))
-    library.library.cache_clear()
+    fresh()
     try:
         assert "did not take the course's step" in library.why_not() and "update g++" in library.why_not()
         assert not list((tmp_path / "native").iterdir())
+        fresh()
         monkeypatch.setattr(library, "compiler", lambda: None)
         assert "apt install g++" in library.why_not()
     finally:
-        library.library.cache_clear()
+        fresh()
 
 
 def test_it_is_compiled_once(tmp_path, monkeypatch):

@@ -57,6 +57,30 @@ def test_a_packed_layer_can_be_copied_and_cast():
     assert not copy.deepcopy(layer).float()(x).sub(linear.bias).any()
 
 
+@pytest.mark.parametrize("variant", ["plain", "native"])
+def test_a_dtype_that_a_variant_lacks_gets_the_plain_product(variant):
+    linear, x = nn.Linear(5, 3), torch.randn(2, 5)
+    layer = PackedLinear(linear, [variant] * len(NUM_TOKENS))
+    with torch.no_grad():
+        wanted = layer(x)
+        half = layer.half()
+        torch.testing.assert_close(half(x.half()).float(), wanted, atol=0.02, rtol=0.02)
+
+
+def test_layers_of_odd_sizes_are_installed_with_what_all_of_them_take():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).bfloat16()
+    with torch.no_grad():
+        wanted, found = model(torch.ones(2, 4).bfloat16()), install(model, turns=1)(torch.ones(2, 4).bfloat16())
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_get_through_the_product_in_cpp(bias):
+    linear, x = nn.Linear(48, 80, bias=bias), torch.randn(3, 48, requires_grad=True)
+    PackedLinear(linear, ["native"] * len(NUM_TOKENS))(x).sum().backward()
+    assert x.grad is not None and linear.weight.grad is not None
+
+
 def test_a_wrong_variant_changes_the_tokens_of_a_model(monkeypatch):
     monkeypatch.setattr(packed_linear, "fastest", lambda times: "padded")
     monkeypatch.setitem(VARIANTS, "padded", lambda x, w, b: packed_linear.plain(x.roll(1, -1), w, b))  # the mistake

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from helpers.decoding.generate import steps
@@ -73,6 +74,14 @@ def test_files_that_are_not_one_s_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(CourseError, match="train_recurrent_drafter makes one"):
         load(tmp_path, model)
     (tmp_path / "recurrent_drafter.safetensors").write_bytes(whole)
+    state = torch.random.get_rng_state()
+    load(tmp_path, model)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    tensors = load_file(tmp_path / "recurrent_drafter.safetensors")
+    save_file(tensors | {"inner.bias": torch.zeros(1)}, tmp_path / "recurrent_drafter.safetensors")
+    with pytest.raises(CourseError, match=r"inner\.bias is"):
+        load(tmp_path, model)
+    (tmp_path / "recurrent_drafter.safetensors").write_bytes(whole)
     small = type(model)(type(model.config)(**(model.config.to_dict() | {"hidden_size": 32})))
     with pytest.raises(CourseError, match="for width 64, the model has 32"):
         load(tmp_path, small)
@@ -86,22 +95,30 @@ def test_token_ids_that_are_not_sorted_are_refused(ids):
 
 
 @torch.no_grad()
-def test_the_tree_holds_the_likeliest_paths_with_their_probabilities():
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tree_holds_the_likeliest_paths_with_their_probabilities(seed):
     model = tiny().float()
-    drafter, hidden = drafter_for(model), torch.randn(1, 64)
-    sequence = Sequence([5, 9], max_new_tokens=9)
-    [tree] = DraftedTree(drafter, depth=3, beam=2, width=3, least=0.0).propose([sequence], hidden)
-    assert len(tree.tokens) == 3 + 6 + 6
-    for i, label in enumerate(labels_of(tree)):  # each node's path, judged by teacher forcing
-        path, at = [], i
-        while at >= 0:
-            path.insert(0, tree.tokens[at])
-            at = tree.parents[at]
-        logits = drafter(hidden, drafter.columns(torch.tensor([[9, *path[:-1]]])))
-        shares = [logits[d, 0].log_softmax(-1)[drafter.columns(torch.tensor([t]))[0]] for d, t in enumerate(path)]
-        assert label == (len(path), min(15, int(float(-sum(shares)) / math.log(1.5)))), path
-    first = drafter(hidden, drafter.columns(torch.tensor([[9]])))[0, 0].topk(3).indices
-    assert tree.tokens[:3] == TOKEN_IDS[first].tolist()
+    drafter, states = drafter_for(model, seed), torch.randn(2, 64)
+    sequences = [Sequence([5, last], max_new_tokens=9) for last in (9, 11)]
+    trees = DraftedTree(drafter, depth=3, beam=3, width=4, least=0.0).propose(sequences, states)
+    for tree, sequence, hidden in zip(trees, sequences, states):
+        assert len(tree.tokens) == 4 + 12 + 12
+        chances = []
+        for i, label in enumerate(labels_of(tree)):  # each node's path, judged with the right tokens before it
+            path, at = [], i
+            while at >= 0:
+                path.insert(0, tree.tokens[at])
+                at = tree.parents[at]
+            logits = drafter(hidden[None], drafter.columns(torch.tensor([[sequence.known[-1], *path[:-1]]])))
+            shares = [logits[d, 0].log_softmax(-1)[drafter.columns(torch.tensor([t]))[0]] for d, t in enumerate(path)]
+            chances.append(float(sum(shares)))
+            assert label == (len(path), min(15, int(-chances[-1] / math.log(1.5)))), path
+        by_depth = {d: [i for i, label in enumerate(labels_of(tree)) if label[0] == d] for d in (1, 2, 3)}
+        for d in (1, 2):  # the likeliest are gone on from
+            likeliest = sorted(by_depth[d], key=lambda i: -chances[i])[:3]
+            assert {tree.parents[i] for i in by_depth[d + 1]} == set(likeliest)
+        first = drafter(hidden[None], drafter.columns(torch.tensor([[sequence.known[-1]]])))[0, 0].topk(4).indices
+        assert tree.tokens[:4] == TOKEN_IDS[first].tolist()
 
 
 def test_unlikely_paths_are_not_gone_on_from():
@@ -110,6 +127,8 @@ def test_unlikely_paths_are_not_gone_on_from():
     with torch.no_grad():
         [tree] = DraftedTree(drafter, depth=4, least=0.999).propose([sequence], torch.randn(1, 64))
     assert len(tree.tokens) == 4 and set(tree.parents) == {-1}
+    with pytest.raises(CourseError, match="at most 128 guesses"):
+        DraftedTree(drafter, depth=12)
     for wrong in (dict(depth=0), dict(beam=0), dict(width=0), dict(least=1.0)):
         with pytest.raises(CourseError, match="depth, beam and width"):
             DraftedTree(drafter, **wrong)

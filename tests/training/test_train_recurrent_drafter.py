@@ -65,3 +65,5 @@ def test_a_killed_run_ends_as_one_that_was_not(target, tmp_path, monkeypatch):
 def test_options_that_make_no_sense_are_refused():
     with pytest.raises(CourseError, match="--depth must be at least 1"):
         script.Arguments(depth=0)
+    with pytest.raises(CourseError, match="--max_new_tokens 2 or more"):
+        script.Arguments(max_new_tokens=1)

@@ -12,6 +12,7 @@ import platform
 import subprocess
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -24,6 +25,7 @@ SOURCE = Path(__file__).with_name("llama_step.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 
 
+@lru_cache(maxsize=1)
 def why_not() -> str | None:
     """One sentence with its remedy where the library can't be made here, else None."""
     if platform.system() != "Linux" or _openmp() is None:
@@ -32,7 +34,7 @@ def why_not() -> str | None:
         return "there is no C++ compiler: `apt install g++` on Debian"
     try:
         library()
-    except CourseError as error:
+    except (CourseError, OSError) as error:
         return str(error)
     return None
 
@@ -45,7 +47,11 @@ def library() -> ctypes.CDLL:
         CourseError: the compiler did not take it.
     """
     ctypes.CDLL(str(_openmp()), mode=ctypes.RTLD_GLOBAL)
-    compiled = ctypes.CDLL(str(_compiled()))
+    try:
+        compiled = ctypes.CDLL(str(_compiled()))
+    except OSError:  # a file that was damaged is made anew
+        _compiled().unlink(missing_ok=True)
+        compiled = ctypes.CDLL(str(_compiled()))
     pointer, number = ctypes.c_void_p, ctypes.c_int32
     for dtype in ("float32", "bfloat16"):
         getattr(compiled, f"step_{dtype}").argtypes = (pointer, pointer)
@@ -66,21 +72,18 @@ def _compiled() -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [path.with_suffix(f".{os.getpid()}.{kind}") for kind in ("o", "so")]
-    try:
+    with TemporaryDirectory(dir=path.parent) as folder:
+        made, linked = Path(folder, "step.o"), Path(folder, "step.so")
         # Linked without -fopenmp: its functions are found in PyTorch's library, which is loaded already.
         for command in (
-            [compiler(), *FLAGS, "-c", str(SOURCE), "-o", str(parts[0])],
-            [compiler(), "-shared", str(parts[0]), "-o", str(parts[1])],
+            [compiler(), *FLAGS, "-c", str(SOURCE), "-o", str(made)],
+            [compiler(), "-shared", str(made), "-o", str(linked)],
         ):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or ["it gave no reason"]
                 raise CourseError(f"The C++ compiler did not take the course's step ({lines[-1]}): update g++ to 12.")
-        os.replace(parts[1], path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        os.replace(linked, path)
     return path
 
 

@@ -144,7 +144,7 @@ void product(const void* weight, int rows, const Unit* x, int units, int n, cons
     for (int tile = 0; tile < (rows + ROWS - 1) / ROWS; tile++) {
         const char* w = (const char*)weight + tile * bytes;
         for (int pass = 0; pass < passes; pass++) {  // of about as many tokens each
-            const int from = n * pass / passes, to = n * (pass + 1) / passes;
+            const int from = (int64_t)n * pass / passes, to = (int64_t)n * (pass + 1) / passes;
             // With several passes each of them fetches a part of the next tile.
             const Fetch ahead = {passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, 128 / passes};
             up_to<Unit, TOKENS>(to - from, (const Unit*)w, x + (size_t)from * units, units, ahead,
@@ -162,7 +162,7 @@ struct Layer {
 };
 
 struct Model {
-    int32_t layers, hidden, heads, kv_heads, size, inner, vocabulary, threads;
+    int32_t layers, hidden, heads, kv_heads, size, inner, vocabulary;
     float epsilon, head_epsilon, scale;
     const float *last_norm, *cos, *sin;  // tables (positions, size); sin with its sign
     const void* lm_head;
@@ -173,7 +173,7 @@ struct Model {
 // [i] and goes to place[i] of row[sequence] in the cache, nowhere for a place below 0. mask: (1 or batch, n, held),
 // seen where it is above -1, or none: causal. The last `keep` tokens of each sequence get hidden states and logits.
 struct Step {
-    int32_t batch, n, keep, held, capacity, masks;
+    int32_t batch, n, keep, held, capacity, masks, threads;
     float* x;
     const int64_t *position, *place, *row;
     const void* mask;
@@ -201,7 +201,7 @@ template <class Unit> struct Run {
     Run(const Model& m, const Step& s)
         : m(m), s(s), normed((size_t)tokens * m.hidden / PER), mixed((size_t)tokens * m.heads * m.size / PER),
           gated((size_t)tokens * inner / PER), qkv((size_t)tokens * qkv_wide),
-          scores((size_t)m.threads * (s.held + LANES)), prefix(tokens), further(tokens) {}
+          scores((size_t)s.threads * (s.held + LANES)), prefix(tokens), further(tokens) {}
 
     static bool seen(const void* mask, size_t i) {
         if constexpr (PER == 1) return ((const float*)mask)[i] > -1.0f;
@@ -379,7 +379,7 @@ template <class Unit> struct Run {
 
     void run() {
         read_mask();
-#pragma omp parallel num_threads(m.threads)
+#pragma omp parallel num_threads(s.threads)
         {
             float* score = scores.data() + (size_t)omp_get_thread_num() * (s.held + LANES);
             for (int i = 0; i < m.layers; i++) layer_of(i, score);

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
-from helpers.kernels.fused_llama import FusedLlama, Output, check_kind
+from helpers.kernels.fused_llama import Beside, FusedLlama, Output, check_kind
 from helpers.kernels.native import library
 from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, HugePages, most_bytes, tiles
 
@@ -34,7 +34,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = [
-        *((name, c_int32) for name in "layers hidden heads kv_heads size inner vocabulary threads".split()),
+        *((name, c_int32) for name in "layers hidden heads kv_heads size inner vocabulary".split()),
         *((name, c_float) for name in "epsilon head_epsilon scale".split()),
         *((name, c_void_p) for name in "last_norm cos sin lm_head layer".split()),
     ]
@@ -42,13 +42,14 @@ class _Model(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = [
-        *((name, c_int32) for name in "batch n keep held capacity masks".split()),
+        *((name, c_int32) for name in "batch n keep held capacity masks threads".split()),
         *((name, c_void_p) for name in "x position place row mask keys values hidden logits".split()),
     ]
 
 
 class NativeLlama(nn.Module):
-    """Takes a model's place in the decoders, as FusedLlama does; logits are float32. Its weights are copies.
+    """Takes a model's place in the decoders, as FusedLlama does; logits are float32. All weights but the embedding are
+    copies.
 
     Raises:
         CourseError: the model is of another kind, or this machine has no compiler.
@@ -62,6 +63,10 @@ class NativeLlama(nn.Module):
         if reason := why_not(model):
             raise CourseError(f"The step in C++ can't be had: {reason}.")
         fused = FusedLlama(model)
+        if any(isinstance(part, Beside) for part in fused.modules()):
+            raise CourseError(
+                "The step in C++ can't be had: its queries, keys and values all have a bias, or none has."
+            )
         self.config, self.generation_config = fused.config, fused.generation_config
         self.dtype, self.device, self.token_ids = fused.dtype, fused.device, fused.token_ids
         self.embed, self.lm_head = fused.embed, fused.lm_head
@@ -138,34 +143,42 @@ class NativeLlama(nn.Module):
         logits_to_keep: int = 0,
         **unused,
     ) -> Output:
-        """As FusedLlama's, for input_ids (batch_size, n); a mask is additive, (batch_size or 1, 1, n, held)."""
+        """As FusedLlama's, for input_ids (batch_size, n). A mask is additive, (batch_size or 1, 1, n, held), and hides
+        what it is below -1 for.
+
+        Raises:
+            CourseError: positions, mask or cache that don't fit; the cache stays as it was.
+        """
         batch_size, n = input_ids.shape
         cache = KVCache.for_model(self, n, batch_size) if past_key_values is None else past_key_values
-        start, places = cache.get_seq_length(), cache.places_of_step(batch_size, n)
+        start = cache.get_seq_length()
         if position_ids is None:
-            position_ids = torch.arange(start, start + n).expand(batch_size, n)
-        if start + n > self.positions and int(position_ids.max()) >= self.positions:
+            position_ids = torch.arange(start, start + n)[None]
+        position_ids = position_ids.expand(batch_size, n).to(torch.int64).contiguous()
+        if int(position_ids.min()) < 0 or int(position_ids.max()) >= self.positions:
             raise CourseError(
                 f"This model has {self.positions} positions, and the text is longer: give a shorter prompt or a "
                 "smaller max_new_tokens."
             )
-        keep, vocabulary, hidden_size = min(logits_to_keep or n, n), self._model.vocabulary, self._model.hidden
         embedded = self.embed(input_ids.flatten()).float()
-        x = F.pad(embedded, (0, -hidden_size % ROWS)).contiguous()
-        position_ids = position_ids.expand(batch_size, n).contiguous()
+        keys, values = self._tensors_of(cache)
+        places = cache.places_of_step(batch_size, n)
         rows, place = places.as_tensors(batch_size, n)
-        mask = None if attention_mask is None else attention_mask.to(self.dtype).contiguous()
+        mask = self._checked_mask(attention_mask, batch_size, n, places.end)
+        if len(rows) != batch_size or place.numel() != batch_size * n:
+            raise CourseError("The cache has places for other tokens than the step reads: begin it with these feeds.")
+        keep, vocabulary, hidden_size = min(logits_to_keep or n, n), self._model.vocabulary, self._model.hidden
+        x = F.pad(embedded, (0, -hidden_size % ROWS)).contiguous()
         hidden = torch.empty(batch_size, keep, hidden_size, dtype=self.dtype)
         logits = torch.empty(batch_size, keep, vocabulary + -vocabulary % ROWS)
-        keys, values, capacity = self._pointers.get(cache) or self._allocated(cache)
-        self._model.threads = torch.get_num_threads()
         step = _Step(
             batch_size,
             n,
             keep,
             places.end,
-            capacity,
+            cache.capacity,
             1 if mask is None else len(mask),
+            torch.get_num_threads(),
             *(t.data_ptr() for t in (x, position_ids, place, rows)),
             None if mask is None else mask.data_ptr(),
             ctypes.addressof(keys),
@@ -176,16 +189,38 @@ class NativeLlama(nn.Module):
         self._step(ctypes.byref(self._model), ctypes.byref(step))
         return Output(logits[..., :vocabulary], hidden)
 
-    def _allocated(self, cache: KVCache) -> tuple[ctypes.Array, ctypes.Array, int]:
-        """The cache's tensors in C++'s terms; it gets them here if it has none."""
+    def _checked_mask(self, mask: torch.Tensor | None, batch_size: int, n: int, held: int) -> torch.Tensor | None:
+        if mask is None:
+            return None
+        if mask.ndim != 4 or mask.shape[0] not in (1, batch_size) or mask.shape[1:] != (1, n, held):
+            raise CourseError(
+                f"A mask of this step is (1 or {batch_size}, 1, {n}, {held}), and this one is {tuple(mask.shape)}."
+            )
+        if not mask.is_floating_point():
+            raise CourseError(
+                "A mask of this step is additive: 0 where a token is seen, the dtype's least number elsewhere."
+            )
+        return mask.to(self.dtype).contiguous()
+
+    def _tensors_of(self, cache: KVCache) -> tuple[ctypes.Array, ctypes.Array]:
+        """The addresses of the cache's keys and values, of each layer; it gets its tensors here if it has none."""
+        known = self._pointers.get(cache)
+        tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        if known and all(tensor is before for tensor, before in zip(tensors, known[0])):
+            return known[1:]
         like = torch.empty(0, self.kv_heads, 0, self.size, dtype=self.dtype)
         for layer in cache.layers:
             if not layer.is_initialized:
                 layer.lazy_initialization(like, like)
+        tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        shape = cache.max_sequences, self.kv_heads, cache.capacity, self.size
+        fits = all(t.shape == shape and t.dtype == self.dtype and t.is_contiguous() and t.is_cpu for t in tensors)
+        if not fits or len(cache.layers) != self._model.layers:
+            raise CourseError("This cache was filled by another model: make one with KVCache.for_model.")
         addresses = c_void_p * len(cache.layers)
-        keys, values = (addresses(*(getattr(one, of).data_ptr() for one in cache.layers)) for of in ("keys", "values"))
-        self._pointers[cache] = keys, values, cache.capacity
-        return self._pointers[cache]
+        arrays = (addresses(*(tensor.data_ptr() for tensor in tensors[place::2])) for place in (0, 1))
+        self._pointers[cache] = tensors, *arrays
+        return self._pointers[cache][1:]
 
 
 def why_not(model: nn.Module) -> str | None:
@@ -197,8 +232,13 @@ def why_not(model: nn.Module) -> str | None:
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size % (numbers * LANES) or size // (numbers * LANES) not in HEAD_SIZES or config.hidden_size % numbers:
         return f"its attention takes heads of a multiple of {numbers * LANES} numbers, and this model's have {size}"
+    linears = list(linears)
     if any(type(linear) is not nn.Linear for linear in linears):
         return "it is written for dense weights: merge adapters first"
+    if any(linear.weight.dtype != model.dtype for linear in linears):
+        return f"all weights must be {model.dtype}: cast the model as a whole"
+    if model.get_output_embeddings().bias is not None:
+        return "it is written for an lm_head without a bias"
     return library.why_not()
 
 

@@ -56,8 +56,8 @@ class Tiles(NamedTuple):
     @classmethod
     def of(cls, weight: torch.Tensor) -> Tiles:
         """CourseError where this machine has no compiler; RuntimeError for a weight that has no tiles."""
-        if weight.dtype not in DTYPES or weight.shape[1] % DTYPES[weight.dtype]:
-            raise RuntimeError("Only float32 and bfloat16 have tiles, the latter in pairs.")
+        if not weight.is_cpu or weight.dtype not in DTYPES or weight.shape[1] % DTYPES[weight.dtype]:
+            raise RuntimeError("Only float32 and bfloat16 on a CPU have tiles, the latter in pairs.")
         if reason := library.why_not():
             raise CourseError(f"Products in C++ can't be had: {reason}.")
         return cls(len(weight), tiles(weight))
@@ -65,6 +65,9 @@ class Tiles(NamedTuple):
 
 def product(x: torch.Tensor, weight: Tiles) -> torch.Tensor:
     """W x for x (n, in): (n, rows), all of the weight's dtype."""
+    _, units, _, numbers = weight.tensor.shape
+    if x.dtype != weight.tensor.dtype or x.shape[1:] != (units * numbers,):
+        raise RuntimeError(f"{tuple(x.shape)} of {x.dtype} don't fit tiles of {units * numbers} numbers in.")
     x, y = x.contiguous(), x.new_empty(len(x), weight.rows)
     linear = getattr(library.library(), f"linear_{str(x.dtype).removeprefix('torch.')}")
     sizes = x.shape[1], len(x)
