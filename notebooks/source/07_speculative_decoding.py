@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 10
+#     minutes: 5
 #     headline: >-
 #       bfloat16, {speculative.speedup.n} prompts, processes of their own: with the guesser that validation chose a
 #       request is {speculative.speedup:.2f} times as fast as plain greedy decoding by the same fused step (draft model
@@ -22,7 +22,7 @@
 # | previous, next | 03 LoRA and QLoRA, 08 Medusa |
 # | the term it attacks | tokens per step, at the price of more tokens read in a step |
 # | you will be able to | write the speculative loop; build five guessers, four of them without any training; show that guessing changes no answer; predict from two measurements whether it pays |
-# | time | 60 minutes for you, 20 of them for one exercise; about 10 for the machine under the profile `cpu` |
+# | time | 60 minutes for you, 20 of them for one exercise; about 5 for the machine under the profile `cpu` |
 # | memory | 7 GiB |
 #
 # You need notebook 00: prefill and decode, the KV cache, the equation.

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 15
+#     minutes: 7
 #     headline: >-
 #       SmolLM2-135M, fine-tuned, whole requests one after the other, against plain greedy decoding on the same fused step.
 #       bfloat16: heads alone {medusa.speedup:.2f} times as fast (validation promised {medusa.predicted_speedup:.2f}), all
@@ -21,7 +21,7 @@
 # | previous, next | 07 speculative decoding, 09 compilation; extra: 08b the strongest opponents |
 # | the term it attacks | tokens per step, at the price of more tokens read in a step |
 # | you will be able to | train Medusa heads; judge a tree of guesses; choose, by what each guess is worth on your machine, which ones a step checks; answer what a sceptic asks of a speedup |
-# | time | 45 minutes for you, 20 of them for one exercise; about 15 for the machine under the profile `cpu` |
+# | time | 45 minutes for you, 20 of them for one exercise; about 7 for the machine under the profile `cpu` |
 # | memory | 7 GiB |
 #
 # A draft model is a second model: to train, to load, to run layer by layer. But the model's last hidden state already knows something of what comes. *Medusa* (Cai et al. 2024) reads it out with a few small heads, all at once.
