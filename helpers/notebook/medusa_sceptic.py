@@ -28,7 +28,6 @@ from helpers.notebook.medusa_duel import ALL, ALONE, GREEDY
 from helpers.notebook.results import Results
 from helpers.notebook.step_times import note_speedup
 from helpers.profiling.step_time import step_seconds
-from helpers.speculation.guessers import NAMES
 from helpers.speculation.medusa import Medusa
 from helpers.speculation.node_chances import Position
 from helpers.speculation.plan import Costs, Plan, make_plan
@@ -108,9 +107,12 @@ def show_ladder(results: Results, ladder: Ladder) -> None:
     print(f"{step:.2f} by the step\nx {heads:.2f} by the heads x {rest:.2f} by the other guessers.")
 
 
-def gain_of(costs: Costs, recorded: Sequence[Sequence[Position]], plan: Plan, asking: float) -> Plan:
-    """The plan's guessers in a tree made for other costs, on the same validation answers: predicted."""
-    places = [NAMES.index(name) for name in plan.guessers]
+def gain_of(
+    costs: Costs, recorded: Sequence[Sequence[Position]], recorded_names: Sequence[str], plan: Plan, asking: float
+) -> Plan:
+    """The plan's guessers in a tree made for other costs, on the same validation answers: predicted. `recorded_names`
+    are the guessers of the records, in their order."""
+    places = [recorded_names.index(name) for name in plan.guessers]
     counted, tried = halves(chosen(recorded, places))
     return make_plan(plan.guessers, counted, tried, costs, asking)
 
@@ -127,7 +129,7 @@ def show_batches(
     largest, gains = max(prices.costs.step), {}
     for count in (1, 2, 4, 8):
         step = {n: prices.costs.step_of(count * n) for n in range(1, largest // count + 1)}
-        there = gain_of(Costs(prices.costs.prefill, step), recorded, plan, asking)
+        there = gain_of(Costs(prices.costs.prefill, step), recorded, prices.bench.guesser_names, plan, asking)
         gains[count] = there.speedup
         print(f"{count} at once: {there.guesses_per_step:4.1f} guesses a step for each,", end=" ")
         print(f"{there.tokens_per_step:.2f} tokens, {there.speedup:.2f} times as fast (predicted)")
@@ -160,7 +162,7 @@ def show_large_model(
         shape = Shape.of(models.shape_only("llama-7b", BFLOAT16, "meta"))
     step = {n: equation(shape, BFLOAT16, n, 128) for n in prices.costs.step}
     scaled = asking / prices.costs.step_of(1) * step[1]  # heads grow with the model
-    there = gain_of(Costs(equation(shape, BFLOAT16, 150), step), recorded, plan, scaled)
+    there = gain_of(Costs(equation(shape, BFLOAT16, 150), step), recorded, prices.bench.guesser_names, plan, scaled)
     key = "medusa.speedup.with_lookup.llama_7b.predicted"
     lesson.results.prediction(key, there.speedup, "x")
     print(f"7 billion weights, a step {1e3 * step[1]:.0f} ms: {there.guesses_per_step:.1f} guesses a step,", end=" ")
