@@ -202,6 +202,10 @@ class KVCache(Cache):
             self.places_of_step(*key_states.shape[::2][:2])
         return self.layers[layer_idx].update(key_states, value_states)
 
+    def end_of_step(self, num_tokens: int) -> int:
+        """How many tokens the longest sequence will hold after the step that reads so many of each."""
+        return self.length + num_tokens if self._start is None else self.places.end
+
     def places_of_step(self, batch_size: int, num_tokens: int) -> _Places:
         """Where the tokens go that the model reads now."""
         if self._start is None:

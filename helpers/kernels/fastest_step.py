@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -26,24 +28,25 @@ def fused_step(model: nn.Module, turns: int = 5) -> nn.Module:
 def fastest_step(model: nn.Module, turns: int = 5) -> nn.Module:
     """The model's step in C++; where that can't be had the fused step with packed linears; of a kind that neither is
     written for, a copy with packed linears alone. `turns` are those of packed_linear.install."""
-    for make in (NativeLlama, lambda model: fused_step(model, turns)):
-        try:
-            return make(model)
-        except CourseError:
-            pass
-    return packed_copy(model, turns)
+    made = (_where_it_can_be_had(make, model) for make in (NativeLlama, partial(fused_step, turns=turns)))
+    return next((step for step in made if step is not None), None) or packed_copy(model, turns)
 
 
 def ways(model: nn.Module, turns: int = 5) -> dict[str, nn.Module]:
     """The same function in up to four ways: the model as transformers runs it, with packed linears, fused with packed
     linears (where the fused step is written for its kind), and in C++ (where that can be had)."""
     arms = {"transformers": model, "packed": packed_copy(model, turns)}
-    for name, make in (("fused", lambda model: fused_step(model, turns)), ("native", NativeLlama)):
-        try:
-            arms[name] = make(model)
-        except CourseError:
-            pass
+    for name, make in (("fused", partial(fused_step, turns=turns)), ("native", NativeLlama)):
+        if (step := _where_it_can_be_had(make, model)) is not None:
+            arms[name] = step
     return arms
+
+
+def _where_it_can_be_had(make: Callable[[nn.Module], nn.Module], model: nn.Module) -> nn.Module | None:
+    try:
+        return make(model)
+    except CourseError:
+        return None
 
 
 def is_our_own(model: nn.Module) -> bool:

@@ -129,6 +129,14 @@ def check_kind(config) -> None:
         )
 
 
+def too_long(positions: int) -> CourseError:
+    """What to say where a token would stand after a model's last position."""
+    return CourseError(
+        f"This model has {positions} positions, and the text is longer: give a shorter prompt or a smaller "
+        "max_new_tokens."
+    )
+
+
 class FusedLlama(nn.Module):
     """Takes a model's place in the decoders; its joined weights are copies of the model's."""
 
@@ -185,7 +193,4 @@ class FusedLlama(nn.Module):
 
     def _check_length(self, length: int, position_ids: torch.Tensor | None) -> None:
         if length > len(self.cos) and (position_ids is None or int(position_ids.max()) >= len(self.cos)):
-            raise CourseError(
-                f"This model has {len(self.cos)} positions, and the text is longer: give a shorter prompt or a smaller "
-                "max_new_tokens."
-            )
+            raise too_long(len(self.cos))

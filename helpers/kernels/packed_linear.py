@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def packed(weight: Tensor) -> Tensor:
 
 
 def native(x: Tensor, weight: tiles.Tiles, bias: Tensor | None) -> Tensor:
-    """The course's own product in C++ (native/llama_step.cpp), where it can be had."""
+    """The course's own product in C++ (native/products.h), where it can be had."""
     y = tiles.product(x, weight)
     return y if bias is None else y + bias
 
@@ -116,30 +116,31 @@ class PackedLinear(nn.Module):
 
 
 @torch.no_grad()
-def usable_variants(*linears: nn.Module) -> list[str]:
-    """The variants that this machine has for all the layers: oneDNN has none for float16 on many CPUs."""
+def usable_variants(*linears: nn.Module, among: Iterable[str] | None = None) -> list[str]:
+    """The variants (of all, or `among` these) that this machine has for all the layers: oneDNN has none for float16 on many CPUs."""
 
-    def works(variant: str, linear: nn.Module) -> bool:
+    def works(variant: str, weight: Tensor) -> bool:
         try:
-            VARIANTS[variant](linear.weight.new_zeros(1, linear.in_features), _prepared(variant, linear), linear.bias)
+            VARIANTS[variant](weight.new_zeros(1, weight.shape[1]), _prepared(variant, weight), None)
         except (RuntimeError, CourseError):
             return False
         return True
 
-    kinds = {(linear.weight.shape, linear.weight.dtype, linear.weight.device): linear for linear in linears}
-    return [variant for variant in VARIANTS if all(works(variant, linear) for linear in kinds.values())]
+    # A few lines of a weight tell as much as all of them.
+    kinds = {(m.in_features, m.weight.dtype, m.weight.device): m.weight[:32] for m in linears}
+    return [variant for variant in (VARIANTS if among is None else among) if all(works(variant, weight) for weight in kinds.values())]
 
 
 def _ready(variant: str, linear: nn.Module) -> tuple[Kernel, Tensor]:
     """A variant's kernel, and the weight as it reads it; the plain one where this dtype or device has it no more."""
     try:
-        return VARIANTS[variant], _prepared(variant, linear)
+        return VARIANTS[variant], _prepared(variant, linear.weight)
     except (RuntimeError, CourseError):
         return plain, linear.weight
 
 
-def _prepared(variant: str, linear: nn.Module) -> Tensor:
-    return PREPARED[variant](linear.weight) if variant in PREPARED else linear.weight
+def _prepared(variant: str, weight: Tensor) -> Tensor:
+    return PREPARED[variant](weight) if variant in PREPARED else weight
 
 
 def measure_variants(
@@ -150,7 +151,7 @@ def measure_variants(
     have in a real step."""
     best: dict[int, dict[tuple, dict[str, float]]] = {n: {} for n in num_tokens}
     for variant in usable_variants(*linears):
-        weights = [_prepared(variant, linear) for linear in linears]  # packed once, for all that is timed
+        weights = [_prepared(variant, linear.weight) for linear in linears]  # packed once, for all that is timed
         for n in num_tokens:
             inputs = {each.in_features: each.weight.new_empty(n, each.in_features).normal_() for each in linears}
             arms = {
@@ -200,7 +201,8 @@ def install(model: nn.Module, turns: int = 5) -> nn.Module:
 
 def unmeasured(linears: Sequence[nn.Linear]) -> dict[str, list[str]]:
     """The packed copy for every shape and number of tokens, where this machine has it: most often the fastest."""
-    variant = "packed" if "packed" in usable_variants(*linears) else "plain"
+    packs = "packed" in VARIANTS and usable_variants(*linears, among=["packed"])
+    variant = "packed" if packs else "plain"
     return {f"{m.out_features}x{m.in_features}": [variant] * len(NUM_TOKENS) for m in linears}
 
 

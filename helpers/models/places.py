@@ -2,7 +2,8 @@
 
 One name for each of the course's models everywhere: `base` is SmolLM2-135M-Instruct, which a package brings
 (package.py) and which answers in prose (notebooks 00 to 02); `fine-tuned`, an adapter on it, answers in SQL alone (from
-03 on); `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` and the recurrent `drafter` (08).
+03 on); `draft` guesses for the fine-tuned one (07), and so do the heads `medusa` and the recurrent `drafter` (08). The
+heads `medusa-prose` guess what the base says.
 """
 
 from __future__ import annotations

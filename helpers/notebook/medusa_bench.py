@@ -37,7 +37,7 @@ class MedusaSizes:
     """How much 08 takes: prompts whose answers must be identical in float32; prompts that are timed, and the processes
     that time them; validation answers on which trees are chosen; prompts for what guessing costs; handwritten
     questions; prompts in prose, and validation answers for them; prompts for vLLM; the longest answer, and the longest
-    in prose; rounds of a step's timing, and turns for choosing the linears; the settings of both trainings."""
+    in prose; rounds of a step's timing, and turns for choosing the linears; the settings of the training."""
 
     identity: int
     timed: int
@@ -54,7 +54,6 @@ class MedusaSizes:
     rounds: int
     turns: int
     train: dict
-    train_prose: dict
     num_tokens: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 20, 24, 32, 48, 65)
 
 
@@ -75,7 +74,6 @@ SIZES = {
         rounds=2,
         turns=0,
         train=dict(max_examples=6, eval_samples=2, epochs=1, max_new_tokens=12, batch_positions=64),
-        train_prose=dict(max_examples=4, eval_samples=2, epochs=1, max_new_tokens=12),
         num_tokens=(1, 8, 65),
     ),
     "cpu": MedusaSizes(
@@ -94,7 +92,6 @@ SIZES = {
         rounds=7,
         turns=2,
         train=dict(max_examples=500, eval_samples=60),
-        train_prose=dict(max_examples=64, eval_samples=8, max_new_tokens=64, epochs=3),
     ),
     "full": MedusaSizes(
         identity=450,
@@ -112,7 +109,6 @@ SIZES = {
         rounds=20,
         turns=5,
         train=dict(eval_samples=450, epochs=6),
-        train_prose=dict(max_examples=800, eval_samples=50, max_new_tokens=256, epochs=3),
     ),
 }
 SIZES["gpu"] = SIZES["full"]

@@ -34,7 +34,8 @@ def code_files(name: str, root: Path = ROOT) -> list[Path]:
     that lies beside one of them."""
     start = notebook_file(name, root)
     reached = reached_files([start] if start else [], root, _named, lambda path: _measured(path, root))
-    return [*reached, *(path for folder in sorted({path.parent for path in reached}) for path in folder.glob("*.cpp"))]
+    folders = sorted({path.parent for path in reached})
+    return [*reached, *(path for folder in folders for kind in ("*.h", "*.cpp") for path in sorted(folder.glob(kind)))]
 
 
 def code_hash(name: str, root: Path = ROOT) -> str:

@@ -81,6 +81,7 @@ class Arguments(script.Arguments):
     layers: int = 3  # of the target's, the first ones
     loss: str = script.choice("kl", LOSSES)  # the target's whole distribution, or its chosen token alone
     vocabulary: str = script.choice("used", ("used", "all"))  # the draft guesses among tokens that answers use, or all
+    guessed_tokens: int = 0  # of those that answers use only so many, the most frequent ones; 0: all of them
     lora_r: int = 64
     lora_alpha: float = 128.0
     max_examples: int = 0  # at most so many training questions; 0: all
@@ -139,9 +140,8 @@ class Run:
 
     def guess_among(self, answers: Sequence[EncodedAnswer]) -> None:
         """Let the draft guess only the tokens that these answers use."""
-        used = used_tokens(
-            [Answer(e.ids[e.labels.count(IGNORED) :], e.states) for e in answers], eos_tokens(self.target)
-        )
+        written = [Answer(e.ids[e.labels.count(IGNORED) :], e.states) for e in answers]
+        used = used_tokens(written, eos_tokens(self.target), self.a.guessed_tokens)
         self.guessing = with_tokens(self.draft.get_base_model(), used)
 
     def save(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -42,9 +43,11 @@ def targets(answers: Sequence[Answer], heads: int) -> tuple[torch.Tensor, torch.
     return torch.cat(states), torch.cat(labels)
 
 
-def used_tokens(answers: Sequence[Answer], eos: Sequence[int]) -> torch.Tensor:
-    """The token ids (num_ids,), sorted, that occur in the answers, and those that end one."""
-    return torch.tensor(sorted({token for answer in answers for token in answer.tokens}.union(eos)))
+def used_tokens(answers: Sequence[Answer], eos: Sequence[int], most: int = 0) -> torch.Tensor:
+    """The token ids (num_ids,), sorted, that occur in the answers, the `most` frequent ones of them if it is given, and
+    those that end an answer."""
+    counts = Counter(token for answer in answers for token in answer.tokens)
+    return torch.tensor(sorted({token for token, _ in counts.most_common(most or None)}.union(eos)))
 
 
 def columns_of(labels: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:

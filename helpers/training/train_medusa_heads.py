@@ -55,6 +55,7 @@ class Arguments(script.Arguments):
     medusa_num_layers: int = 1
     own_lm_heads: bool = False  # one for each head, begun as a copy of the model's; else all share the model's
     vocabulary: str = script.choice("used", ("used", "all"))  # the heads guess among tokens that answers use, or all
+    guessed_tokens: int = 0  # of those that answers use only so many, the most frequent ones; 0: all of them
     medusa_heads_coefficient: float = 1.0  # of the heads' loss; with a frozen model Adam hardly notices it
     medusa_decay_coefficient: float = 0.8  # head i counts decay ** i
     medusa_scheduler: str = script.choice("constant", LOSS_SCHEDULES)  # of the coefficient
@@ -94,9 +95,9 @@ def loss_of(
     total = hidden.new_zeros((), dtype=torch.float32)
     for i, logits in enumerate(heads(hidden), 1):
         wanted = labels[:, i - 1]
-        if (wanted != IGNORED).any():
-            loss = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED)
-            total = total + decay**i * loss
+        known = wanted >= 0  # neither past the answer's end nor a token that no head guesses
+        if known.any():
+            total = total + decay**i * F.cross_entropy(logits[known].float(), wanted[known])
     return total
 
 
@@ -128,7 +129,8 @@ class Run:
         self.model, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
         self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id), "processes": world_size()}
         self.answers, self.validation = (self._answers(name, part) for name, part in self._questions().items())
-        used = used_tokens(self.answers, eos_tokens(self.model)) if a.vocabulary == "used" else None
+        eos = eos_tokens(self.model)
+        used = used_tokens(self.answers, eos, a.guessed_tokens) if a.vocabulary == "used" else None
         self.token_ids = used if used is None else used.to(self.device)
         self.heads = MedusaHeads(self._lm_head(), a.medusa_num_heads, a.medusa_num_layers, a.own_lm_heads)
         lr = a.lr * a.medusa_lr_multiplier
@@ -244,8 +246,9 @@ def _step(run: Run, hidden: torch.Tensor, labels: torch.Tensor, step: int, steps
         group["lr"] = a.lr * a.medusa_lr_multiplier * warm * LR_SCHEDULES[a.lr_scheduler_type](done)
     with script.autocast(run.device, run.dtype):
         loss = loss_of(run.heads, hidden, labels, a.medusa_decay_coefficient)
-    (loss * a.medusa_heads_coefficient * LOSS_SCHEDULES[a.medusa_scheduler](done)).backward()
-    average_gradients(run.heads.trained(), (labels != IGNORED).sum(0))  # each head's loss is a mean of its own labels
+    if loss.requires_grad:  # else no token of the batch is one that they guess
+        (loss * a.medusa_heads_coefficient * LOSS_SCHEDULES[a.medusa_scheduler](done)).backward()
+    average_gradients(run.heads.trained(), (labels >= 0).sum(0))  # each head's loss is a mean of its own labels
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.losses.append(round(loss.item(), 4))

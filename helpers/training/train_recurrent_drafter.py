@@ -36,6 +36,7 @@ class Arguments(script.Arguments):
     output_dir: str = script.model_dir("train_recurrent_drafter")
     depth: int = 5  # guesses ahead that it learns
     width: int = 768  # of its hidden layer
+    guessed_tokens: int = 0  # it guesses among so many of the answers' most frequent tokens; 0: among all
     decay: float = 0.8  # depth i counts decay ** (i - 1)
     lr: float = 2e-3  # cosine to 0
     warmup_steps: int = 20
@@ -104,7 +105,7 @@ class Run:
         train = training_examples(a.more_examples, a.seed)[: a.max_examples or None]
         answers = self._answers("answers", train)
         checked = self._answers("validation", examples_from("course", "validation")[: a.eval_samples])
-        token_ids = used_tokens(answers, eos_tokens(self.model))
+        token_ids = used_tokens(answers, eos_tokens(self.model), a.guessed_tokens)
         tables = self.model.get_output_embeddings().weight, self.model.get_input_embeddings().weight
         self.drafter = RecurrentDrafter(*(t.detach().float() for t in tables), token_ids, a.width)
         self.learned, self.checked = (

@@ -294,7 +294,7 @@ theirs = duel.part(runs, sizes.timed)
 of_people = duel.show_speed(bench, results, theirs, people, "handwritten")
 
 # %% [markdown]
-# And text that is no SQL? The base model answers the same questions in prose. Heads are made for it in the same way, the tree is chosen in the same way, and the same arms are measured:
+# And text that is no SQL? The base model answers the same questions in prose. The course has heads for it, too, made in the same way from what it says. The tree is chosen in the same way, and the same arms are measured:
 
 # %%
 from helpers.notebook.medusa_prose import PROSE_SETS, prose_bench

@@ -252,10 +252,15 @@ def test_what_does_not_fit_is_refused_and_the_cache_stays():
     torch.testing.assert_close(
         native(ids, position_ids=torch.arange(n, dtype=torch.int32)[None]).logits, native(ids).logits
     )
-    with pytest.raises(CourseError, match=r"A mask of this step is \(1 or 1, 1,"):
-        native(ids, attention_mask=torch.zeros(1, n))
-    with pytest.raises(CourseError, match="is additive"):
-        native(ids, attention_mask=torch.ones(1, 1, n, n, dtype=torch.bool))
+    for mask, reason in (
+        (torch.zeros(1, n), r"A mask of this step is \(1 or 1, 1,"),
+        (torch.ones(1, 1, n, n, dtype=torch.bool), "is additive"),
+    ):
+        cache = KVCache.for_model(model, 40)
+        with pytest.raises(CourseError, match=reason):
+            native(ids, cache, attention_mask=mask)
+        assert cache.length == 0
+        assert torch.equal(native(ids, cache).logits, native(ids).logits)
     cache = KVCache.for_model(model, 40)
     cache.begin([Feed(0, [1, 2])])
     with pytest.raises(CourseError, match="places for other tokens"):

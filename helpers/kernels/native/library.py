@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,9 @@ from helpers.files import build_root
 from helpers.kernels.torch_compile import compiler
 from helpers.measuring.machine import describe_machine
 
-SOURCE = Path(__file__).with_name("llama_step.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = FOLDER / "llama_step.cpp", FOLDER / "drafted_tree.cpp"
+PRODUCTS = FOLDER / "products.h"  # what both include
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 
 
@@ -56,6 +59,7 @@ def library() -> ctypes.CDLL:
     for dtype in ("float32", "bfloat16"):
         getattr(compiled, f"step_{dtype}").argtypes = (pointer, pointer)
         getattr(compiled, f"linear_{dtype}").argtypes = (pointer, number, pointer, number, number, pointer, number)
+        getattr(compiled, f"drafted_tree_{dtype}").argtypes = (pointer, pointer)
     return compiled
 
 
@@ -65,26 +69,28 @@ def _openmp() -> Path | None:
 
 
 def _compiled() -> Path:
-    made_of = "\n".join(
-        (SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler() or "", describe_machine().cpu, _flags())
-    )
-    path = build_root() / "native" / f"llama_step_{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+    texts = (path.read_text(encoding="utf-8") for path in (*SOURCES, PRODUCTS))
+    made_of = "\n".join((*texts, *FLAGS, compiler() or "", describe_machine().cpu, _flags()))
+    path = build_root() / "native" / f"course_{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent) as folder:
-        made, linked = Path(folder, "step.o"), Path(folder, "step.so")
+        made, linked = [str(Path(folder, f"{source.stem}.o")) for source in SOURCES], Path(folder, "course.so")
+        commands = [[compiler(), *FLAGS, "-c", str(source), "-o", o] for source, o in zip(SOURCES, made, strict=True)]
+        with ThreadPoolExecutor() as pool:  # both at once: a learner waits
+            list(pool.map(_run, commands))
         # Linked without -fopenmp: its functions are found in PyTorch's library, which is loaded already.
-        for command in (
-            [compiler(), *FLAGS, "-c", str(SOURCE), "-o", str(made)],
-            [compiler(), "-shared", str(made), "-o", str(linked)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or ["it gave no reason"]
-                raise CourseError(f"The C++ compiler did not take the course's step ({lines[-1]}): update g++ to 12.")
+        _run([compiler(), "-shared", *made, "-o", str(linked)])
         os.replace(linked, path)
     return path
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
+        raise CourseError(f"The C++ compiler did not take the course's step ({lines[-1]}): update g++ to 12.")
 
 
 def _flags() -> str:

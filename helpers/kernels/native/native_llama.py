@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
-from helpers.kernels.fused_llama import Beside, FusedLlama, Output, check_kind
+from helpers.kernels.fused_llama import Beside, FusedLlama, Output, check_kind, too_long
 from helpers.kernels.native import library
 from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, HugePages, most_bytes, tiles
 
@@ -156,15 +156,12 @@ class NativeLlama(nn.Module):
             position_ids = torch.arange(start, start + n)[None]
         position_ids = position_ids.expand(batch_size, n).to(torch.int64).contiguous()
         if int(position_ids.min()) < 0 or int(position_ids.max()) >= self.positions:
-            raise CourseError(
-                f"This model has {self.positions} positions, and the text is longer: give a shorter prompt or a "
-                "smaller max_new_tokens."
-            )
+            raise too_long(self.positions)
         embedded = self.embed(input_ids.flatten()).float()
         keys, values = self._tensors_of(cache)
+        mask = self._checked_mask(attention_mask, batch_size, n, cache.end_of_step(n))
         places = cache.places_of_step(batch_size, n)
         rows, place = places.as_tensors(batch_size, n)
-        mask = self._checked_mask(attention_mask, batch_size, n, places.end)
         if len(rows) != batch_size or place.numel() != batch_size * n:
             raise CourseError("The cache has places for other tokens than the step reads: begin it with these feeds.")
         keep, vocabulary, hidden_size = min(logits_to_keep or n, n), self._model.vocabulary, self._model.hidden
@@ -225,14 +222,13 @@ class NativeLlama(nn.Module):
 
 def why_not(model: nn.Module) -> str | None:
     """Why a model built like Llama can't have its step in C++ here, with the remedy; None where it can."""
-    config, linears = model.config, (m for m in model.modules() if isinstance(m, nn.Linear))
+    config, linears = model.config, [m for m in model.modules() if isinstance(m, nn.Linear)]
     numbers = DTYPES.get(model.dtype)
     if model.device.type != "cpu" or numbers is None:
         return "it is written for a CPU, in float32 and bfloat16"
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size % (numbers * LANES) or size // (numbers * LANES) not in HEAD_SIZES or config.hidden_size % numbers:
         return f"its attention takes heads of a multiple of {numbers * LANES} numbers, and this model's have {size}"
-    linears = list(linears)
     if any(type(linear) is not nn.Linear for linear in linears):
         return "it is written for dense weights: merge adapters first"
     if any(linear.weight.dtype != model.dtype for linear in linears):

@@ -1,4 +1,4 @@
-"""Weights in the order in which the C++ reads them (llama_step.cpp), in large pages of memory; products with them."""
+"""Weights in the order in which the C++ reads them (products.h), in large pages of memory; products with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from helpers.errors import CourseError
 from helpers.kernels.native import library
 
-LANES, ROWS = 16, 32  # as in llama_step.cpp
+LANES, ROWS = 16, 32  # as in products.h
 DTYPES = {torch.float32: 1, torch.bfloat16: 2}  # numbers in a lane
 
 

@@ -183,10 +183,10 @@ else:
 # This is the inner loop of all products. `w` walks through a tile, and `ahead` before it; `x` holds `N` tokens; the sums of the tile's upper and lower 16 rows are two vectors a token. A unit is what a lane multiplies at once: one float, or two bfloat16 numbers.
 
 # %%
-from helpers.kernels.native.library import SOURCE  # llama_step.cpp
+from helpers.kernels.native.library import PRODUCTS  # products.h
 from helpers.notebook.source import lines_of
 
-print(lines_of(SOURCE, first="[N] = {}", last="t++) use("))
+print(lines_of(PRODUCTS, first="[N] = {}", last="t++) use("))
 
 # %% [markdown]
 # In bfloat16 `multiply_add` is a single instruction where the processor has AVX512-BF16: 32 products, added to 16 sums in float32. For other processors the compiler writes it with the instructions that they have.

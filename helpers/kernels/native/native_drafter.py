@@ -1,0 +1,63 @@
+"""A recurrent drafter's search in C++ (drafted_tree.cpp), for a CPU: its products are smaller than calls of PyTorch."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int32, c_void_p
+
+import torch
+from torch.nn import functional as F
+
+from helpers.kernels.native import library
+from helpers.kernels.native.tiles import DTYPES, ROWS, tiles
+from helpers.speculation.recurrent_drafter import RecurrentDrafter
+
+
+class _Drafter(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int32) for name in "hidden inner num_ids".split()),
+        *((name, c_void_p) for name in "inner_weight outer_weight lm_head embedding inner_bias".split()),
+    ]
+
+
+class _Search(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int32) for name in "depth beam width column threads".split()),
+        ("least", c_float),
+        *((name, c_void_p) for name in "state columns parents log_probs".split()),
+    ]
+
+
+class NativeDrafter:
+    """The drafter's weights as the C++ reads them; `beam_search` is that of drafted_tree.py. It adds in float32 where
+    PyTorch rounds in between, so that bfloat16 guesses may differ."""
+
+    def __init__(self, drafter: RecurrentDrafter):
+        inner, outer, lm_head = drafter.inner.weight, drafter.outer.weight, drafter.lm_head.weight
+        self.dtype, self.hidden = inner.dtype, lm_head.shape[1]
+        bias = drafter.inner.bias.detach().float()
+        bias = F.pad(bias, (0, -len(bias) % ROWS))
+        held = [*(tiles(weight) for weight in (inner, outer, lm_head)), drafter.embedding.contiguous(), bias]
+        self._held = held  # what the structure points to
+        self._drafter = _Drafter(self.hidden, len(inner), len(lm_head), *(tensor.data_ptr() for tensor in held))
+        self._search = getattr(library.library(), f"drafted_tree_{str(self.dtype).removeprefix('torch.')}")
+
+    def beam_search(
+        self, state: torch.Tensor, column: int, depth: int, beam: int, width: int, least: float
+    ) -> tuple[list[int], list[int], list[float]]:
+        """As drafted_tree.beam_search; `state` (1, hidden)."""
+        most = width + (depth - 1) * beam * width
+        state = state.to(self.dtype).contiguous()
+        numbers, log_probs = torch.empty(2, most, dtype=torch.int32), torch.empty(most)
+        pointers = (tensor.data_ptr() for tensor in (state, *numbers, log_probs))
+        search = _Search(depth, beam, width, column, torch.get_num_threads(), least, *pointers)
+        count = self._search(ctypes.byref(self._drafter), ctypes.byref(search))
+        columns, parents = numbers[:, :count].tolist()
+        return columns, parents, log_probs[:count].tolist()
+
+
+def can_be_had(drafter: RecurrentDrafter) -> bool:
+    """Whether the search can run in C++ here: on a CPU with a compiler, in float32 or bfloat16."""
+    weight = drafter.outer.weight
+    numbers = DTYPES.get(weight.dtype)
+    return bool(weight.is_cpu and numbers and not any(n % numbers for n in weight.shape) and not library.why_not())
