@@ -117,7 +117,8 @@ class PackedLinear(nn.Module):
 
 @torch.no_grad()
 def usable_variants(*linears: nn.Module, among: Iterable[str] | None = None) -> list[str]:
-    """The variants (of all, or `among` these) that this machine has for all the layers: oneDNN has none for float16 on many CPUs."""
+    """The variants, of all or `among` these, that this machine has for all the layers: oneDNN has none for float16 on
+    many CPUs."""
 
     def works(variant: str, weight: Tensor) -> bool:
         try:
@@ -128,7 +129,8 @@ def usable_variants(*linears: nn.Module, among: Iterable[str] | None = None) -> 
 
     # A few lines of a weight tell as much as all of them.
     kinds = {(m.in_features, m.weight.dtype, m.weight.device): m.weight[:32] for m in linears}
-    return [variant for variant in (VARIANTS if among is None else among) if all(works(variant, weight) for weight in kinds.values())]
+    asked = VARIANTS if among is None else among
+    return [variant for variant in asked if all(works(variant, weight) for weight in kinds.values())]
 
 
 def _ready(variant: str, linear: nn.Module) -> tuple[Kernel, Tensor]:

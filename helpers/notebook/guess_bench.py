@@ -10,6 +10,7 @@ from statistics import mean
 from helpers import models
 from helpers.decoding.completion import Completion
 from helpers.decoding.generate import steps
+from helpers.decoding.in_batches import answers_in_batches
 from helpers.measuring.timing import Timed, interleave
 from helpers.notebook.guess_sizes import COMBINED, GREEDY, TRAINED, GuessSizes, combinations
 from helpers.notebook.lesson import Lesson
@@ -18,7 +19,6 @@ from helpers.profiling.arms import Arm, Bench
 from helpers.profiling.breakdown import Clocked
 from helpers.profiling.fresh_runs import fresh_runs
 from helpers.speculation.cost import accepted_per_step, replayed_seconds
-from helpers.speculation.in_batches import answers_in_batches
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.training.launch import launch

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from helpers import models
+from helpers.decoding.in_batches import answers_in_batches
 from helpers.decoding.proposer import Proposer
 from helpers.errors import CourseError
 from helpers.measuring.quality import paired, wilson
@@ -21,7 +22,6 @@ from helpers.notebook.step_times import note_speedup
 from helpers.profiling.arms import Answer, Arm, Bench
 from helpers.profiling.fresh_runs import fresh_runs, gain_over_runs, tokens_per_step
 from helpers.profiling.medusa_arms import fixed_tree_arm, keep_arms, planned_arm
-from helpers.speculation.in_batches import answers_in_batches
 from helpers.speculation.plan import Plan
 from helpers.text_to_sql.evaluate import right_answers
 from helpers.text_to_sql.example import Example

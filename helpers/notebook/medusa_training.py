@@ -26,7 +26,7 @@ def show_training(results: Results, folder: Path) -> None:
         right.plot(range(1, len(top) + 1), top, label=f"head {i}, token t+{i + 1}")
     title = "How often a head's k best guesses hold what came"
     right.set(title=title, xlabel="k (guesses)", ylabel="share of positions", ylim=(0, 1))
-    right.legend(fontsize=9)
+    right.legend(fontsize=8, loc="upper center", ncols=3)  # above the lines
     results.metric("medusa.train_seconds", report["seconds"], "s")
     note_accuracy(results, report["accuracy"][-1], "own")
     print(f"Trained in {report['seconds']:.0f} s, the model's own answers and their hidden states included.")

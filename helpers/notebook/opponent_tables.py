@@ -48,6 +48,7 @@ def draw_speeds(found: Findings, rates: Mapping[str, Comparison], bandwidth: flo
         [found.contenders[key].words for key in order],
         [rates[key].ratio for key in order],
         [(rates[key].low, rates[key].high) for key in order],
+        marks=[1.02 * found.floor(key, bandwidth) for key in order],
         title="Who answers how fast, and what one reading of the weights a token allows",
         value_label="speed of whole requests (tokens per second)",
     )
@@ -66,7 +67,7 @@ def _read_speeds(found: Findings, rates: Mapping[str, Comparison], bandwidth: fl
     share = {key: rates[key].ratio / found.floor(key, bandwidth) for key in rates}
     plain = [key for key in rates if not found.contenders[key].guesses]
     nearest = max(plain, key=share.get)
-    sentences = [f"Without guesses {found.contenders[nearest].words} comes nearest to its floor: {share[nearest]:.0%}."]
+    sentences = [f"Nearest to its floor without guesses: {found.contenders[nearest].words}, {share[nearest]:.0%}."]
     if share[GUESSES] > 1:
         sentences.append("With guesses ours is past its floor: a reading of the weights brings more than one token.")
     else:

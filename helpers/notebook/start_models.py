@@ -8,9 +8,11 @@ from torch import nn
 
 from helpers import models
 from helpers.kernels.fastest_step import fastest_step, is_our_own
+from helpers.kernels.native.native_llama import why_not
 from helpers.measuring.cost_model import kv_heads_of
 from helpers.notebook.diagrams import LlamaShape, draw_llama
 from helpers.notebook.lesson import Lesson
+from helpers.notebook.sentences import say
 from helpers.profiling.attention_seconds import attention_seconds
 
 SMOLLM2 = LlamaShape(576, 30, 9, 3, 64, 1536, 49152, True)
@@ -33,6 +35,8 @@ def fused_steps(by_dtype: Mapping[str, nn.Module], turns: int) -> dict[str, nn.M
     if not all(map(is_our_own, steps.values())):
         print("The fused step is not written for this kind of model. What is called fused below is its own step,")
         print("with packed linears.")
+    elif reason := next(filter(None, map(why_not, by_dtype.values())), None):
+        say(f"The fused step is PyTorch's here, not the faster one in C++: {reason}.")
     return steps
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from helpers.decoding.in_batches import answers_in_batches
 from helpers.errors import CourseError
 from helpers.kernels.compiled import CompiledGreedy
 from helpers.profiling.arms import Answer, Arm, Bench
 from helpers.profiling.own_process import Answers, Request, Workload, ask
-from helpers.speculation.in_batches import answers_in_batches
 
 MODULE = "helpers.profiling.course_baseline"
 SEPARATOR = " / "  # of an arm's name and a workload's

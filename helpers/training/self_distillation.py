@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import abc, deque
+from collections import abc, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from helpers.decoding.forward import Forward, eos_tokens
-from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.in_batches import write_in_batches
 from helpers.decoding.sequence import Sequence
 from helpers.kernels.fastest_step import fastest_step
 from helpers.text_to_sql.example import Example
@@ -47,36 +46,20 @@ class EncodedAnswer(Encoded):
     states: torch.Tensor
 
 
-@torch.inference_mode()
 def greedy_answers(
     model, prompts: abc.Sequence[list[int]], max_new_tokens: int, batch_size: int = BATCH_SIZE
 ) -> list[Answer]:
     """The greedy answer to each prompt (token ids), up to `batch_size` of them written at a time.
 
-    Batching is continuous (Yu et al., "Orca", 2022): where an answer ends, the next prompt joins, and nobody waits for
-    the longest answer. The end-of-sequence token stands in answers that end with it, and not in those that were cut at
-    `max_new_tokens`. A model that can't read several sequences at once answers one prompt after the other.
+    The end-of-sequence token stands in answers that end with it, and not in those that were cut at `max_new_tokens`.
     """
-    forward, eos = Forward(model), eos_tokens(model)
-    sequences = [Sequence(prompt, max_new_tokens=max_new_tokens, eos=eos) for prompt in prompts]
-    slots = 1 if forward.support.batches else batch_size
-    cache = KVCache.for_model(model, max((s.max_length for s in sequences), default=0), slots)
-    states: dict[int, list[torch.Tensor]] = {sequence.id: [] for sequence in sequences}
-    waiting, running = deque(sequences), {}
-    while waiting or running:
-        if waiting and len(running) < slots:
-            # A prompt is read by itself: beside it the others' single tokens would be filled up to its length.
-            batch = [waiting.popleft()]
-            forward.check_request(batch[0], guesses=False)
-            running[batch[0].id] = batch[0]
-        else:
-            batch = [running[i] for i in cache.rows]  # in the order of their rows, which are then read as they lie
-        feeds = [sequence.feed() for sequence in batch]
-        for sequence, feed, reading in zip(batch, feeds, forward(feeds, cache), strict=True):
-            sequence.take(feed, *reading)
-            states[sequence.id].append(sequence.hidden.clone())  # a view would keep the whole prompt's
-            if sequence.finish_reason:
-                cache.free(running.pop(sequence.id).id)
+    states: dict[int, list[torch.Tensor]] = defaultdict(list)
+
+    def keep(sequence: Sequence) -> None:
+        states[sequence.id].append(sequence.hidden.clone())  # a view would keep the whole prompt's
+
+    options = dict(max_new_tokens=max_new_tokens, batch_size=batch_size, after_each=keep)
+    sequences = write_in_batches(model, prompts, **options)
     return [Answer(sequence.written, torch.stack(states[sequence.id])) for sequence in sequences]
 
 

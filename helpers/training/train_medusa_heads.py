@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from helpers import models
 from helpers.decoding.forward import eos_tokens
 from helpers.errors import CourseError
 from helpers.files import write_whole
@@ -27,11 +25,12 @@ from helpers.speculation.medusa_files import save
 from helpers.speculation.medusa_heads import MedusaHeads, ReducedMedusaHeads
 from helpers.text_to_sql.dataset import training_examples
 from helpers.text_to_sql.example import Example
-from helpers.training import checkpoint, script
+from helpers.training import script
 from helpers.training.completions import IGNORED, encode, examples_from
 from helpers.training.medusa_targets import columns_of, reference_answers, targets, used_tokens
-from helpers.training.processes import average_gradients, rank, smallest, world_size
-from helpers.training.self_distillation import MAX_NEW_TOKENS, Answer, own_answers
+from helpers.training.processes import average_gradients, rank, world_size
+from helpers.training.self_distillation import MAX_NEW_TOKENS, Answer
+from helpers.training.states_run import StatesRun
 
 # Factors by the share of the training that is done.
 LR_SCHEDULES = {
@@ -115,28 +114,21 @@ def accuracy_of(heads: MedusaHeads, hidden: torch.Tensor, labels: torch.Tensor, 
     return (right / num_labels.clamp(min=1)[:, None]).tolist()
 
 
-class Run:
+class Run(StatesRun):
     """One training: the model, its answers, the heads, and how far it has come.
 
     While they are trained, the heads' output is over the columns of `token_ids`, where they guess among these alone.
     """
 
     def __init__(self, a: Arguments):
-        self.a, self.device = a, script.device()
-        torch.manual_seed(a.seed)
-        self.began = time.perf_counter()
-        self.dtype = a.compute_dtype(self.device)
-        self.model, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
-        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id), "processes": world_size()}
+        super().__init__(a)
+        self.identity |= {"processes": world_size()}
         self.answers, self.validation = (self._answers(name, part) for name, part in self._questions().items())
         eos = eos_tokens(self.model)
         used = used_tokens(self.answers, eos, a.guessed_tokens) if a.vocabulary == "used" else None
         self.token_ids = used if used is None else used.to(self.device)
         self.heads = MedusaHeads(self._lm_head(), a.medusa_num_heads, a.medusa_num_layers, a.own_lm_heads)
-        lr = a.lr * a.medusa_lr_multiplier
-        self.optimizer = torch.optim.AdamW(self.heads.trained(), lr, (0.9, 0.95), weight_decay=0.0)
-        self.epoch, self.seconds, self.losses, self.accuracy = 0, 0.0, [], []
-        self._load()
+        self.begin(self.heads, a.lr * a.medusa_lr_multiplier)
 
     def _questions(self) -> dict[str, list[Example]]:
         a = self.a
@@ -153,8 +145,7 @@ class Run:
         a = self.a
         if a.answers == "reference":
             return reference_answers(self.model, [encode(e, self.tokenizer) for e in examples])
-        place = a.checkpoints / name
-        return own_answers(self.model, self.tokenizer, examples, place, self.identity["model_id"], a.max_new_tokens)
+        return self.own_answers(name, examples)
 
     def _lm_head(self) -> torch.Tensor:
         """The model's rows of the tokens among which the heads guess, in float32."""
@@ -166,27 +157,34 @@ class Run:
         hidden, labels = (t.to(self.device) for t in targets(answers, self.a.medusa_num_heads))
         return hidden, labels if self.token_ids is None else columns_of(labels, self.token_ids)
 
-    def save(self) -> None:
-        state = {
-            "heads": self.heads.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "seconds": self.seconds + time.perf_counter() - self.began,
-            "losses": self.losses,
-            "accuracy": self.accuracy,
-            "identity": self.identity,
-        }
-        checkpoint.write(self.a.checkpoints, state)
+    def train_heads(self) -> Run:
+        """All epochs that are left, on this process's share of the answers; the run."""
+        if self.epoch < self.a.epochs:
+            self.learned = self.targets(self.answers[rank() :: world_size()])
+            self.checked = self.targets(self.validation) if self.validation and rank() == 0 else None
+            self.train(len(self.learned[0]))
+        return self
 
-    def _load(self) -> None:
-        state = checkpoint.read_own(self.a.checkpoints, self.identity, self.device)
-        if state is None:
-            return
-        self.heads.load_state_dict(state["heads"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.seconds = state["epoch"], state["seconds"]
-        self.losses, self.accuracy = state["losses"], state["accuracy"]
-        print(f"resuming after epoch {self.epoch}", flush=True)
+    def backward(self, where: torch.Tensor, done: float) -> float:
+        a, (hidden, labels) = self.a, (tensor[where] for tensor in self.learned)
+        with script.autocast(self.device, self.dtype):
+            loss = loss_of(self.heads, hidden, labels, a.medusa_decay_coefficient)
+        if loss.requires_grad:  # else no token of the batch is one that they guess, and another process may have some
+            (loss * a.medusa_heads_coefficient * LOSS_SCHEDULES[a.medusa_scheduler](done)).backward()
+        average_gradients(self.heads.trained(), (labels >= 0).sum(0))  # each head's loss is a mean of its own labels
+        return loss.item()
+
+    def check(self) -> list[list[float]] | None:
+        return accuracy_of(self.heads, *self.checked) if self.checked else None
+
+    def lr_factor(self, done: float) -> float:
+        return LR_SCHEDULES[self.a.lr_scheduler_type](done)
+
+    def in_words(self) -> str:
+        top = self.accuracy[-1] if self.accuracy else []
+        return "top 1 (top 5) of each head  " + "  ".join(
+            f"{i}: {s[0]:.2f} ({s[-1]:.2f})" for i, s in enumerate(top, 1)
+        )
 
     def finished(self) -> MedusaHeads:
         """The heads as decoders use them: what they guess are tokens of the model."""
@@ -211,52 +209,9 @@ class Run:
         script.write_card(place, self.a, card)
 
 
-def train_heads(run: Run) -> Run:
-    """Train the heads on the answers, to the last epoch."""
-    a = run.a
-    if run.epoch >= a.epochs:  # it was killed after its last epoch
-        return run
-    hidden, labels = run.targets(run.answers[rank() :: world_size()])
-    checked = run.targets(run.validation) if run.validation and rank() == 0 else None
-    per_epoch = smallest(math.ceil(len(hidden) / a.batch_positions), run.device)  # all make as many steps
-    if not per_epoch:
-        raise CourseError("There is nothing to learn for the heads: no answer is longer than one token.")
-    for epoch in range(run.epoch, a.epochs):
-        order = torch.randperm(len(hidden), generator=torch.Generator().manual_seed(1000 * a.seed + epoch))
-        for i, where in enumerate(order.split(a.batch_positions)[:per_epoch]):
-            _step(run, hidden[where], labels[where], epoch * per_epoch + i, a.epochs * per_epoch)
-        run.epoch = epoch + 1
-        if checked:
-            with script.autocast(run.device, run.dtype):
-                run.accuracy.append(accuracy_of(run.heads, *checked))
-        if rank() == 0:
-            top = run.accuracy[-1] if checked else []
-            shares = "  ".join(f"{i}: {share[0]:.2f} ({share[-1]:.2f})" for i, share in enumerate(top, 1))
-            print(f"epoch {run.epoch}/{a.epochs}  loss {run.losses[-1]:.3f}  head, top 1 (top 5): {shares}", flush=True)
-            run.save()
-    run.seconds += time.perf_counter() - run.began
-    return run
-
-
-def _step(run: Run, hidden: torch.Tensor, labels: torch.Tensor, step: int, steps: int) -> None:
-    """One step of the optimizer, on this process's positions and those of the others."""
-    a, done = run.a, step / steps
-    warm = min(1.0, (step + 1) / max(1, a.warmup_steps))
-    for group in run.optimizer.param_groups:
-        group["lr"] = a.lr * a.medusa_lr_multiplier * warm * LR_SCHEDULES[a.lr_scheduler_type](done)
-    with script.autocast(run.device, run.dtype):
-        loss = loss_of(run.heads, hidden, labels, a.medusa_decay_coefficient)
-    if loss.requires_grad:  # else no token of the batch is one that they guess
-        (loss * a.medusa_heads_coefficient * LOSS_SCHEDULES[a.medusa_scheduler](done)).backward()
-    average_gradients(run.heads.trained(), (labels >= 0).sum(0))  # each head's loss is a mean of its own labels
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.losses.append(round(loss.item(), 4))
-
-
 def train(a: Arguments) -> Run:
     """Train the heads, and leave them, their card and a report."""
-    run = train_heads(Run(a))
+    run = Run(a).train_heads()
     if rank() == 0:
         run.export(Path(a.output_dir) / "heads", with_lm_head=True)
         if a.export:

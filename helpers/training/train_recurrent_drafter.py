@@ -7,8 +7,6 @@ run that is killed resumes after its last epoch.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +14,16 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from helpers import models
 from helpers.decoding.forward import eos_tokens
 from helpers.errors import CourseError
 from helpers.speculation.recurrent_drafter import RecurrentDrafter, save
 from helpers.text_to_sql.dataset import training_examples
-from helpers.text_to_sql.example import Example
-from helpers.training import checkpoint, script
+from helpers.training import script
 from helpers.training.completions import IGNORED, examples_from
 from helpers.training.medusa_targets import columns_of, targets, used_tokens
 from helpers.training.processes import world_size
-from helpers.training.self_distillation import MAX_NEW_TOKENS, Answer, own_answers
+from helpers.training.self_distillation import MAX_NEW_TOKENS, Answer
+from helpers.training.states_run import StatesRun
 
 
 @dataclass
@@ -93,18 +90,14 @@ def accuracy_of(drafter: RecurrentDrafter, hidden: torch.Tensor, columns: torch.
     return (right / total.clamp(min=1)).tolist()
 
 
-class Run:
+class Run(StatesRun):
     """One training: the model, its answers, the drafter, and how far it has come."""
 
     def __init__(self, a: Arguments):
-        self.a, self.device, self.began = a, script.device(), time.perf_counter()
-        torch.manual_seed(a.seed)
-        self.dtype = a.compute_dtype(self.device)
-        self.model, self.tokenizer = models.load(a.model_id, self.dtype, self.device)
-        self.identity = a.without_places() | {"model_id": models.hash_of(a.model_id), "dtype": str(self.dtype)}
-        train = training_examples(a.more_examples, a.seed)[: a.max_examples or None]
-        answers = self._answers("answers", train)
-        checked = self._answers("validation", examples_from("course", "validation")[: a.eval_samples])
+        super().__init__(a)
+        self.identity |= {"dtype": str(self.dtype)}
+        answers = self.own_answers("answers", training_examples(a.more_examples, a.seed)[: a.max_examples or None])
+        checked = self.own_answers("validation", examples_from("course", "validation")[: a.eval_samples])
         token_ids = used_tokens(answers, eos_tokens(self.model), a.guessed_tokens)
         tables = self.model.get_output_embeddings().weight, self.model.get_input_embeddings().weight
         self.drafter = RecurrentDrafter(*(t.detach().float() for t in tables), token_ids, a.width)
@@ -112,36 +105,18 @@ class Run:
             tuple(t.to(self.device) for t in positions(part, a.depth, token_ids)) if part else None
             for part in (answers, checked)
         )
-        self.optimizer = torch.optim.AdamW(self.drafter.trained(), a.lr, (0.9, 0.95), weight_decay=0.0)
-        self.epoch, self.seconds, self.losses, self.accuracy = 0, 0.0, [], []
-        self._load()
+        self.begin(self.drafter, a.lr)
 
-    def _answers(self, name: str, examples: list[Example]) -> list[Answer]:
-        options = self.identity["model_id"], self.a.max_new_tokens
-        found = own_answers(self.model, self.tokenizer, examples, self.a.checkpoints / name, *options)
-        return [Answer(answer.tokens, answer.hidden.float()) for answer in found]
+    def backward(self, where: torch.Tensor, done: float) -> float | None:
+        with script.autocast(self.device, self.dtype):
+            loss = loss_of(self.drafter, *(tensor[where] for tensor in self.learned), self.a.decay)
+        if not loss.requires_grad:  # no token of the batch is one that it guesses
+            return None
+        loss.backward()
+        return loss.item()
 
-    def save(self) -> None:
-        state = {
-            "drafter": self.drafter.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "seconds": self.seconds + time.perf_counter() - self.began,
-            "losses": self.losses,
-            "accuracy": self.accuracy,
-            "identity": self.identity,
-        }
-        checkpoint.write(self.a.checkpoints, state)
-
-    def _load(self) -> None:
-        state = checkpoint.read_own(self.a.checkpoints, self.identity, self.device)
-        if state is None:
-            return
-        self.drafter.load_state_dict(state["drafter"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.seconds = state["epoch"], state["seconds"]
-        self.losses, self.accuracy = state["losses"], state["accuracy"]
-        print(f"resuming after epoch {self.epoch}", flush=True)
+    def check(self) -> list[float] | None:
+        return [round(share, 4) for share in accuracy_of(self.drafter, *self.checked)] if self.checked else None
 
     def export(self, place: str | Path) -> None:
         """The drafter, and card.json: how it was made and for which model."""
@@ -161,39 +136,10 @@ class Run:
 def train(a: Arguments) -> Run:
     """Train the drafter on the answers, and leave it with its card."""
     run = Run(a)
-    hidden, columns = run.learned
-    if not len(hidden):
-        raise CourseError("There is nothing to learn for the drafter: no answer is longer than one token.")
-    per_epoch = math.ceil(len(hidden) / a.batch_positions)
-    for epoch in range(run.epoch, a.epochs):
-        order = torch.randperm(len(hidden), generator=torch.Generator().manual_seed(1000 * a.seed + epoch))
-        for i, where in enumerate(order.split(a.batch_positions)):
-            _step(run, hidden[where], columns[where], epoch * per_epoch + i, a.epochs * per_epoch)
-        run.epoch = epoch + 1
-        if run.checked:
-            with script.autocast(run.device, run.dtype):
-                run.accuracy.append([round(share, 4) for share in accuracy_of(run.drafter, *run.checked)])
-        print(f"epoch {run.epoch}/{a.epochs}  loss {run.losses[-1]:.3f}  right {run.accuracy[-1:]}", flush=True)
-        run.save()
-    run.seconds += time.perf_counter() - run.began
+    run.train(len(run.learned[0]) if run.learned else 0)
     for place in filter(None, (Path(a.output_dir) / "drafter", a.export)):
         run.export(place)
     return run
-
-
-def _step(run: Run, hidden: torch.Tensor, columns: torch.Tensor, step: int, steps: int) -> None:
-    a = run.a
-    factor = min(1.0, (step + 1) / max(1, a.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    for group in run.optimizer.param_groups:
-        group["lr"] = a.lr * factor
-    with script.autocast(run.device, run.dtype):
-        loss = loss_of(run.drafter, hidden, columns, a.decay)
-    if not loss.requires_grad:  # no token of the batch is one that it guesses
-        return
-    loss.backward()
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.losses.append(round(loss.item(), 4))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ def test_targets_are_what_comes_after_the_token_that_a_state_makes():
 def test_used_tokens_are_sorted_and_hold_the_end():
     answers = [Answer([30, 2, 30], torch.zeros(3, 1)), Answer([7], torch.zeros(1, 1))]
     assert used_tokens(answers, [1, 7]).tolist() == [1, 2, 7, 30]
+    often = [Answer([5, 5, 9, 2], torch.zeros(4, 2)), Answer([5, 9], torch.zeros(2, 2))]
+    assert used_tokens(often, [3], most=2).tolist() == [3, 5, 9]
 
 
 def test_columns_are_places_among_the_tokens_and_others_are_outside():

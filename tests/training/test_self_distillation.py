@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers import models
+from helpers.decoding import in_batches
 from helpers.decoding.kv_cache import _Layer
 from helpers.kernels.fastest_step import fastest_step, is_our_own
 from helpers.kernels.packed_linear import PackedLinear
@@ -71,7 +72,7 @@ def test_a_model_without_a_fused_step_answers_by_itself(kind):
 
 def test_a_model_that_reads_one_sequence_at_a_time_answers_one_after_the_other(monkeypatch):
     model, alone = with_ends()
-    real, batch_sizes = self_distillation.Forward, []
+    real, batch_sizes = in_batches.Forward, []
 
     class OneByOne(real):
         def __init__(self, model):
@@ -82,7 +83,7 @@ def test_a_model_that_reads_one_sequence_at_a_time_answers_one_after_the_other(m
             batch_sizes.append(len(feeds))
             return super().__call__(feeds, cache)
 
-    monkeypatch.setattr(self_distillation, "Forward", OneByOne)
+    monkeypatch.setattr(in_batches, "Forward", OneByOne)
     assert [a.tokens for a in greedy_answers(model, PROMPTS, 12, 3)] == alone
     assert set(batch_sizes) == {1}
 

@@ -1,6 +1,8 @@
 """Heads learn what the frozen model says next, and nothing else; a killed run resumes; the card names the target."""
 
 import json
+import math
+from collections import Counter
 
 import pytest
 import torch
@@ -13,8 +15,8 @@ from helpers.speculation.medusa_heads import MedusaHeads, ReducedMedusaHeads
 from helpers.text_to_sql.dataset import load_split
 from helpers.training import self_distillation, train_medusa_heads
 from helpers.training.completions import IGNORED, encode
-from helpers.training.medusa_targets import reference_answers
-from helpers.training.train_medusa_heads import Arguments, Run, accuracy_of, loss_of, train, train_heads
+from helpers.training.medusa_targets import OUTSIDE, reference_answers
+from helpers.training.train_medusa_heads import Arguments, Run, accuracy_of, loss_of, train
 from tests.tiny_models import tiny
 from tests.tiny_tokenizer import tiny_tokenizer
 from tests.training.tiny_llama import save_tiny_llama
@@ -65,7 +67,7 @@ def test_the_accuracy_of_fewer_tokens_than_guesses_is_a_share():
 def test_heads_learn_and_the_model_stays_as_it_was(place, tmp_path):
     run = Run(arguments(place, tmp_path / "run", epochs=30, lr=0.05))
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
-    train_heads(run)
+    run.train_heads()
     assert run.losses[-1] < 0.8 * run.losses[0] and len(run.accuracy) == 30
     assert all(torch.equal(v, before[k]) for k, v in run.model.state_dict().items())
     run.export(tmp_path / "heads", with_lm_head=True)
@@ -79,7 +81,7 @@ def test_heads_over_the_used_tokens_learn_as_those_over_all_that_are_masked(plac
     """The same steps on the same positions, where the others' logits are minus infinity."""
 
     def trained(**more):
-        return train_heads(Run(arguments(place, tmp_path / "run", epochs=1, **more)))
+        return Run(arguments(place, tmp_path / "run", epochs=1, **more)).train_heads()
 
     used = trained()
     assert used.token_ids.tolist() == sorted({t for a in used.answers for t in a.tokens})
@@ -89,7 +91,7 @@ def test_heads_over_the_used_tokens_learn_as_those_over_all_that_are_masked(plac
     masked = torch.full((len(everything.tokenizer),), -torch.inf)
     masked[used.token_ids] = 0
     everything.heads.lm_head.register_forward_hook(lambda module, args, logits: logits + masked)
-    train_heads(everything)
+    everything.train_heads()
     assert used.losses == pytest.approx(everything.losses, rel=1e-3)
     # What the heads never guess counts as wrong: a share is of all validation labels.
     for i, (of_used, of_all) in enumerate(zip(used.accuracy[0], everything.accuracy[0])):
@@ -97,14 +99,30 @@ def test_heads_over_the_used_tokens_learn_as_those_over_all_that_are_masked(plac
     assert {t for a in used.validation for t in a.tokens} - set(used.token_ids.tolist())
 
 
+def test_tokens_that_no_head_guesses_teach_nothing(place, tmp_path):
+    heads, hidden = MedusaHeads(torch.randn(6, 8), heads=2), torch.randn(3, 8)
+    torch.nn.init.normal_(heads.first.weight)
+    labels = torch.tensor([[2, OUTSIDE], [OUTSIDE, OUTSIDE], [1, IGNORED]])
+    known = loss_of(heads, hidden[[0, 2]], labels[[0, 2]], 0.5)
+    assert torch.equal(loss_of(heads, hidden, labels, 0.5), known)
+    few = Run(arguments(place, tmp_path / "few", epochs=1, guessed_tokens=9)).train_heads()
+    counts = Counter(t for a in few.answers for t in a.tokens)
+    rare = min(counts[t] for t in few.token_ids.tolist() if t != few.tokenizer.eos_token_id)
+    assert 9 <= len(few.token_ids) <= 10 and all(counts[t] <= rare for t in set(counts) - set(few.token_ids.tolist()))
+    assert few.losses and all(map(math.isfinite, few.losses))
+    nothing = Run(arguments(place, tmp_path / "none", epochs=1, guessed_tokens=1))
+    nothing.learned = (hidden.new_zeros(2, nothing.heads.first.in_features), torch.full((2, 5), OUTSIDE))
+    assert nothing.backward(torch.tensor([0, 1]), 0.5) == 0
+
+
 def test_labels_that_are_not_mapped_to_columns_are_caught(place, tmp_path, monkeypatch):
     monkeypatch.setattr(train_medusa_heads, "columns_of", lambda labels, token_ids: labels)  # the mistake
     with pytest.raises(IndexError, match="out of bounds"):
-        train_heads(Run(arguments(place, tmp_path / "run")))
+        Run(arguments(place, tmp_path / "run")).train_heads()
 
 
 def test_a_killed_run_resumes_with_what_it_had(place, tmp_path, monkeypatch):
-    whole = train_heads(Run(arguments(place, tmp_path / "whole")))
+    whole = Run(arguments(place, tmp_path / "whole")).train_heads()
     real, calls = train_medusa_heads.accuracy_of, []
 
     def interrupted(*given):
@@ -115,11 +133,11 @@ def test_a_killed_run_resumes_with_what_it_had(place, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_medusa_heads, "accuracy_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_heads(Run(arguments(place, tmp_path / "cut")))
+        Run(arguments(place, tmp_path / "cut")).train_heads()
     monkeypatch.setattr(train_medusa_heads, "accuracy_of", real)
     run = Run(arguments(place, tmp_path / "cut"))
     assert run.epoch == 1
-    assert train_heads(run).losses == pytest.approx(whole.losses, rel=1e-3)
+    assert run.train_heads().losses == pytest.approx(whole.losses, rel=1e-3)
     with pytest.raises(CourseError, match="other settings"):
         Run(arguments(place, tmp_path / "cut", epochs=2))
 
@@ -187,7 +205,7 @@ def test_two_processes_under_torchrun_end_with_the_weights_of_one(place, tmp_pat
     assert (tmp_path / "two" / "heads" / HEADS).exists() and (tmp_path / "checkpoints" / "checkpoint.pt").exists()
     assert not list((tmp_path / "two").rglob("checkpoint.pt"))  # what is served has no optimizer in it
 
-    one = train_heads(Run(Arguments(**common, output_dir=str(tmp_path / "one")))).heads.state_dict()
-    two = torch.load(tmp_path / "checkpoints" / "checkpoint.pt", weights_only=True)["heads"]
+    one = Run(Arguments(**common, output_dir=str(tmp_path / "one"))).train_heads().heads.state_dict()
+    two = torch.load(tmp_path / "checkpoints" / "checkpoint.pt", weights_only=True)["trained"]
     same = all(torch.allclose(two[name], weight, atol=1e-4, rtol=1e-3) for name, weight in one.items())
     assert same != mistake

@@ -246,7 +246,7 @@ for d in DTYPES:
 # %% [markdown] tags=["library-none"]
 # ## What people use instead
 #
-# The counterparts in production are `torch.compile`, which fuses by itself and takes its time to do so, and engines that bring kernels of their own (llama.cpp, vLLM). Notebook 08 sets both beside this step, on whole answers; so there is no library to compare with here. vLLM can be made batch invariant, too: on GPUs, by `VLLM_BATCH_INVARIANT=1`.
+# The counterparts in production are `torch.compile`, which fuses by itself and takes its time to do so, and engines that bring kernels of their own (llama.cpp, vLLM). Notebook 08b sets both beside this step, on whole answers; so there is no library to compare with here. vLLM can be made batch invariant, too: on GPUs, by `VLLM_BATCH_INVARIANT=1`.
 
 # %% [markdown] tags=["measure"]
 # ## What it is worth

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.decoding.in_batches import answers_in_batches
 from helpers.speculation.combine import Together
 from helpers.speculation.draft_model import DraftModel
-from helpers.speculation.in_batches import answers_in_batches
 from helpers.speculation.ngram import PromptLookup
 from helpers.speculation.recycling import TokenRecycling
 from helpers.speculation.suffix import SuffixMatch
