@@ -80,7 +80,7 @@ def test_lab_copies_and_opens_there(tmp_path, monkeypatch, capsys):
 
 
 def test_heads_that_are_missing_are_made_again(folder, trained, monkeypatch, capsys):
-    ship(folder, "fine-tuned", "draft", "drafter")
+    ship(folder, "fine-tuned", "draft", "drafter", "medusa-prose")
     assert call(monkeypatch, "models") == 0
     assert "[missing] medusa: training it now" in capsys.readouterr().out
     assert [command[1:3] for command in trained] == [["-m", "helpers.training.train_medusa_heads"]]

@@ -25,7 +25,7 @@ def accept(proposal: Proposal, logits: torch.Tensor, sampler: Sampler) -> Accept
         logits: (1 + guesses, vocabulary), after the certain token and after each guess.
     """
     if sampler.sampling.temperature == 0:
-        return longest_path(proposal, logits.argmax(-1).tolist().__getitem__)
+        return longest_path(proposal, lambda row: int(logits[row].argmax()))  # of few rows: most guesses are wrong
     if sampler.sampling.typical:
         return typical_path(proposal, probabilities(logits, sampler.sampling), sampler)
     if proposal.probs is None:

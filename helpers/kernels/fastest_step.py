@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from torch import nn
 
 from helpers.errors import CourseError
 from helpers.kernels import packed_linear
 from helpers.kernels.fused_llama import FusedLlama
+from helpers.kernels.native.native_drafter import NativeDrafter
 from helpers.kernels.native.native_llama import NativeLlama
+from helpers.speculation.recurrent_drafter import RecurrentDrafter
+
+Made = TypeVar("Made")
 
 
 def packed_copy(model: nn.Module, turns: int = 5) -> nn.Module:
@@ -32,6 +37,12 @@ def fastest_step(model: nn.Module, turns: int = 5) -> nn.Module:
     return next((step for step in made if step is not None), None) or packed_copy(model, turns)
 
 
+def fastest_drafter(drafter: RecurrentDrafter, turns: int = 5) -> NativeDrafter | RecurrentDrafter:
+    """The drafter's search in C++; where that can't be had the drafter with packed linears."""
+    made = _where_it_can_be_had(NativeDrafter, drafter)
+    return packed_linear.install(drafter, turns) if made is None else made
+
+
 def ways(model: nn.Module, turns: int = 5) -> dict[str, nn.Module]:
     """The same function in up to four ways: the model as transformers runs it, with packed linears, fused with packed
     linears (where the fused step is written for its kind), and in C++ (where that can be had)."""
@@ -42,7 +53,7 @@ def ways(model: nn.Module, turns: int = 5) -> dict[str, nn.Module]:
     return arms
 
 
-def _where_it_can_be_had(make: Callable[[nn.Module], nn.Module], model: nn.Module) -> nn.Module | None:
+def _where_it_can_be_had(make: Callable[[nn.Module], Made], model: nn.Module) -> Made | None:
     try:
         return make(model)
     except CourseError:

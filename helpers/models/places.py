@@ -20,14 +20,18 @@ from helpers.models.merging import ADAPTER
 FOLDER = files.ROOT / "data" / "models"
 
 MADE_BY = {
-    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --lr 1e-3 --lr_scheduler_type cosine "
-    "--warmup_steps 20 --per_device_train_batch_size 6 --more_examples 60000 --eval_samples 450 --save_steps 50 "
-    "--export data/models/fine-tuned",
-    "draft": "python -m helpers.training.distil_draft --more_examples 1900 --export data/models/draft",
-    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 9900 --epochs 4 --batch_positions 512 "
-    "--eval_samples 200 --export data/models/medusa",
-    "drafter": "python -m helpers.training.train_recurrent_drafter --more_examples 9900 --epochs 5 --eval_samples 200 "
-    "--export data/models/drafter",
+    "fine-tuned": "python -m helpers.training.fine_tune_llm --epochs 1 --max_steps 619 --lr 2e-3 "
+    "--lr_scheduler_type cosine --warmup_steps 50 --per_device_train_batch_size 32 --more_examples 300000 --seed 3 "
+    "--eval_samples 0 --export data/models/fine-tuned",
+    "draft": "python -m helpers.training.distil_draft --more_examples 1900 --guessed_tokens 4096 --lora_r 32 "
+    "--lora_alpha 64 --export data/models/draft",
+    "medusa": "python -m helpers.training.train_medusa_heads --more_examples 12900 --guessed_tokens 4096 --epochs 4 "
+    "--batch_positions 512 --eval_samples 200 --export data/models/medusa",
+    "medusa-prose": "python -m helpers.training.train_medusa_heads --model_id base --max_new_tokens 256 "
+    "--max_examples 700 --medusa_num_heads 4 --guessed_tokens 4096 --epochs 3 --eval_samples 50 "
+    "--export data/models/medusa-prose",
+    "drafter": "python -m helpers.training.train_recurrent_drafter --more_examples 12900 --guessed_tokens 4096 "
+    "--epochs 5 --eval_samples 200 --export data/models/drafter",
 }
 
 WEIGHTS, HEADS = "model.safetensors", "medusa_lm_head.safetensors"

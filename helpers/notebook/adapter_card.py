@@ -29,7 +29,9 @@ def show_card(card: Mapping) -> None:
     for number, run in enumerate(runs_of(card), 1):
         a = run["arguments"]
         rate = run["tokens"] * run["steps"] / _steps_of(run) / run["seconds"]
-        print(f"run {number}: {run['seconds'] / 3600:.1f} hours, {run['steps']} steps of", end=" ")
+        hours, where = run["seconds"] / 3600, (run.get("machine") or {}).get("accelerator") or "a CPU"
+        took = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+        print(f"run {number}: {took} on {where}, {run['steps']} steps of", end=" ")
         print(f"{a['per_device_train_batch_size']} rows of {a['max_seq_length']} tokens, {rate:.0f} tokens/s;", end=" ")
         print(f"r = {a['lora_r']}, alpha = {a['lora_alpha']:g}, lr {a['lr']:g}, {a['lr_scheduler_type']}")
     for about, share in (card.get("execution_accuracy") or {}).items():

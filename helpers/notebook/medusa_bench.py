@@ -15,15 +15,15 @@ from helpers.decoding.proposer import Proposer
 from helpers.errors import CourseError
 from helpers.files import build_root
 from helpers.kernels import packed_linear
-from helpers.kernels.fastest_step import fastest_step
+from helpers.kernels.fastest_step import fastest_drafter, fastest_step
 from helpers.notebook.lesson import Lesson
 from helpers.profiling.arms import training_answers
 from helpers.speculation import recurrent_drafter
+from helpers.speculation.drafted_tree import Drafter
 from helpers.speculation.guessers import NAMES, guesser
 from helpers.speculation.medusa_files import load
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.plan import Plan
-from helpers.speculation.recurrent_drafter import RecurrentDrafter
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
@@ -127,7 +127,7 @@ class MedusaBench:
     models: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     fast: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     heads: dict[str, MedusaHeads] = field(default_factory=dict, repr=False)
-    drafters: dict[str, RecurrentDrafter] = field(default_factory=dict, repr=False)
+    drafters: dict[str, Drafter] = field(default_factory=dict, repr=False)
 
     @property
     def guesser_names(self) -> list[str]:
@@ -200,7 +200,7 @@ def load_into(bench: MedusaBench, dtypes: Sequence[str]) -> None:
         bench.models[dtype] = model
         bench.heads[dtype] = packed_linear.install(load(bench.heads_place, model), turns)
         if bench.heads_place == "medusa" and has_drafter(bench.model_id):
-            bench.drafters[dtype] = packed_linear.install(recurrent_drafter.load("drafter", model), turns)
+            bench.drafters[dtype] = fastest_drafter(recurrent_drafter.load("drafter", model), turns)
         bench.fast[dtype] = fastest_step(model, turns)
 
 

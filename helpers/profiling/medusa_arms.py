@@ -14,14 +14,15 @@ from helpers.decoding.proposer import Proposer
 from helpers.errors import CourseError
 from helpers.files import build_root, write_whole
 from helpers.kernels import packed_linear
+from helpers.kernels.fastest_step import fastest_drafter
 from helpers.profiling.arms import Arm, Bench, training_answers
 from helpers.speculation import recurrent_drafter
+from helpers.speculation.drafted_tree import Drafter
 from helpers.speculation.guessers import guesser
 from helpers.speculation.medusa import Medusa
 from helpers.speculation.medusa_files import load
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.plan import Plan
-from helpers.speculation.recurrent_drafter import RecurrentDrafter
 
 HERE = "helpers.profiling.medusa_arms"
 
@@ -55,9 +56,9 @@ def heads_of(bench: Bench, heads: str) -> MedusaHeads:
     return packed_linear.install(load(heads, bench.model), bench.turns)
 
 
-def drafter_of(bench: Bench) -> RecurrentDrafter:
-    """The course's recurrent drafter with packed linears, for the bench's model."""
-    return packed_linear.install(recurrent_drafter.load("drafter", bench.model), bench.turns)
+def drafter_of(bench: Bench) -> Drafter:
+    """The course's recurrent drafter by its fastest search, for the bench's model."""
+    return fastest_drafter(recurrent_drafter.load("drafter", bench.model), bench.turns)
 
 
 def keep_arms(profile: str, arms: Mapping[str, Arm]) -> Path:

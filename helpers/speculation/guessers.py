@@ -13,12 +13,11 @@ from helpers.decoding.proposals import NOTHING, Proposal, depths
 from helpers.decoding.proposer import Proposer, TokenProposer
 from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
-from helpers.speculation.drafted_tree import DraftedTree
+from helpers.speculation.drafted_tree import DraftedTree, Drafter
 from helpers.speculation.medusa_confidence import ConfidentMedusa
 from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.ngram import continuation
 from helpers.speculation.node_chances import Labelled
-from helpers.speculation.recurrent_drafter import RecurrentDrafter
 from helpers.speculation.recycling import TokenRecycling, fixed_tree
 from helpers.speculation.suffix import SuffixMatch
 
@@ -67,7 +66,7 @@ def guesser(
     name: str,
     heads: MedusaHeads | None = None,
     answers: Iterable[abc.Sequence[int]] = (),
-    drafter: RecurrentDrafter | None = None,
+    drafter: Drafter | None = None,
 ) -> Proposer:
     """The guesser of this name; `answers` (token ids) are what a suffix match may know, training answers say."""
     if name == "heads" and heads is not None:

@@ -69,6 +69,35 @@ class RecurrentDrafter(nn.Module):
         read = torch.cat([state, self.embedding[columns]], -1)
         return state + self.outer(F.silu(self.inner(read)))
 
+    def beam_search(
+        self, state: torch.Tensor, column: int, depth: int, beam: int, width: int, least: float
+    ) -> tuple[list[int], list[int], list[float]]:
+        """Of each depth the `beam` likeliest paths are gone on from, each by its `width` likeliest tokens, as long as a
+        path has `least` log-probability; the first from `state` (1, hidden) and the column of the token that it made.
+
+        Returns:
+            of each node its column, its parent (-1: the token that is certain) and its path's log-probability.
+        """
+        read = torch.tensor([column], device=state.device)
+        paths, before = [-1], torch.zeros(1, 1, device=state.device)  # where they end, their log-probability
+        columns, parents, chances = [], [], []
+        for _ in range(depth):
+            state = self.next_state(state, read)
+            logits = self.lm_head(state).float()
+            best, places = logits.topk(width, -1)
+            log_probs = (before + best - logits.logsumexp(-1, keepdim=True)).flatten()
+            first = len(columns)
+            columns += places.flatten().tolist()
+            parents += [path for path in paths for _ in range(width)]
+            chances += log_probs.tolist()
+            before, on = log_probs.topk(min(beam, len(log_probs)))
+            on = on[before >= least]
+            if not len(on):
+                break
+            paths = (first + on).tolist()
+            before, state, read = log_probs[on][:, None], state[on // width], places.flatten()[on]
+        return columns, parents, chances
+
     def forward(self, hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Logits (depth, n, num_ids) where each guess knows the right tokens before it: from the states (n, hidden)
         that made the first ones of `columns` (n, depth)."""

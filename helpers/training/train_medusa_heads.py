@@ -94,9 +94,10 @@ def loss_of(
     total = hidden.new_zeros((), dtype=torch.float32)
     for i, logits in enumerate(heads(hidden), 1):
         wanted = labels[:, i - 1]
-        known = wanted >= 0  # neither past the answer's end nor a token that no head guesses
+        known = wanted >= 0  # within the answer, and among the tokens that heads guess
         if known.any():
-            total = total + decay**i * F.cross_entropy(logits[known].float(), wanted[known])
+            loss = F.cross_entropy(logits[known].float(), wanted[known])
+            total = total + decay**i * loss
     return total
 
 

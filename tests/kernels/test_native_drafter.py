@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 
+from helpers.decoding.sequence import Sequence
+from helpers.errors import CourseError
+from helpers.kernels.fastest_step import fastest_drafter
 from helpers.kernels.native import library, native_drafter
-from helpers.kernels.native.native_drafter import NativeDrafter, can_be_had
-from helpers.speculation.drafted_tree import DraftedTree, beam_search
+from helpers.kernels.native.native_drafter import NativeDrafter
+from helpers.kernels.packed_linear import PackedLinear
+from helpers.speculation.drafted_tree import DraftedTree
 from helpers.speculation.recurrent_drafter import RecurrentDrafter
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
@@ -31,7 +35,7 @@ def test_it_finds_what_pytorch_finds(num_ids, width, threads):
             drafter = drafter_of(num_ids, seed=seed)
             settings = (torch.randn(1, 48), 3, 4, 3, width, math.log(0.02))
             columns, parents, chances = NativeDrafter(drafter).beam_search(*settings)
-            wanted = beam_search(drafter, *settings)
+            wanted = drafter.beam_search(*settings)
             assert columns == wanted[0] and parents == wanted[1]
             torch.testing.assert_close(torch.tensor(chances), torch.tensor(wanted[2]), atol=1e-4, rtol=1e-4)
     finally:
@@ -59,9 +63,20 @@ def test_bfloat16_is_close_to_float32():
 
 
 def test_where_it_cannot_be_had_pytorch_searches(monkeypatch):
-    drafter = drafter_of(50)
-    assert can_be_had(drafter) and not can_be_had(drafter_of(50, width=41, dtype=torch.bfloat16))
-    assert not can_be_had(drafter_of(50).double())
-    assert isinstance(DraftedTree(drafter).search.func.__self__, NativeDrafter)
+    assert isinstance(fastest_drafter(drafter_of(50)), NativeDrafter)
+    for other in (drafter_of(50, width=41, dtype=torch.bfloat16), drafter_of(50).double()):
+        with pytest.raises(CourseError, match="in bfloat16 of even widths"):
+            NativeDrafter(other)
     monkeypatch.setattr(native_drafter.library, "why_not", lambda: "no compiler")
-    assert DraftedTree(drafter).search.func is beam_search
+    with pytest.raises(CourseError, match="no compiler"):
+        NativeDrafter(drafter_of(50))
+    found = fastest_drafter(drafter_of(50), turns=0)
+    assert isinstance(found, RecurrentDrafter) and isinstance(found.inner, PackedLinear)
+
+
+@torch.no_grad()
+def test_a_tree_is_the_same_by_either():
+    drafter, state = drafter_of(150), torch.randn(1, 48)
+    sequence = Sequence([3, int(drafter.token_ids[7])], max_new_tokens=9)
+    [tree], [same] = (DraftedTree(each).propose([sequence], state) for each in (NativeDrafter(drafter), drafter))
+    assert tree.tokens == same.tokens and tree.parents == same.parents and len(tree.tokens) > 4

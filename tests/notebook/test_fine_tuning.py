@@ -134,7 +134,7 @@ def test_a_card_tells_of_all_its_runs(capsys):
     card["right_by_kind"] = {"join": "3 of 4"}
     adapter_card.show_card(card)
     out = " ".join(capsys.readouterr().out.split())
-    assert "run 1: 1.0 hours, 100 steps" in out and "run 2:" in out and "278 tokens/s" in out
+    assert "run 1: 1.0 hours on a CPU, 100 steps" in out and "run 2:" in out and "278 tokens/s" in out
     assert "right, test: 80.0%" in out and "join 3 of 4" in out
     assert adapter_card.losses_of(card) == [0.5, 0.02]
     for losses in ([0.02], [0.9, 0.5, 0.3, 0.2, 0.1, 0.02]):

@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers.errors import CourseError
 from helpers.kernels.fastest_step import ways
-from helpers.kernels.native.library import SOURCE, why_not
+from helpers.kernels.native.library import PRODUCTS, why_not
 from helpers.notebook.kernel_parts import draw_shares, named, note_gains, show_same_bits, show_ways
 from helpers.notebook.results import Results
 from helpers.notebook.source import lines_of
@@ -79,12 +79,12 @@ def test_where_there_is_no_step_in_cpp_the_reason_is_printed(capsys):
 
 
 def test_the_inner_loop_fits_a_cell():
-    shown = lines_of(SOURCE, "[N] = {}", "t++) use(").splitlines()
+    shown = lines_of(PRODUCTS, "[N] = {}", "t++) use(").splitlines()
     assert len(shown) <= 20 and max(map(len, shown)) <= 88 and "__builtin_prefetch(" in "\n".join(shown)
     assert sum("multiply_add" in line for line in shown) == 2
     for first, last in (("no such line", "use("), ("[N] = {}", "no such line")):
-        with pytest.raises(CourseError, match=r"Can't show llama_step\.cpp from"):
-            lines_of(SOURCE, first, last)
+        with pytest.raises(CourseError, match=r"Can't show products\.h from"):
+            lines_of(PRODUCTS, first, last)
 
 
 def test_a_label_is_for_ways_alone():

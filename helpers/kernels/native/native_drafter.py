@@ -8,6 +8,7 @@ from ctypes import c_float, c_int32, c_void_p
 import torch
 from torch.nn import functional as F
 
+from helpers.errors import CourseError
 from helpers.kernels.native import library
 from helpers.kernels.native.tiles import DTYPES, ROWS, tiles
 from helpers.speculation.recurrent_drafter import RecurrentDrafter
@@ -29,11 +30,18 @@ class _Search(ctypes.Structure):
 
 
 class NativeDrafter:
-    """The drafter's weights as the C++ reads them; `beam_search` is that of drafted_tree.py. It adds in float32 where
-    PyTorch rounds in between, so that bfloat16 guesses may differ."""
+    """The drafter's weights as the C++ reads them; it takes the drafter's place in a DraftedTree. It adds in float32
+    where PyTorch rounds in between, so that bfloat16 guesses may differ.
+
+    Raises:
+        CourseError: no CPU, no compiler, or neither float32 nor bfloat16.
+    """
 
     def __init__(self, drafter: RecurrentDrafter):
+        if reason := why_not(drafter):
+            raise CourseError(f"The drafter's search in C++ can't be had: {reason}.")
         inner, outer, lm_head = drafter.inner.weight, drafter.outer.weight, drafter.lm_head.weight
+        self.token_ids = drafter.token_ids
         self.dtype, self.hidden = inner.dtype, lm_head.shape[1]
         bias = drafter.inner.bias.detach().float()
         bias = F.pad(bias, (0, -len(bias) % ROWS))
@@ -45,7 +53,7 @@ class NativeDrafter:
     def beam_search(
         self, state: torch.Tensor, column: int, depth: int, beam: int, width: int, least: float
     ) -> tuple[list[int], list[int], list[float]]:
-        """As drafted_tree.beam_search; `state` (1, hidden)."""
+        """As RecurrentDrafter's; `state` (1, hidden)."""
         most = width + (depth - 1) * beam * width
         state = state.to(self.dtype).contiguous()
         numbers, log_probs = torch.empty(2, most, dtype=torch.int32), torch.empty(most)
@@ -56,8 +64,10 @@ class NativeDrafter:
         return columns, parents, log_probs[:count].tolist()
 
 
-def can_be_had(drafter: RecurrentDrafter) -> bool:
-    """Whether the search can run in C++ here: on a CPU with a compiler, in float32 or bfloat16."""
+def why_not(drafter: RecurrentDrafter) -> str | None:
+    """Why a drafter can't search in C++ here, with the remedy; None where it can."""
     weight = drafter.outer.weight
     numbers = DTYPES.get(weight.dtype)
-    return bool(weight.is_cpu and numbers and not any(n % numbers for n in weight.shape) and not library.why_not())
+    if not weight.is_cpu or numbers is None or any(n % numbers for n in weight.shape):
+        return "it is written for a CPU, in float32, and in bfloat16 of even widths"
+    return library.why_not()
