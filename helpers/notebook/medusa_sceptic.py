@@ -33,6 +33,8 @@ from helpers.speculation.node_chances import Position
 from helpers.speculation.plan import Costs, Plan, make_plan
 from helpers.speculation.replay import chosen
 
+MEMORY = "memory"
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -69,14 +71,17 @@ def measure_ladder(bench: MedusaBench, found: FixedTree, plan: Plan, prompts: Se
     for answer in arms.values():  # on a prompt that is not timed: a guesser would know its answer
         answer(prompts[-1])
     prompts = prompts[:-1] or prompts
-    timed = interleave(arms, prompts, warmup=0, device=bench.lesson.device)
+    device = bench.lesson.device
+    reading = {MEMORY: lambda prompt: probes.bandwidth(repeats=3, device=device)}  # in turns: its speed drifts
+    timed = interleave(arms | reading, prompts, warmup=0, device=device)
+    bandwidth = median(timed.pop(MEMORY).results)
     decode = {arm: [seconds for _, seconds in one.results] for arm, one in timed.items()}
     tokens = {arm: sum(count for count, _ in one.results) for arm, one in timed.items()}
     gains = {}
     for kind, name in arms:
         if name != GREEDY and len(prompts) > 1:
             gains[kind, name] = speedup(timed[kind, GREEDY].seconds, timed[kind, name].seconds)
-    floor = Shape.of(bench.models[BFLOAT16]).weight_bytes / probes.bandwidth(device=bench.lesson.device)
+    floor = Shape.of(bench.models[BFLOAT16]).weight_bytes / bandwidth
     return Ladder({arm: sum(decode[arm]) / max(1, tokens[arm]) for arm in arms}, floor, gains)
 
 

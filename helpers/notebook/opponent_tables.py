@@ -23,14 +23,14 @@ from helpers.text_to_sql.evaluate import right_answers
 Q4 = "llama_cpp_q4_1"
 
 
-def show_speeds(results: Results, found: Findings, bandwidth: float) -> dict[str, Comparison]:
+def show_speeds(results: Results, found: Findings) -> dict[str, Comparison]:
     """A line for each contender, the fastest last: tokens per second, its floor, the share; writes the metrics."""
-    results.metric("opponents.bandwidth", bandwidth / 1e9, "GB/s")
+    results.metric("opponents.bandwidth", found.bandwidth / 1e9, "GB/s")
     rates = {key: found.rate(key) for key in found.contenders}
     runs = len(found.runs)
     print(f"{'single requests, tokens per second':36}{'measured':>9}{'interval':>16}{'floor':>8}{'share':>8}")
     for key in sorted(rates, key=lambda key: rates[key].ratio):
-        rate, floor = rates[key], found.floor(key, bandwidth)
+        rate, floor = rates[key], found.floor(key)
         ends = f"{rate.low:.0f} to {rate.high:.0f}"
         print(f"{found.contenders[key].words:36}{rate.ratio:9.0f}{ends:>16}{floor:8.0f}{rate.ratio / floor:8.0%}")
         interval = dict(low=rate.low, high=rate.high, n=rate.n)
@@ -41,18 +41,18 @@ def show_speeds(results: Results, found: Findings, bandwidth: float) -> dict[str
     return rates
 
 
-def draw_speeds(found: Findings, rates: Mapping[str, Comparison], bandwidth: float) -> None:
+def draw_speeds(found: Findings, rates: Mapping[str, Comparison]) -> None:
     """A bar for each contender, and its floor as an upright stroke; then what the figure says."""
     order = sorted(rates, key=lambda key: -rates[key].ratio)
     ax = plots.bars_with_intervals(
         [found.contenders[key].words for key in order],
         [rates[key].ratio for key in order],
         [(rates[key].low, rates[key].high) for key in order],
-        marks=[1.02 * found.floor(key, bandwidth) for key in order],
+        marks=[1.02 * found.floor(key) for key in order],
         title="Who answers how fast, and what one reading of the weights a token allows",
         value_label="speed of whole requests (tokens per second)",
     )
-    floors = [found.floor(key, bandwidth) for key in order]
+    floors = [found.floor(key) for key in order]
     look = dict(marker="|", markersize=22, linestyle="")
     ax.plot(floors, range(len(order)), color="white", markeredgewidth=6, **look)  # to be seen on a bar, too
     label = "the floor: bandwidth over bytes of the weights"
@@ -60,11 +60,11 @@ def draw_speeds(found: Findings, rates: Mapping[str, Comparison], bandwidth: flo
     ax.set_xlim(0, 1.15 * max(*floors, *(rates[key].high for key in order)))
     ax.legend(loc="lower right", fontsize=9)
     plt.gcf().set_size_inches(9, 0.55 * len(order) + 1.6)
-    _read_speeds(found, rates, bandwidth)
+    _read_speeds(found, rates)
 
 
-def _read_speeds(found: Findings, rates: Mapping[str, Comparison], bandwidth: float) -> None:
-    share = {key: rates[key].ratio / found.floor(key, bandwidth) for key in rates}
+def _read_speeds(found: Findings, rates: Mapping[str, Comparison]) -> None:
+    share = {key: rates[key].ratio / found.floor(key) for key in rates}
     plain = [key for key in rates if not found.contenders[key].guesses]
     nearest = max(plain, key=share.get)
     sentences = [f"Nearest to its floor without guesses: {found.contenders[nearest].words}, {share[nearest]:.0%}."]
@@ -231,9 +231,9 @@ def _read_batches(found: Findings, columns: Mapping[str, str]) -> None:
     _say(sentences)
 
 
-def what_limits(found: Findings, rates: Mapping[str, Comparison], bandwidth: float) -> str:
+def what_limits(found: Findings, rates: Mapping[str, Comparison]) -> str:
     """The closing sentence, from what was measured."""
-    share = rates[FUSED].ratio / found.floor(FUSED, bandwidth)
+    share = rates[FUSED].ratio / found.floor(FUSED)
     if share < 0.6:
         return f"Our step is at {share:.0%} of its floor: overhead limits it, and the next notebook compiles it away."
     return f"Our step is at {share:.0%} of its floor: what is left are the bytes, and fewer of them are notebook 02's."

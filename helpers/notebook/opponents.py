@@ -11,6 +11,7 @@ import torch
 
 from helpers import models
 from helpers.errors import CourseError
+from helpers.measuring import probes
 from helpers.measuring.cost_model import Shape
 from helpers.measuring.timing import Comparison, Timed, speedup_over_runs
 from helpers.models.to_gguf import weight_bytes
@@ -117,11 +118,12 @@ def write_files(field: Field) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Findings:
-    """Who answered in all runs, and what: a dict for each run."""
+    """Who answered in all runs, and what: a dict for each run; and how fast memory was meanwhile."""
 
     field: Field
     contenders: dict[str, Contender]
     runs: list[dict[Key, Answers]]
+    bandwidth: float  # bytes per second, the median of what was read between the runs
 
     def timed(self) -> list[dict[str, Timed]]:
         """The single requests as fresh_runs.py has them."""
@@ -142,9 +144,9 @@ class Findings:
         ]
         return speedup_over_runs(tokens, [one.seconds for one in runs])
 
-    def floor(self, key: str, bandwidth: float) -> float:
+    def floor(self, key: str) -> float:
         """Tokens per second if each token cost one reading of the weights, and nothing else."""
-        return bandwidth / self.contenders[key].weight_bytes
+        return self.bandwidth / self.contenders[key].weight_bytes
 
     def has(self, key: str, load: str) -> bool:
         return (key, load) in self.runs[0]
@@ -154,10 +156,14 @@ def answer_all(field: Field, paths: Mapping[str, Path]) -> Findings:
     """Everybody answers everything, each in a process of its own, as often as the profile says."""
     profile, threads = field.lesson.profile, torch.get_num_threads()
     every = teams(profile, field.bench, field.arms, field.heads, paths, field.loads, threads)
-    runs = list(measured_runs(every, field.loads, field.sizes.runs))
+    runs, device = [], field.lesson.device
+    read = [probes.bandwidth(device=device)]
+    for run in measured_runs(every, field.loads, field.sizes.runs):
+        runs.append(run)
+        read.append(probes.bandwidth(device=device))
     there = {contender.key: contender for team in every for contender in team.contenders}
     whole = {key: one for key, one in there.items() if all((key, ONE) in run for run in runs)}
-    return Findings(field, whole, runs)
+    return Findings(field, whole, runs, median(read))
 
 
 def show_float32(results: Results, field: Field, paths: Mapping[str, Path]) -> None:

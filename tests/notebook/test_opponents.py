@@ -53,7 +53,7 @@ CONTENDERS = {
 SECONDS = {FUSED: 2.0, GUESSES: 1.0, "llama_cpp_bf16": 1.6, "llama_cpp_q4_1": 0.5, "vllm_heads": 0.9}
 
 
-def findings(runs=2, seconds=SECONDS, other=()):
+def findings(runs=2, seconds=SECONDS, other=(), bandwidth=1e9):
     """Ten answers of ten tokens to each of the `cpu` profile's prompts; those of `other` differ in the last token."""
     sizes = SIZES["cpu"]
     prompts = [[1, 2, place] for place in range(sizes.prompts)]
@@ -69,7 +69,7 @@ def findings(runs=2, seconds=SECONDS, other=()):
     single = {(key, ONE): answers(key, ONE) for key in CONTENDERS}
     lesson, examples = SimpleNamespace(device="cpu"), load_split("test", limit=sizes.prompts)
     asked = Field(lesson, sizes, Bench(), None, {}, examples, loads)
-    return Findings(asked, CONTENDERS, [first, *[single] * (runs - 1)])
+    return Findings(asked, CONTENDERS, [first, *[single] * (runs - 1)], bandwidth)
 
 
 @pytest.fixture
@@ -78,12 +78,12 @@ def results(tmp_path):
 
 
 def test_speed_and_share_of_the_floor(results, capsys):
-    rates = tables.show_speeds(results, findings(), 1e9)
+    rates = tables.show_speeds(results, findings())
     assert results.metrics["opponents.fused.tokens_per_second"]["value"] == pytest.approx(5)
     assert results.metrics["opponents.fused.share_of_floor"]["value"] == pytest.approx(1)  # 5 readings of 200 MB
     assert results.metrics["opponents.llama_cpp_q4_1.share_of_floor"]["value"] == pytest.approx(1.4)
     assert list(rates) == list(CONTENDERS) and "2 processes each" in capsys.readouterr().out
-    tables.draw_speeds(findings(), rates, 1e9)
+    tables.draw_speeds(findings(), rates)
     plt.close("all")
     said = " ".join(capsys.readouterr().out.split())
     assert "past its floor" in said and "The 4-bit file wins all the same" in said
@@ -147,8 +147,8 @@ def test_a_line_for_each_prompt_and_contender(results):
 
 @pytest.mark.parametrize(("bandwidth", "says"), [(1e9, "what is left are the bytes"), (1e10, "overhead limits it")])
 def test_what_limits_it_is_made_from_the_share(bandwidth, says):
-    found = findings()
-    assert says in tables.what_limits(found, {key: found.rate(key) for key in CONTENDERS}, bandwidth)
+    found = findings(bandwidth=bandwidth)
+    assert says in tables.what_limits(found, {key: found.rate(key) for key in CONTENDERS})
 
 
 def test_a_long_prompt_has_its_own_tables_last():

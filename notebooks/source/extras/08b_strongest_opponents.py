@@ -69,7 +69,7 @@ from helpers.notebook.opponents import open_field
 
 field = open_field(lesson)
 bandwidth = probes.bandwidth(device=lesson.device)
-print(f"This machine reads {bandwidth / 1e9:.0f} GB/s.")
+print(f"This machine reads {bandwidth / 1e9:.0f} GB/s now; it is read again between the runs.")
 
 # %% [markdown]
 # ## The same weights in another engine
@@ -140,12 +140,12 @@ found = answer_all(field, paths)
 # %%
 from helpers.notebook.opponent_tables import show_speeds
 
-rates = show_speeds(results, found, bandwidth)
+rates = show_speeds(results, found)
 
 # %%
 from helpers.notebook.opponent_tables import draw_speeds
 
-draw_speeds(found, rates, bandwidth)
+draw_speeds(found, rates)
 
 # %% [markdown]
 # ## The two ratios that you guessed
@@ -213,7 +213,7 @@ results.assert_invariants()
 # %%
 from helpers.notebook.opponent_tables import what_limits
 
-print("What limits it now:", what_limits(found, rates, bandwidth))
+print("What limits it now:", what_limits(found, rates))
 
 # %% [markdown] tags=["decide"]
 # ## Decide
