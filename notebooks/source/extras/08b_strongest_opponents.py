@@ -69,7 +69,8 @@ from helpers.notebook.opponents import open_field
 
 field = open_field(lesson)
 bandwidth = probes.bandwidth(device=lesson.device)
-print(f"This machine reads {bandwidth / 1e9:.0f} GB/s now; it is read again between the runs.")
+print(f"This machine reads {bandwidth / 1e9:.0f} GB/s now.", end=" ")
+print("It is asked again between the runs.")
 
 # %% [markdown]
 # ## The same weights in another engine
