@@ -48,7 +48,6 @@ def draw_speeds(found: Findings, rates: Mapping[str, Comparison]) -> None:
         [found.contenders[key].words for key in order],
         [rates[key].ratio for key in order],
         [(rates[key].low, rates[key].high) for key in order],
-        marks=[1.02 * found.floor(key) for key in order],
         title="Who answers how fast, and what one reading of the weights a token allows",
         value_label="speed of whole requests (tokens per second)",
     )

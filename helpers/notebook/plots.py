@@ -26,11 +26,9 @@ def bars_with_intervals(
     title: str,
     value_label: str,
     kinds: Sequence[str] = (),
-    marks: Sequence[float] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """A horizontal bar for each label with its (low, high); what isn't measured is pale, hatched and named. Its number
-    stands right of the bar, and of the mark that will be drawn there."""
+    """A horizontal bar for each label with its (low, high); what isn't measured is pale, hatched and named."""
     ax = _axes(ax, title, value_label)
     kinds = kinds or ["measured"] * len(labels)
     names = [label if kind == "measured" else f"{label}\n({kind})" for label, kind in zip(labels, kinds, strict=True)]
@@ -43,9 +41,10 @@ def bars_with_intervals(
             low, high = interval
             ax.errorbar((low + high) / 2, place, xerr=(high - low) / 2, color=COLORS[1], marker="", linestyle="")
             ends[place] = max(high, values[place])
-    ends = [max(pair) for pair in zip(ends, marks, strict=True)] if marks else ends
     for place, (value, end) in enumerate(zip(values, ends, strict=True)):
-        ax.annotate(f"{value:.3g}", (end, place), xytext=(5, 0), textcoords="offset points", va="center")
+        beside = dict(xytext=(5, 0), textcoords="offset points", va="center", zorder=5)
+        box = dict(facecolor="white", edgecolor="none", pad=1)  # to be read over a mark that stands there
+        ax.annotate(f"{value:.3g}", (end, place), bbox=box, **beside)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.margins(x=0.12)
