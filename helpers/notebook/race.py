@@ -29,6 +29,7 @@ MARKS = {
     "recycling": "R",
     "bigram": "B",
     "draft": "D",
+    "drafter": "N",
 }  # who guessed a token; "head 2" is 2
 FACES = ("#dfe7ec", "#f7dfc9")  # light enough for the text in it, a lane each
 
@@ -154,6 +155,7 @@ def _legend(marks: set[str]) -> str:
         "R": "R: recycled",
         "B": "B: bigram table",
         "D": "D: draft model",
+        "N": "N: recurrent drafter, a network",
     }
     heads = sorted(mark for mark in marks if mark.isdigit())
     entries = [names[mark] for mark in names if mark in marks]
