@@ -9,7 +9,7 @@
 #include "products.h"
 
 struct Layer {
-    const void *qkv, *out, *gate_up, *down;                      // tiles
+    Weight qkv, out, gate_up, down;
     const float *qkv_bias, *out_bias, *gate_up_bias, *down_bias;  // as the tiles' rows, or none
     const float *norm_1, *norm_2, *query_norm, *key_norm;         // of hidden; of a head, or none
 };
@@ -18,7 +18,7 @@ struct Model {
     int32_t layers, hidden, heads, kv_heads, size, inner, vocabulary;
     float epsilon, head_epsilon, scale;
     const float *last_norm, *cos, *sin;  // tables (positions, size); sin with its sign
-    const void* lm_head;
+    Weight lm_head;
     const Layer* layer;
 };
 
@@ -204,7 +204,7 @@ template <class Unit> struct Run {
 
     static vec with_bias(vec sum, const float* bias, int row) { return bias ? sum + load(bias + row) : sum; }
 
-    void add_to_x(const void* weight, const float* bias, const Unit* input, int units) {
+    void add_to_x(const Weight& weight, const float* bias, const Unit* input, int units) {
         product(weight, m.hidden, input, units, tokens, [&](int token, int tile, vec a, vec b) {
             float* x = s.x + (size_t)token * wide + tile * ROWS;
             store(x, load(x) + with_bias(a, bias, tile * ROWS));
@@ -240,9 +240,8 @@ template <class Unit> struct Run {
         product(layer.gate_up, 2 * inner, normed.data(), units, tokens, [&](int token, int tile, vec a, vec b) {
             const vec gate = with_bias(a, layer.gate_up_bias, tile * ROWS);
             const vec up = with_bias(b, layer.gate_up_bias, tile * ROWS + LANES);
-            const vec small = exponential(gate > 0.0f ? -gate : gate);  // e to -|gate|: silu without overflow
             float y[LANES];
-            store(y, gate * up * (gate > 0.0f ? all(1.0f) : small) / (1.0f + small));
+            store(y, silu(gate) * up);
             rounded(y, gated.data() + ((size_t)token * inner + tile * LANES) / PER, LANES);
         });
         add_to_x(layer.down, layer.down_bias, gated.data(), inner / PER);
@@ -272,7 +271,8 @@ template <class Unit> struct Run {
 }  // namespace
 
 // y = W x for x (n, in) and y (n, rows), of bfloat16 or float.
-template <class Unit> static void linear(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
+template <class Unit>
+static void linear(const Weight& w, int rows, const void* x, int in, int n, void* y, int threads) {
     typedef typename Run<Unit>::Number Number;
 #pragma omp parallel num_threads(threads)
     product(w, rows, (const Unit*)x, in / IN_UNIT<Unit>, n, [&](int token, int tile, vec a, vec b) {
@@ -284,11 +284,11 @@ template <class Unit> static void linear(const void* w, int rows, const void* x,
     });
 }
 
-extern "C" void linear_float32(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
-    linear<float>(w, rows, x, in, n, y, threads);
+extern "C" void linear_float32(const Weight* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    linear<float>(*w, rows, x, in, n, y, threads);
 }
-extern "C" void linear_bfloat16(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
-    linear<bf16_pair>(w, rows, x, in, n, y, threads);
+extern "C" void linear_bfloat16(const Weight* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    linear<bf16_pair>(*w, rows, x, in, n, y, threads);
 }
 
 extern "C" void step_float32(const Model* model, const Step* step) { Run<float>(*model, *step).run(); }

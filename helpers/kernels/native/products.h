@@ -1,7 +1,7 @@
 // Products of weights with few tokens, and the vectors that they are made of.
 //
-// Weights lie in tiles, in the order in which they are read (tiles.py). Every sum is made in an order that does not
-// depend on how many tokens are read together.
+// Weights lie in tiles, in the order in which they are read (tiles.py), as numbers or as codes of 8 or 4 bits, which
+// become numbers in registers. Every sum is made in an order that does not depend on how many tokens are read together.
 
 #pragma once
 
@@ -12,9 +12,18 @@
 #include <omp.h>
 #include <type_traits>
 #include <vector>
-#ifdef __AVX512BF16__
+#ifdef __AVX512BW__
 #include <immintrin.h>
 #endif
+
+// A weight in tiles. Without codes: its numbers, float or bfloat16. Codes of 8 bits are signs and magnitudes, those of
+// 4 bits places in a table of 16 bfloat16 levels; both times a scale for each row and `group` of units. Scales follow
+// their group's codes, in bfloat16 or float.
+struct Weight {
+    const void* tiles;
+    const uint16_t* levels;
+    int32_t code_bits, group, scale_bytes;
+};
 
 namespace {
 
@@ -90,56 +99,205 @@ inline vec exponential(vec x) {
     return (vec)((bits)p + ((bits)(n + magic) << 23));
 }
 
-// Where memory is fetched ahead, and how far that goes on with each unit.
-struct Fetch {
-    const char* at;
-    int step;
+// x times its sigmoid, without overflow.
+inline vec silu(vec x) {
+    const vec small = exponential(x > 0.0f ? -x : x);
+    return x * (x > 0.0f ? all(1.0f) : small) / (1.0f + small);
+}
+
+// What a tile holds of one unit of columns, LANES rows each.
+template <class Vector> struct Halves { Vector upper, lower; };
+
+// The three ways in which a tile holds its numbers: BYTES of it are those of one unit.
+template <class Unit> struct Numbers {
+    static constexpr int BYTES = ROWS * sizeof(Unit);
+    static constexpr bool SCALED = false;
+    auto operator()(const char* w) const {
+        const auto upper = load((const Unit*)w), lower = load((const Unit*)w + LANES);
+        return Halves<typename std::remove_const<decltype(upper)>::type>{upper, lower};
+    }
 };
 
-// A tile of W (units, ROWS) times N tokens x (N, units): use(token, upper, lower) gets the sums of its rows' halves.
-template <class Unit, int N, class Use>
-inline void tile_product(const Unit* w, const Unit* x, int units, Fetch ahead, const Use& use) {
-    vec upper[N] = {}, lower[N] = {};  // stay in registers
-    for (int k = 0; k < units; k++, w += ROWS, ahead.at += ahead.step) {
-        __builtin_prefetch(ahead.at);
-        __builtin_prefetch(ahead.at + 64);
-        const auto w_upper = load(w), w_lower = load(w + LANES);
-#pragma GCC unroll 12
-        for (int t = 0; t < N; t++) {
-            const Unit x_t = x[(size_t)t * units + k];
-            upper[t] = multiply_add(upper[t], w_upper, x_t);
-            lower[t] = multiply_add(lower[t], w_lower, x_t);
+// The bfloat16 numbers 0 to 127, which it has exactly, as bytes.
+struct Magnitudes {
+    uint8_t low[128], high[128];
+    constexpr Magnitudes() : low(), high() {
+        for (int i = 1, exponent = 0; i < 128; i++) {
+            if (i >> (exponent + 1)) exponent++;
+            const int number = (127 + exponent) << 7 | (i << (7 - exponent) & 127);
+            low[i] = number & 255, high[i] = number >> 8;
         }
     }
+};
+constexpr Magnitudes MAGNITUDES;
+
+struct Codes8 {  // a sign bit and a magnitude; 8 bytes of the upper rows, 8 of the lower ones, and so on
+    static constexpr int BYTES = 2 * ROWS;
+    static constexpr bool SCALED = true;
+#ifdef __AVX512VBMI__
+    const __m512i low = _mm512_loadu_si512(MAGNITUDES.low), low_2 = _mm512_loadu_si512(MAGNITUDES.low + 64);
+    const __m512i high = _mm512_loadu_si512(MAGNITUDES.high), high_2 = _mm512_loadu_si512(MAGNITUDES.high + 64);
+    Halves<bits> operator()(const char* w) const {
+        const __m512i codes = _mm512_loadu_si512(w);
+        const __m512i lows = _mm512_permutex2var_epi8(low, codes, low_2);
+        const __m512i highs = _mm512_permutex2var_epi8(high, codes, high_2);
+        const int or_and = 0xf8;  // highs | (codes & sign)
+        const __m512i with_sign = _mm512_ternarylogic_epi32(highs, codes, _mm512_set1_epi8((char)0x80), or_and);
+        return {(bits)_mm512_unpacklo_epi8(lows, with_sign), (bits)_mm512_unpackhi_epi8(lows, with_sign)};
+    }
+#else
+    Halves<bits> operator()(const char* w) const {
+        alignas(64) uint16_t numbers[4 * LANES], halves[2][2 * LANES];
+        for (int i = 0; i < 4 * LANES; i++) {
+            const int code = (uint8_t)w[i];
+            const float magnitude = code & 127;
+            uint32_t number;
+            std::memcpy(&number, &magnitude, sizeof number);
+            numbers[i] = number >> 16 | (code & 128) << 8;
+        }
+        for (int i = 0; i < 4 * LANES; i += 8) std::memcpy(&halves[i / 8 % 2][i / 16 * 8], numbers + i, 16);
+        return {load((const bf16_pair*)halves[0]), load((const bf16_pair*)halves[1])};
+    }
+#endif
+};
+
+struct Codes4 {  // two to a byte: the upper rows' in the low bits, the lower rows' in the high ones
+    static constexpr int BYTES = ROWS;
+    static constexpr bool SCALED = true;
+#ifdef __AVX512BW__
+    const __m512i levels;  // twice: five bits of a place count
+    explicit Codes4(const uint16_t* table)
+        : levels(_mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)table))) {}
+    Halves<bits> operator()(const char* w) const {
+        const __m512i codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)w));
+        return {(bits)_mm512_permutexvar_epi16(codes, levels),
+                (bits)_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), levels)};
+    }
+#else
+    const uint16_t* levels;
+    explicit Codes4(const uint16_t* table) : levels(table) {}
+    Halves<bits> operator()(const char* w) const {
+        uint16_t numbers[2][2 * LANES];
+        for (int i = 0; i < 2 * LANES; i++) {
+            const uint8_t codes = w[i];
+            numbers[0][i] = levels[codes & 15], numbers[1][i] = levels[codes >> 4];
+        }
+        return {load((const bf16_pair*)numbers[0]), load((const bf16_pair*)numbers[1])};
+    }
+#endif
+};
+
+inline Halves<vec> scales(const char* at, bool wide) {
+    if (wide) return {load((const float*)at), load((const float*)at + LANES)};
+    typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+    halves upper, lower;
+    std::memcpy(&upper, at, sizeof upper), std::memcpy(&lower, at + sizeof upper, sizeof lower);
+    return {(vec)(__builtin_convertvector(upper, bits) << 16), (vec)(__builtin_convertvector(lower, bits) << 16)};
+}
+
+// Where memory is fetched ahead, and how many times what is here will be read: each time fetches its part.
+struct Fetch {
+    const char* at;
+    int passes;
+};
+
+// Sums of a tile's rows over some units for N tokens x, which lie `stride` apart: upper and lower, in registers. G such
+// stretches of a tile, `apart` bytes from each other, have sums of their own: one sum alone would wait for itself.
+template <class Format, class Unit, int N, int G>
+inline __attribute__((always_inline)) void add_up(
+    const Format& format, const char* w, size_t apart, const Unit* x, int stride,
+    int units, Fetch& ahead, vec (&upper)[G][N], vec (&lower)[G][N]) {
+    const int step = Format::BYTES / ahead.passes;
+    for (int k = 0; k < units; k++, w += Format::BYTES)
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++, ahead.at += step) {
+            for (int i = 0; i < Format::BYTES; i += 64) __builtin_prefetch(ahead.at + i);
+            const auto half = format(w + g * apart);
 #pragma GCC unroll 12
-    for (int t = 0; t < N; t++) use(t, upper[t], lower[t]);
+            for (int t = 0; t < N; t++) {
+                const Unit x_t = x[(size_t)t * stride + g * units + k];
+                upper[g][t] = multiply_add(upper[g][t], half.upper, x_t);
+                lower[g][t] = multiply_add(lower[g][t], half.lower, x_t);
+            }
+        }
+}  // add_up
+
+// G groups of codes: their sums times their scales are added to upper and lower, one group after the other.
+template <class Format, class Unit, int N, int G>
+inline void add_groups(const Format& format, const Weight& weight, const char*& w, const Unit* x, int stride,
+                       Fetch& ahead, vec (&upper)[1][N], vec (&lower)[1][N]) {
+    const size_t codes = weight.group * Format::BYTES, apart = codes + ROWS * weight.scale_bytes;
+    vec of_upper[G][N] = {}, of_lower[G][N] = {};
+    add_up<Format, Unit, N, G>(format, w, apart, x, stride, weight.group, ahead, of_upper, of_lower);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++, w += apart) {
+        const Halves<vec> scale = scales(w + codes, weight.scale_bytes == 4);
+#pragma GCC unroll 12
+        for (int t = 0; t < N; t++) {
+            upper[0][t] = multiply_add(upper[0][t], of_upper[g][t], scale.upper);
+            lower[0][t] = multiply_add(lower[0][t], of_lower[g][t], scale.lower);
+        }
+    }
+    ahead.at += G * ROWS * weight.scale_bytes / ahead.passes;
+}
+
+// A tile of W (units, ROWS) times N tokens x (N, units): sums (N, ROWS).
+template <class Format, class Unit, int N>
+void tile_product(const Format& format, const Weight& weight, const char* w, const Unit* x, int units, Fetch ahead,
+                  float* sums) {
+    vec upper[1][N] = {}, lower[1][N] = {};
+    if constexpr (!Format::SCALED) add_up<Format, Unit, N, 1>(format, w, 0, x, units, units, ahead, upper, lower);
+    else {
+        constexpr int G = N <= 3 ? 4 : N <= 6 ? 2 : 1;
+        int k = 0;
+        for (; k + G * weight.group <= units; k += G * weight.group)
+            add_groups<Format, Unit, N, G>(format, weight, w, x + k, units, ahead, upper, lower);
+        for (; k < units; k += weight.group)
+            add_groups<Format, Unit, N, 1>(format, weight, w, x + k, units, ahead, upper, lower);
+    }
+#pragma GCC unroll 12
+    for (int t = 0; t < N; t++) store(sums + t * ROWS, upper[0][t]), store(sums + t * ROWS + LANES, lower[0][t]);
 }
 
 // The same for n tokens up to N: each number of them has code of its own.
-template <class Unit, int N, class Use>
-void up_to(int n, const Unit* w, const Unit* x, int units, Fetch ahead, const Use& use) {
+template <class Format, class Unit, int N>
+void up_to(int n, const Format& format, const Weight& weight, const char* w, const Unit* x, int units, Fetch ahead,
+           float* sums) {
     if constexpr (N > 1)
-        if (n < N) return up_to<Unit, N - 1>(n, w, x, units, ahead, use);
-    tile_product<Unit, N>(w, x, units, ahead, use);
+        if (n < N) return up_to<Format, Unit, N - 1>(n, format, weight, w, x, units, ahead, sums);
+    tile_product<Format, Unit, N>(format, weight, w, x, units, ahead, sums);
 }
 
-// y = W x for n tokens x (n, units) and W in tiles: use(token, tile, upper, lower). Within a parallel region: the
-// threads share the tiles, and wait for each other at the end.
-template <class Unit, class Use>
-void product(const void* weight, int rows, const Unit* x, int units, int n, const Use& use) {
-    const int passes = (n + TOKENS - 1) / TOKENS;
-    const size_t bytes = (size_t)units * ROWS * sizeof(Unit);
+// y = W x for n tokens x (n, units): use(token, tile, upper, lower). Within a parallel region: the threads share the
+// tiles, and wait for each other at the end.
+template <class Format, class Unit, class Use>
+void product(const Format& format, const Weight& weight, int rows, const Unit* x, int units, int n, const Use& use) {
+    const int passes = (n + TOKENS - 1) / TOKENS, groups = Format::SCALED ? units / weight.group : 0;
+    const size_t bytes = (size_t)units * Format::BYTES + (size_t)groups * ROWS * weight.scale_bytes;
+    float sums[TOKENS * ROWS];
 #pragma omp for schedule(static)
     for (int tile = 0; tile < (rows + ROWS - 1) / ROWS; tile++) {
-        const char* w = (const char*)weight + tile * bytes;
+        const char* w = (const char*)weight.tiles + tile * bytes;
         for (int pass = 0; pass < passes; pass++) {  // of about as many tokens each
             const int from = (int64_t)n * pass / passes, to = (int64_t)n * (pass + 1) / passes;
             // With several passes each of them fetches a part of the next tile.
-            const Fetch ahead = {passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, 128 / passes};
-            up_to<Unit, TOKENS>(to - from, (const Unit*)w, x + (size_t)from * units, units, ahead,
-                                [&](int t, vec upper, vec lower) { use(from + t, tile, upper, lower); });
+            const Fetch ahead = {passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, passes};
+            up_to<Format, Unit, TOKENS>(to - from, format, weight, w, x + (size_t)from * units, units, ahead, sums);
+            for (int t = 0; t < to - from; t++) {
+                const float* of_token = sums + t * ROWS;
+                use(from + t, tile, load(of_token), load(of_token + LANES));
+            }
         }
     }
+}
+
+template <class Unit, class Use>
+void product(const Weight& weight, int rows, const Unit* x, int units, int n, const Use& use) {
+    if constexpr (IN_UNIT<Unit> == 2) {  // codes become bfloat16 numbers
+        if (weight.code_bits == 8) return product(Codes8(), weight, rows, x, units, n, use);
+        if (weight.code_bits == 4) return product(Codes4(weight.levels), weight, rows, x, units, n, use);
+    }
+    product(Numbers<Unit>(), weight, rows, x, units, n, use);
 }
 
 }  // namespace
