@@ -18,6 +18,7 @@ from helpers.kernels.fused_llama import Beside, FusedLlama
 from helpers.kernels.native.native_llama import NativeLlama
 from helpers.weights.quantization.integer import Group
 from helpers.weights.quantization.linear import Stored
+from helpers.weights.quantization.llm_int8 import Int8Linear
 from helpers.weights.quantization.nf4_codes import Nf4Linear
 from helpers.weights.quantization.packed import rounded_for_kernels
 
@@ -73,6 +74,12 @@ def native_step(
 def native_nf4(model: nn.Module, block: int = 64, *, head_bits: int | None = 8) -> NativeLlama:
     """The same with NF4's levels, in bfloat16, and scales of blocks, in float32."""
     return _native(model, partial(Nf4Linear, block=block), head_bits)
+
+
+def native_w8a8(model: nn.Module, *, head_bits: int | None = 8) -> NativeLlama:
+    """The same with weights and the inputs of all layers but the output's in eight bits; smoothed before, say
+    (smoothquant.smooth). Sums are of whole numbers, and exact."""
+    return _native(model, partial(Int8Linear, threshold=None), head_bits)
 
 
 def _native(model: nn.Module, make: Make, head_bits: int | None) -> NativeLlama:

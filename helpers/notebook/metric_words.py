@@ -331,7 +331,7 @@ QUALIFIERS = {
     "step_int8": "the step in 8 bits",
     "step_int4": "the step in 4 bits",
     "step_nf4": "the step in NF4",
-    "step_torch_w8a8": "the step with weights and activations in 8 bits",
+    "step_w8a8": "the step with weights and activations in 8 bits",
     "q8_0": "Q8_0",
     "q4_1": "Q4_1",
     "llama_cpp_q8_0": "llama.cpp on 8 bits",

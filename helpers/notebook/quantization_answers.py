@@ -30,7 +30,7 @@ from helpers.text_to_sql.evaluate import right_answers
 from helpers.text_to_sql.example import Example
 from helpers.weights.quantization.calibration import answer_pairs
 
-ANSWERED = ("bf16", "int8", "int4", "nf4", "torch_w8a8")  # PyTorch's other kernels have the numbers of ours
+ANSWERED = ("bf16", "int8", "int4", "nf4", "w8a8")  # PyTorch's other kernels have the numbers of ours
 AS_MANY_BITS = {"Q8_0": "int8", "Q4_1": "int4"}
 LLAMA_CPP = {"Q8_0": "llama.cpp, Q8_0 (8.5 bits)", "Q4_1": "llama.cpp, Q4_1 (5 bits)"}
 

@@ -25,6 +25,7 @@ WORDS = {
     "int8": "int8",
     "int4": "int4",
     "nf4": "NF4",
+    "w8a8": "W8A8",
     "torch_int8": "int8, PyTorch's kernel",
     "torch_int4": "int4, PyTorch's kernel",
     "torch_w8a8": "W8A8, PyTorch's kernel",

@@ -21,7 +21,7 @@ from helpers.kernels.native import library
 from helpers.kernels.native.native_llama import NativeLlama
 from helpers.kernels.packed_linear import PackedLinear
 from helpers.kernels.packed_step import packed_step
-from helpers.kernels.quantized_step import native_nf4, native_step
+from helpers.kernels.quantized_step import native_nf4, native_step, native_w8a8
 from helpers.measuring.timing import Comparison, speedup
 from helpers.profiling.step_time import steps_in_turns
 from helpers.weights.quantization.integer import Group, linear_bytes
@@ -103,6 +103,7 @@ ARMS: dict[str, Callable[[nn.Module, int], nn.Module]] = {  # of a bfloat16 mode
     "int8": lambda model, turns: fastest_integers(model, 8, turns=turns),
     "int4": lambda model, turns: fastest_integers(model, 4, turns=turns),
     "nf4": lambda model, turns: native_nf4(model),
+    "w8a8": lambda model, turns: native_w8a8(model),
     "torch_int8": lambda model, turns: packed_step(model, 8, turns=turns),
     "torch_int4": lambda model, turns: packed_step(model, 4, turns=turns),
     "torch_w8a8": lambda model, turns: packed_step(model, 8, dynamic=True, turns=turns),

@@ -294,11 +294,11 @@ compare_few_bits(results, tuned, texts, sizes)
 # Speed comes from kernels that read **codes**, and turn them into numbers in registers, never in memory. The course's step in C++ (00c) does so. Four bits are a place in a table of 16 numbers, and a processor with AVX-512 looks up 32 places with one instruction; whether the table holds an even grid or NF4's levels makes no difference. These lines read 32 bytes and make 64 numbers of them, two columns of 32 rows:
 
 # %%
-from helpers.kernels.native.library import PRODUCTS  # products.h
+from helpers.kernels.native.library import CODES  # codes.h
 from helpers.notebook.source import lines_of
 
 first, last = "const __m512i codes = _mm512_cvtepu8", "srli_epi16"
-print(lines_of(PRODUCTS, first, last))
+print(lines_of(CODES, first, last))
 
 # %% [markdown]
 # The numbers are multiplied in bfloat16, and a group's sum by its scale. Part of the gain over float32 is bfloat16's alone, so **bfloat16** stands beside every figure. How the codes were chosen doesn't matter here: a step with AWQ's or GPTQ's codes takes as long as one with plain rounding's.
@@ -330,9 +330,9 @@ read_steps(of_shape, sizes.shape)
 read_guess(results, predicted, GUESS_INT4_SPEEDUP)
 
 # %% [markdown]
-# With one row a step waits for memory: fewer bytes are less time. With many rows it computes, and every code has to become a number again for every 12 rows (the kernel takes so many at a time). Then fewer bytes bring nothing.
+# With one row a step waits for memory: fewer bytes are less time. With many rows it computes, and every code has to become a number again for every 12 rows (the kernel takes so many at a time). Then fewer bytes bring nothing. **W8A8** is made for that end: it multiplies bytes by bytes, twice as many at once as bfloat16 numbers, and whole numbers add up exactly.
 #
-# Now the model itself, with its output layer in 8 bits. Beside it stand **PyTorch's packed kernels** for CPUs, in the fused step: int8, int4, and W8A8, which multiplies bytes by bytes. (From some number of rows on those layers widen the weight first: from which, was measured.)
+# Now the model itself, with its output layer in 8 bits. Beside it stand **PyTorch's packed kernels** for CPUs, in the fused step. (From some number of rows on those layers widen the weight first: from which, was measured.)
 
 # %%
 from helpers.notebook.quantization_speed import model_arms, note_model

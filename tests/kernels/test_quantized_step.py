@@ -1,6 +1,7 @@
 """Codes are multiplied in C++ as the numbers that they stand for, by every format, for any number of tokens."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,16 +18,19 @@ from helpers.kernels.native import library, tiles
 from helpers.kernels.native.matrices import EVEN_LEVELS, NF4_LEVELS, bias, matrix
 from helpers.kernels.native.native_llama import NativeLlama
 from helpers.kernels.native.tiles import Codes, Tiles
-from helpers.kernels.quantized_step import native_nf4, native_step, quantized_fused, rounding
+from helpers.kernels.quantized_step import native_nf4, native_step, native_w8a8, quantized_fused, rounding
 from helpers.weights.quantization import nf4_codes
 from helpers.weights.quantization.integer import install, to_dense
 from helpers.weights.quantization.linear import replace_linears
 from helpers.weights.quantization.nf4_codes import Nf4Linear
+from helpers.weights.quantization.packed import token_codes
+from helpers.weights.quantization.smoothquant import w8a8
 from tests.kernels.test_native_llama import fresh
 from tests.speculation.test_medusa import PROMPT, Foreseeing, emitted
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 IDS = torch.tensor([PROMPT])
+MAKES = native_step, lambda m: native_step(m, 4, 16), lambda m: native_nf4(m, 16), native_w8a8
 
 
 def llama(seed=0, **changes):
@@ -47,6 +51,22 @@ def random_codes(rows, columns, groups, kind, seed=0):
         return Codes(torch.randint(-127, 128, (rows, columns), generator=generator, dtype=torch.int8), scales)
     codes = torch.randint(16, (rows, columns), generator=generator, dtype=torch.uint8)
     return Codes(codes, scales.bfloat16(), EVEN_LEVELS) if kind == "int4" else Codes(codes, scales, NF4_LEVELS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 100), st.integers(1, 5), st.integers(1, 30), st.integers(0, 99))
+def test_bytes_times_bytes_are_exact(rows, columns, n, seed):
+    """Against whole numbers in float64: one rounding a token and one a row's scale are all there is."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(-127, 128, (rows, 32 * columns), generator=generator, dtype=torch.int8)
+    scales = torch.rand(rows, 1, generator=generator) + 0.1
+    x = torch.randn(n, 32 * columns, generator=generator).bfloat16()
+    x_codes, x_scales = token_codes(x)
+    wanted = (x_codes.double() @ codes.double().T) * x_scales.double() * scales.double().T
+    found = tiles.product(x, Tiles.of(Codes(codes, scales, for_bytes=True)))
+    torch.testing.assert_close(found.double(), wanted, rtol=2.0**-7, atol=1e-6)
+    x[0] = 0
+    assert not tiles.product(x, Tiles.of(Codes(codes, scales, for_bytes=True)))[0].any()
 
 
 def numbers(weight):
@@ -87,9 +107,12 @@ def test_every_code_is_its_number(kind):
     assert torch.equal(y.double(), x.double() @ numbers(weight).T)
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4", "nf4"])
+@pytest.mark.parametrize("kind", ["int8", "int4", "nf4", "bytes"])
 def test_a_token_has_the_same_bits_among_any_number(kind):
-    weight = Tiles.of(random_codes(80, 192, 3, kind))
+    if kind == "bytes":
+        weight = Tiles.of(replace(random_codes(80, 192, 1, "int8"), for_bytes=True))
+    else:
+        weight = Tiles.of(random_codes(80, 192, 3, kind))
     x = torch.randn(40, 192).bfloat16()
     alone = torch.cat([tiles.product(one[None], weight) for one in x])
     for n in (2, 5, 11, 12, 13, 25, 40):
@@ -150,9 +173,18 @@ def test_codes_that_somebody_else_chose_are_kept():
     assert error(native_step(model, head_bits=None)(IDS).logits, wanted) < 0.03
 
 
-@pytest.mark.parametrize("make", [native_step, lambda m: native_step(m, 4, 16), lambda m: native_nf4(m, 16)])
+@torch.inference_mode()
+def test_weights_and_inputs_of_eight_bits_are_the_model_s():
+    model = llama(intermediate_size=96)
+    wanted = w8a8(copy.deepcopy(model)).float()(IDS).logits
+    step = native_w8a8(model, head_bits=None)
+    assert error(step(IDS).logits, wanted) < 0.03
+    assert error(step(IDS).logits, native_step(model, head_bits=None)(IDS).logits) > 1e-3  # inputs are rounded, too
+
+
+@pytest.mark.parametrize("make", MAKES)
 def test_it_works_in_batches_and_under_speculation_to_the_bit(make):
-    step = make(llama())
+    step = make(llama(intermediate_size=96))
     assert all(equals_recomputation(step, seed) for seed in range(5))
     truth = emitted(steps(step, PROMPT, max_new_tokens=20))
     assert emitted(steps(step, PROMPT, max_new_tokens=20, proposer=Foreseeing(truth, 2))) == truth
@@ -165,13 +197,13 @@ def test_it_works_in_batches_and_under_speculation_to_the_bit(make):
 def test_on_a_processor_without_look_ups_it_is_the_same_function(tmp_path, monkeypatch):
     if "avx2" not in library._flags():
         pytest.skip("needs an x86 processor")
-    model = llama()
-    wanted = [make(model)(IDS).logits for make in (native_step, lambda m: native_nf4(m, 16))]
+    model = llama(intermediate_size=96)
+    wanted = [make(model)(IDS).logits for make in MAKES]
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", tuple(f.replace("native", "haswell") for f in library.FLAGS))
     fresh()
     try:
-        plain = [make(model)(IDS).logits for make in (native_step, lambda m: native_nf4(m, 16))]
+        plain = [make(model)(IDS).logits for make in MAKES]
     finally:
         fresh()
     for a, b in zip(plain, wanted):
@@ -183,7 +215,8 @@ def test_layers_with_the_same_input_are_joined_with_their_biases():
     for make in (rounding(8), rounding(4, 16), lambda linear: Nf4Linear(linear, 16)):
         both = Beside(tuple(make(each) for each in layers))
         weight = matrix(both)
-        torch.testing.assert_close(numbers(weight), torch.cat([e.dequantized() for e in both.linears]).double(), rtol=4e-3, atol=0)
+        wanted = torch.cat([each.dequantized() for each in both.linears]).double()
+        torch.testing.assert_close(numbers(weight), wanted, rtol=4e-3, atol=0)
         assert torch.equal(bias(both), torch.cat([each.bias for each in layers]))
 
 
@@ -201,6 +234,8 @@ def test_what_it_does_not_read_is_refused_in_a_sentence():
         native_step(llama(intermediate_size=88))
     with pytest.raises(CourseError, match="can't be read in pairs"):
         Codes(torch.zeros(4, 6, dtype=torch.int8), torch.ones(4, 2))
+    with pytest.raises(CourseError, match="Inputs of eight bits come in 32s"):
+        native_w8a8(model)  # its inner size is 80
     with pytest.raises(CourseError, match="between -127 and 127"):
         Codes(torch.full((4, 4), -128, dtype=torch.int8), torch.ones(4, 1))
     with pytest.raises(CourseError, match="between 0 and 15"):

@@ -323,8 +323,8 @@ def test_the_profile_leaves_llama_cpp_out(results, capsys):
 
 
 def test_answers_and_speed_are_of_the_same_layers(results, model, tokenizer, texts, capsys):
-    arms = dict.fromkeys(("bf16", "int8", "int4", "torch_w8a8"), model)
-    timed = TIMED | {"torch_w8a8": steps_of("torch_w8a8", 500_000_000, 20, 25, 60, 200)}
+    arms = dict.fromkeys(("bf16", "int8", "int4", "w8a8"), model)
+    timed = TIMED | {"w8a8": steps_of("w8a8", 500_000_000, 20, 25, 60, 200)}
     found = answers.answers_by_speed(results, arms, timed, {}, {}, tokenizer, texts.test, SIZES)
     assert found["int4"][0] == pytest.approx(1 / 0.012, rel=0.01)
     assert results.metrics["quantization.execution_accuracy.step_int8"]["n"] == 2

@@ -35,11 +35,12 @@ def test_the_bytes_that_a_step_reads(arms):
         "int8": weights + 4 * rows + in_tiles,
         "int4": weights // 2 + 2 * weights // 32 + in_tiles,
         "nf4": weights // 2 + 4 * weights // 64 + in_tiles,
+        "w8a8": weights + 8 * rows + in_tiles,
         "torch_int8": weights + 2 * rows + head,
         "torch_int4": weights // 2 + 4 * weights // 32 + head,  # a scale and an offset of two bytes for 32 weights
         "torch_w8a8": weights + 4 * rows + head,
     }
-    assert all(isinstance(arms[name], NativeLlama) for name in ("float32", "bf16", "int8", "int4", "nf4"))
+    assert all(isinstance(arms[name], NativeLlama) for name in ("float32", "bf16", "int8", "int4", "nf4", "w8a8"))
     assert bytes_read(arms["float32"]) == 2 * bytes_read(arms["bf16"]) == 4 * (weights + 128 * 64)
 
 
@@ -70,5 +71,5 @@ def test_the_figures_are_of_the_right_arm_and_size():
 
 def test_an_unknown_arm_is_refused(monkeypatch):
     monkeypatch.setattr(module, "fastest_step", None)  # nothing is made
-    with pytest.raises(CourseError, match="no arm int3 here; there are float32, bf16, int8, int4, nf4, torch_int8"):
+    with pytest.raises(CourseError, match="no arm int3 here; there are float32, bf16, int8, int4, nf4, w8a8, torch_int8"):
         quantized_arms(tiny(), ["bf16", "int3"])

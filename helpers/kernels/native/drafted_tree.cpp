@@ -63,7 +63,7 @@ template <class Unit> int search(const Drafter& d, const Search& s) {
             std::memcpy(read.data() + (i * 2 + 1) * units, (const Unit*)d.embedding + (size_t)column[i] * units,
                         units * sizeof(Unit));
         }
-        product(d.inner_weight, d.inner, read.data(), 2 * units, n, [&](int i, int tile, vec a, vec b) {
+        product(d.inner_weight, d.inner, Inputs<Unit>{read.data(), 2 * units, n}, [&](int i, int tile, vec a, vec b) {
             for (int half = 0; half < 2; half++) {
                 const int row = tile * ROWS + half * LANES;
                 store(inners.data() + i * inner + row, silu((half ? b : a) + load(d.inner_bias + row)));
@@ -71,14 +71,14 @@ template <class Unit> int search(const Drafter& d, const Search& s) {
         });
 #pragma omp for schedule(static)
         for (int i = 0; i < n; i++) rounded(inners.data() + i * inner, gated.data() + i * inner_units, d.inner);
-        product(d.outer_weight, hidden, gated.data(), inner_units, n, [&](int i, int tile, vec a, vec b) {
+        product(d.outer_weight, hidden, Inputs<Unit>{gated.data(), inner_units, n}, [&](int i, int tile, vec a, vec b) {
             float* x = states.data() + i * wide + tile * ROWS;
             store(x, load(x) + a);
             store(x + LANES, load(x + LANES) + b);
         });
 #pragma omp for schedule(static)
         for (int i = 0; i < n; i++) rounded(states.data() + i * wide, normed.data() + i * units, hidden);
-        product(d.lm_head, d.num_ids, normed.data(), units, n, [&](int i, int tile, vec a, vec b) {
+        product(d.lm_head, d.num_ids, Inputs<Unit>{normed.data(), units, n}, [&](int i, int tile, vec a, vec b) {
             store(logits.data() + i * ids + tile * ROWS, a);
             store(logits.data() + i * ids + tile * ROWS + LANES, b);
         });

@@ -25,7 +25,7 @@ from helpers.measuring.machine import describe_machine
 
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "llama_step.cpp", FOLDER / "drafted_tree.cpp"
-PRODUCTS = FOLDER / "products.h"  # what both include
+HEADERS = VECTORS, CODES, PRODUCTS = tuple(FOLDER / f"{name}.h" for name in ("vectors", "codes", "products"))
 DTYPES = "float32", "bfloat16"
 POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int32
 ARGUMENTS = {
@@ -80,7 +80,7 @@ def _openmp() -> Path | None:
 
 
 def _compiled() -> Path:
-    texts = (path.read_text(encoding="utf-8") for path in (*SOURCES, PRODUCTS))
+    texts = (path.read_text(encoding="utf-8") for path in (*SOURCES, *HEADERS))
     made_of = "\n".join((*texts, *FLAGS, compiler() or "", describe_machine().cpu, _flags()))
     path = build_root() / "native" / f"course_{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if path.exists():
@@ -105,7 +105,7 @@ def _run(command: list[str]) -> None:
 
 
 def has_look_ups() -> bool:
-    """Whether the processor looks up many codes with one instruction; without, codes cost more than their bytes save."""
+    """Whether the processor looks up many codes with one instruction; without, codes cost more than they save."""
     return {"avx512bw", "avx512vbmi"} <= set(_flags().split())
 
 

@@ -9,6 +9,7 @@ from helpers.errors import CourseError
 from helpers.kernels.fused_llama import Beside
 from helpers.kernels.native.tiles import Codes
 from helpers.weights.quantization.integer import IntegerLinear
+from helpers.weights.quantization.llm_int8 import Int8Linear
 from helpers.weights.quantization.nf4_codes import LEVELS, Nf4Linear
 
 EVEN_LEVELS = torch.arange(-8, 8).bfloat16()  # of four-bit codes plus eight
@@ -32,6 +33,8 @@ def matrix(layer: nn.Module) -> torch.Tensor | Codes:
         return _of_integers(layer)
     if isinstance(layer, Nf4Linear):
         return _of_nf4(layer)
+    if isinstance(layer, Int8Linear) and not layer.threshold:
+        return Codes(layer.codes, layer.scales, for_bytes=True)
     if type(layer) is not nn.Linear:
         raise CourseError(f"The step in C++ can't be had: it does not read a {type(layer).__name__}.")
     return layer.weight.detach()

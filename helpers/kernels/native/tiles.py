@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,32 +14,38 @@ from torch.nn import functional as F
 from helpers.errors import CourseError
 from helpers.kernels.native import library
 
-LANES, ROWS = 16, 32  # as in products.h
+LANES, ROWS = 16, 32  # as in vectors.h
 DTYPES = {torch.float32: 1, torch.bfloat16: 2}  # numbers in a lane
 
 
 class Weight(ctypes.Structure):
-    """As in products.h."""
+    """As in codes.h."""
 
     _fields_ = [
         ("tiles", ctypes.c_void_p),
         ("levels", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("code_bits", "group", "scale_bytes")),
+        *((name, ctypes.c_int32) for name in ("kind", "group", "scale_bytes")),
     ]
+
+
+NUMBERS, CODES_8, CODES_4, BYTES = range(4)  # as in codes.h
 
 
 @dataclass(frozen=True)
 class Codes:
     """A weight (rows, in) as codes times scales (rows, groups), bfloat16 or float32. Codes (rows, in) are int8 from
-    -127 to 127, or uint8 from 0 to 15, places in `levels` (16,) bfloat16.
+    -127 to 127, or uint8 from 0 to 15, places in `levels` (16,) bfloat16. With `for_bytes` what they are multiplied
+    with is rounded to eight bits, too, a scale a token (W8A8): then a row has one scale, float32.
 
     Raises:
-        CourseError: a group has an odd number of columns, which come in pairs; a code that is none.
+        CourseError: a group has an odd number of columns, which come in pairs; a code that is none; columns that bytes
+            don't come in.
     """
 
     codes: torch.Tensor
     scales: torch.Tensor
     levels: torch.Tensor | None = None
+    for_bytes: bool = False
 
     def __post_init__(self):
         columns, groups = self.codes.shape[1], self.scales.shape[1]
@@ -48,10 +54,16 @@ class Codes:
         least, most = (-127, 127) if self.levels is None else (0, 15)
         if int(self.codes.min()) < least or int(self.codes.max()) > most:
             raise CourseError(f"Codes lie between {least} and {most} here: quantize the weight again.")
+        one_scale = groups == 1 and self.scales.dtype == torch.float32 and self.levels is None
+        if self.for_bytes and (columns % (2 * LANES) or not one_scale):
+            raise CourseError(
+                f"Inputs of eight bits come in {2 * LANES}s, for rows of eight-bit codes with one float32 scale: leave "
+                "the inputs of this layer as they are."
+            )
 
     def with_rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Codes:
         """The same change of the rows of codes and scales."""
-        return Codes(change(self.codes), change(self.scales), self.levels)
+        return replace(self, codes=change(self.codes), scales=change(self.scales))
 
     @classmethod
     def beside(cls, parts: Sequence[Codes]) -> Codes:
@@ -61,12 +73,14 @@ class Codes:
             part.codes.dtype == first.codes.dtype
             and part.scales.dtype == first.scales.dtype
             and part.scales.shape[1] == first.scales.shape[1]
+            and part.for_bytes == first.for_bytes
             and (part.levels is first.levels or torch.equal(part.levels, first.levels))
             for part in parts
         )
         if not alike:
             raise CourseError("Layers that read the same input are joined: quantize them with the same settings.")
-        return cls(torch.cat([p.codes for p in parts]), torch.cat([p.scales for p in parts]), first.levels)
+        codes, scales = (torch.cat([getattr(part, name) for part in parts]) for name in ("codes", "scales"))
+        return replace(first, codes=codes, scales=scales)
 
 
 class HugePages:
@@ -91,14 +105,17 @@ def most_bytes(weight: torch.Tensor | Codes) -> int:
     codes = weight.codes if isinstance(weight, Codes) else weight
     of_row = (codes.shape[1] + LANES) * codes.element_size()
     if isinstance(weight, Codes):
-        of_row += weight.scales.shape[1] * weight.scales.element_size()
+        of_row += weight.scales.shape[1] * weight.scales.element_size() + 4  # and what bytes are moved by
     return (len(codes) + 2 * ROWS) * of_row
 
 
 def tiles(weight: torch.Tensor | Codes, room: HugePages | None = None) -> torch.Tensor:
     """A weight (rows, in) in tiles, filled up with rows of zeros; in room of its own by default. Numbers: (tiles,
     units, ROWS, numbers in a unit); codes: (tiles, groups, bytes of the group's codes and scales)."""
-    ordered = _tiled_codes(weight) if isinstance(weight, Codes) else _tiled_numbers(weight.detach())
+    if isinstance(weight, Codes):
+        ordered = _tiled_bytes(weight) if weight.for_bytes else _tiled_codes(weight)
+    else:
+        ordered = _tiled_numbers(weight.detach())
     return (room or HugePages(most_bytes(weight))).put(ordered)
 
 
@@ -126,13 +143,23 @@ def _tiled_codes(weight: Codes) -> torch.Tensor:
     return torch.cat([codes, scales], 2)
 
 
+def _tiled_bytes(weight: Codes) -> torch.Tensor:
+    filled = weight.with_rows(_whole_tiles)
+    num_tiles, units = len(filled.codes) // ROWS, filled.codes.shape[1] // 4
+    codes = filled.codes.reshape(num_tiles, ROWS, units, 4).transpose(1, 2).reshape(num_tiles, 1, -1)
+    moved_by = 128 * filled.codes.sum(1, dtype=torch.int32)  # inputs are codes plus 128
+    behind = [of_rows.reshape(num_tiles, 1, ROWS).view(torch.uint8) for of_rows in (moved_by, filled.scales.flatten())]
+    return torch.cat([codes.view(torch.uint8), *behind], 2)
+
+
 def described(weight: torch.Tensor | Codes, in_tiles: torch.Tensor) -> Weight:
     """A weight in tiles as the C++ takes it; both tensors must be kept."""
     if not isinstance(weight, Codes):
         return Weight(in_tiles.data_ptr())
-    bits, levels = (8, None) if weight.levels is None else (4, weight.levels.data_ptr())
+    kind = BYTES if weight.for_bytes else CODES_8 if weight.levels is None else CODES_4
+    levels = None if weight.levels is None else weight.levels.data_ptr()
     group = weight.codes.shape[1] // (2 * weight.scales.shape[1])
-    return Weight(in_tiles.data_ptr(), levels, bits, group, weight.scales.element_size())
+    return Weight(in_tiles.data_ptr(), levels, kind, group, weight.scales.element_size())
 
 
 class Tiles(NamedTuple):
