@@ -45,9 +45,7 @@ def smaller_shape(shape: str, share: float, dtype: str, device: str = "cpu") -> 
     return smaller(dense, matters, plan(dense, share))
 
 
-def predict_structured(
-    results: Results, equation: StepTime, shape: str, share: float, dtype: str
-) -> dict[int, float]:
+def predict_structured(results: Results, equation: StepTime, shape: str, share: float, dtype: str) -> dict[int, float]:
     """How many times as fast a step gets with smaller matrices, as the equation says, by the tokens in it; saved before
     anything is measured."""
     both = models.shape_only(shape, dtype, device="meta"), smaller_shape(shape, share, dtype, "meta")

@@ -127,9 +127,11 @@ def test_a_tile_in_another_order_is_seen(kind):
     wanted = tiles.product(x, made)
     of_group = made.kept[0].view(2, 2, -1)
     end = of_group.shape[2] - 32 * weight.scales.element_size()
-    swapped = of_group[:, :, :end].view(2, 2, -1, 16).flip(-1) if kind == "int8" else of_group[:, :, :end].view(
-        2, 2, -1, 16
-    ) >> 4 | of_group[:, :, :end].view(2, 2, -1, 16) << 4
+    swapped = (
+        of_group[:, :, :end].view(2, 2, -1, 16).flip(-1)
+        if kind == "int8"
+        else of_group[:, :, :end].view(2, 2, -1, 16) >> 4 | of_group[:, :, :end].view(2, 2, -1, 16) << 4
+    )
     of_group[:, :, :end] = swapped.reshape(2, 2, -1)
     assert not torch.allclose(tiles.product(x, made), wanted, atol=1)
 
