@@ -1,7 +1,7 @@
 """Magnitude pruning: the smallest weights of each layer become zero (notebook 04).
 
-The plainest way, and the one to beat: Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
-2015. It needs no data, and knows nothing of what the weights are multiplied by.
+The plainest way, and the one to beat: Han et al., "Learning both Weights and Connections for Efficient Neural
+Networks", 2015. It needs no data, and knows nothing of what the weights are multiplied by.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def to_two_of_four(weight: Tensor) -> Parts:
     if used.sum(1).max() > 2:
         raise CourseError("This weight isn't 2:4: more than two of some four neighbours aren't 0; prune it so first.")
     # Where fewer than two are used, zeros fill up.
-    where = used.to(torch.uint8).argsort(1, descending=True, stable=True)[:, :2].sort(1).values
+    where = used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :2].sort(1).values
     crumbs = torch.nn.functional.pad(where.flatten().to(torch.uint8), (0, -where.numel() % 4)).view(-1, 4)
     packed = crumbs[:, 0] | crumbs[:, 1] << 2 | crumbs[:, 2] << 4 | crumbs[:, 3] << 6
     return {"places": packed, "values": fours.gather(1, where)}

@@ -186,7 +186,7 @@ else:
 from helpers.kernels.native.library import PRODUCTS  # products.h
 from helpers.notebook.source import lines_of
 
-print(lines_of(PRODUCTS, first="inline void add_up", last="// add_up"))
+print(lines_of(PRODUCTS, first="void add_up(", last="// add_up"))
 
 # %% [markdown]
 # In bfloat16 `multiply_add` is a single instruction where the processor has AVX512-BF16: 32 products, added to 16 sums in float32. For other processors the compiler writes it with the instructions that they have.
