@@ -129,6 +129,15 @@ def check_kind(config) -> None:
         )
 
 
+def is_fusible(model: nn.Module) -> bool:
+    """Whether the fused step is written for a model of this kind."""
+    try:
+        check_kind(model.config)
+    except CourseError:
+        return False
+    return True
+
+
 def too_long(positions: int) -> CourseError:
     """What to say where a token would stand after a model's last position."""
     return CourseError(

@@ -45,8 +45,10 @@ def show_speed(results: Results, timed: Mapping[str, Timed], dtype: str) -> None
     key = f"{KEY}{SUFFIX[dtype]}"
     whole = note_speedup(results, key, _gain(timed, AS_IT_COMES, chosen))
     layers = note_speedup(results, f"{key}.same_layers", _gain(timed, SAME_LAYERS, chosen))
-    print(f"{dtype}, against generate as it comes:          {whole}")
-    print(f"{dtype}, against generate with packed linears: {layers}")
+    print(f"{dtype}, against generate as it comes")
+    print(f"    {whole}")
+    print(f"{dtype}, against generate with packed linears")
+    print(f"    {layers}")
     print(_read(whole, layers))
 
 

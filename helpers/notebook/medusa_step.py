@@ -110,6 +110,7 @@ def show_who_guessed(bench: MedusaBench, plan: Plan, prompts: Sequence[list[int]
     ax.invert_yaxis()
     ax.set(title="Whose tokens they were", xlabel="tokens of decode steps (share)")
     copied = sum(shares.get(who, 0.0) for who in ("lookup", "suffix", "earlier answer", "recycling"))
-    heads = sum(share for who, share in shares.items() if who.startswith("head "))
-    print(f"The heads guessed {heads:.0%} of the tokens, those that copy {copied:.0%};", end=" ")
-    print(f"{shares['the model itself']:.0%} the model had to write itself.")
+    itself = shares["the model itself"]
+    learned = 1 - copied - itself
+    print(f"Guessers that learned brought {learned:.0%} of the tokens, those that copy {copied:.0%};", end=" ")
+    print(f"{itself:.0%} the model had to write itself.")

@@ -16,7 +16,11 @@ SEEN = (
     "lesson profiles ask answers start_models cache_cost guess_bench guess_sizes opponents "
     "medusa_bench medusa_choice medusa_duel medusa_prose medusa_sceptic medusa_vllm "
     "tuning lora_parts training_costs nf4_base tuned_answers many_adapters "
-    "formats_shown activation_sizes gradient_sizes precision_speed precision_costs precision_library"
+    "formats_shown activation_sizes gradient_sizes precision_speed precision_costs precision_library "
+    "quantization_answers quantization_awq quantization_files quantization_gptq quantization_grids "
+    "quantization_library quantization_methods quantization_models quantization_outliers quantization_qat "
+    "quantization_quality quantization_sizes quantization_smoothquant quantization_speed "
+    "pruning_sizes pruning_layers pruning_quality pruning_rescaling pruning_structured pruning_speed pruning_library"
 )
 MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())
 
@@ -44,8 +48,9 @@ def code_hash(name: str, root: Path = ROOT) -> str:
 
 
 def _named(code: str, package: str) -> set[str]:
-    """What code imports, and what it spells out: "helpers.training.fine_tune_llm" may name a script to launch."""
-    return imported_names(code, package) | set(re.findall(r"\bhelpers(?:\.\w+)*", code))
+    """What code imports, and what it spells out: "helpers.training.fine_tune_llm" may name a script to launch. A command
+    in a text ("python -m helpers...") launches nothing."""
+    return imported_names(code, package) | set(re.findall(r"(?<!-m )\bhelpers(?:\.\w+)*", code))
 
 
 def _measured(path: Path, root: Path) -> bool:

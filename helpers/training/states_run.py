@@ -97,13 +97,15 @@ class StatesRun(ABC):
                     checked = self.check()
                 self.accuracy += [] if checked is None else [checked]
                 loss = f"{self.losses[-1]:.3f}" if self.losses else "none"
-                print(f"epoch {self.epoch}/{a.epochs}  loss {loss}  right: {self.in_words()}", flush=True)
+                print(f"epoch {self.epoch}/{a.epochs}  loss {loss}  {self.in_words()}", flush=True)
                 self.save()
         self.seconds += time.perf_counter() - self.began
 
     def in_words(self) -> str:
         """The last accuracy, for the log."""
-        return ", ".join(f"{share:.2f}" for share in self.accuracy[-1]) if self.accuracy else "not checked"
+        if not self.accuracy:
+            return "not checked"
+        return "right: " + ", ".join(f"{share:.0%}" for share in self.accuracy[-1])
 
     def _step(self, where: torch.Tensor, step: int, steps: int) -> None:
         warm, done = min(1.0, (step + 1) / max(1, self.a.warmup_steps)), step / steps

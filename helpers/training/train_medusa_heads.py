@@ -182,10 +182,9 @@ class Run(StatesRun):
         return LR_SCHEDULES[self.a.lr_scheduler_type](done)
 
     def in_words(self) -> str:
-        top = self.accuracy[-1] if self.accuracy else []
-        return "top 1 (top 5) of each head  " + "  ".join(
-            f"{i}: {s[0]:.2f} ({s[-1]:.2f})" for i, s in enumerate(top, 1)
-        )
+        if not self.accuracy:
+            return "not checked"
+        return "right (in the top 5): " + "  ".join(f"{top[0]:.0%} ({top[-1]:.0%})" for top in self.accuracy[-1])
 
     def finished(self) -> MedusaHeads:
         """The heads as decoders use them: what they guess are tokens of the model."""

@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | previous, next | 00 start here, 03 LoRA and QLoRA (02 quantization: planned); extras: 01b eight-bit floats, 01c mixed-precision training |
+# | previous, next | 00 start here, 02 quantization; extras: 01b eight-bit floats, 01c mixed-precision training |
 # | the term it attacks | weight bytes / bandwidth |
 # | you will be able to | read a number's bits; round as hardware does; say which format overflows, and which one is coarse; predict what half the bytes bring |
 # | time | 50 minutes for you, 20 of them for one exercise; about 5 for the machine under the profile `cpu` |

@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | previous, next | 01 half precision (02 quantization: planned), 07 speculative decoding; extra: 03b more adapters |
+# | previous, next | 02 quantization, 04 pruning; extra: 03b more adapters |
 # | the term it attacks | tokens |
 # | you will be able to | write LoRA and merge it; say what is learned and what is only read; make a training step faster; fine-tune on a 4-bit base; say what each method keeps in memory |
 # | time | 60 minutes for you, 20 of them for one exercise; about 5 for the machine under the profile `cpu` |

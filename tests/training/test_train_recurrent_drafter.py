@@ -26,6 +26,8 @@ def test_positions_begin_with_the_token_that_the_state_made():
     answers = [Answer([5, 7, 9], torch.arange(6.0).view(3, 2)), Answer([7, 5], torch.arange(4.0).view(2, 2))]
     hidden, columns = script.positions(answers, 2, torch.tensor([5, 7]))
     assert hidden.tolist() == [[0, 1], [2, 3], [0, 1]]
+    halves = [Answer([5, 7, 9], torch.arange(6.0).view(3, 2).bfloat16())]
+    assert script.positions(halves, 2, torch.tensor([5, 7]))[0].dtype == torch.float32  # whatever the model's dtype
     assert columns[:, 0].tolist() == [0, 1, 1] and columns[:, 1].tolist() == [1, -1, 0]
     assert (columns[0, 2], columns[1, 2], columns[2, 2]) == (-1, script.IGNORED, script.IGNORED)
 

@@ -1,4 +1,4 @@
-// The tree of a recurrent drafter's likeliest continuations, as one function on the CPU (drafted_tree.py has it in
+// The tree of a recurrent drafter's likeliest continuations, as one function on the CPU (recurrent_drafter.py has it in
 // PyTorch). Its products are so small that PyTorch's calls around them would take longer than they do.
 
 #include "products.h"
@@ -7,12 +7,13 @@
 // rows.
 struct Drafter {
     int32_t hidden, inner, num_ids;
-    const void *inner_weight, *outer_weight, *lm_head, *embedding;
+    Weight inner_weight, outer_weight, lm_head;
+    const void* embedding;
     const float* inner_bias;
 };
 
-// From the state (hidden) and the column of the token that it made: of each depth the `beam` likeliest paths are gone on
-// from, each by its `width` likeliest tokens, while a path's log-probability is at least `least`. Node i of the tree is
+// From the state (hidden) and the column of the token that it made: of each depth the `beam` likeliest paths go on,
+// each by its `width` likeliest tokens, while a path's log-probability is at least `least`. Node i of the tree is
 // the token of columns[i] after node parents[i], log_probs[i] that of the path to it.
 struct Search {
     int32_t depth, beam, width, column, threads;
@@ -30,12 +31,14 @@ void most_likely(const float* logits, int n, int count, int* places, float* log_
     for (int i = 0; i < n; i++) {
         if (found == count && !(logits[i] > log_probs[count - 1])) continue;
         int at = found < count ? found++ : count - 1;
-        for (; at > 0 && logits[i] > log_probs[at - 1]; at--) places[at] = places[at - 1], log_probs[at] = log_probs[at - 1];
+        for (; at > 0 && logits[i] > log_probs[at - 1]; at--)
+            places[at] = places[at - 1], log_probs[at] = log_probs[at - 1];
         places[at] = i, log_probs[at] = logits[i];
     }
     const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     vec total = {};
-    for (int i = 0; i < n; i += LANES) total += lane < (float)(n - i) ? exponential(load(logits + i) - log_probs[0]) : vec{};
+    for (int i = 0; i < n; i += LANES)
+        total += lane < (float)(n - i) ? exponential(load(logits + i) - log_probs[0]) : vec{};
     const float all_of_them = log_probs[0] + std::log(sum(total));
     for (int i = 0; i < count; i++) log_probs[i] -= all_of_them;
 }
@@ -60,23 +63,22 @@ template <class Unit> int search(const Drafter& d, const Search& s) {
             std::memcpy(read.data() + (i * 2 + 1) * units, (const Unit*)d.embedding + (size_t)column[i] * units,
                         units * sizeof(Unit));
         }
-        product(d.inner_weight, d.inner, read.data(), 2 * units, n, [&](int i, int tile, vec a, vec b) {
+        product(d.inner_weight, d.inner, Inputs<Unit>{read.data(), 2 * units, n}, [&](int i, int tile, vec a, vec b) {
             for (int half = 0; half < 2; half++) {
                 const int row = tile * ROWS + half * LANES;
-                const vec x = (half ? b : a) + load(d.inner_bias + row), small = exponential(x > 0.0f ? -x : x);
-                store(inners.data() + i * inner + row, x * (x > 0.0f ? all(1.0f) : small) / (1.0f + small));
+                store(inners.data() + i * inner + row, silu((half ? b : a) + load(d.inner_bias + row)));
             }
         });
 #pragma omp for schedule(static)
         for (int i = 0; i < n; i++) rounded(inners.data() + i * inner, gated.data() + i * inner_units, d.inner);
-        product(d.outer_weight, hidden, gated.data(), inner_units, n, [&](int i, int tile, vec a, vec b) {
+        product(d.outer_weight, hidden, Inputs<Unit>{gated.data(), inner_units, n}, [&](int i, int tile, vec a, vec b) {
             float* x = states.data() + i * wide + tile * ROWS;
             store(x, load(x) + a);
             store(x + LANES, load(x + LANES) + b);
         });
 #pragma omp for schedule(static)
         for (int i = 0; i < n; i++) rounded(states.data() + i * wide, normed.data() + i * units, hidden);
-        product(d.lm_head, d.num_ids, normed.data(), units, n, [&](int i, int tile, vec a, vec b) {
+        product(d.lm_head, d.num_ids, Inputs<Unit>{normed.data(), units, n}, [&](int i, int tile, vec a, vec b) {
             store(logits.data() + i * ids + tile * ROWS, a);
             store(logits.data() + i * ids + tile * ROWS + LANES, b);
         });

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,14 @@ from helpers.measuring.machine import describe_machine
 
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "llama_step.cpp", FOLDER / "drafted_tree.cpp"
-PRODUCTS = FOLDER / "products.h"  # what both include
+HEADERS = VECTORS, CODES, PRODUCTS = tuple(FOLDER / f"{name}.h" for name in ("vectors", "codes", "products"))
+DTYPES = "float32", "bfloat16"
+POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int32
+ARGUMENTS = {
+    "step": (POINTER, POINTER),
+    "linear": (POINTER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER),
+    "drafted_tree": (POINTER, POINTER),
+}
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 
 
@@ -55,12 +63,15 @@ def library() -> ctypes.CDLL:
     except OSError:  # a file that was damaged is made anew
         _compiled().unlink(missing_ok=True)
         compiled = ctypes.CDLL(str(_compiled()))
-    pointer, number = ctypes.c_void_p, ctypes.c_int32
-    for dtype in ("float32", "bfloat16"):
-        getattr(compiled, f"step_{dtype}").argtypes = (pointer, pointer)
-        getattr(compiled, f"linear_{dtype}").argtypes = (pointer, number, pointer, number, number, pointer, number)
-        getattr(compiled, f"drafted_tree_{dtype}").argtypes = (pointer, pointer)
+    for dtype in DTYPES:
+        for name, arguments in ARGUMENTS.items():
+            getattr(compiled, f"{name}_{dtype}").argtypes = arguments
     return compiled
+
+
+def function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+    """`step`, `linear` or `drafted_tree` for float32 or bfloat16."""
+    return getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
 
 
 def _openmp() -> Path | None:
@@ -69,7 +80,7 @@ def _openmp() -> Path | None:
 
 
 def _compiled() -> Path:
-    texts = (path.read_text(encoding="utf-8") for path in (*SOURCES, PRODUCTS))
+    texts = (path.read_text(encoding="utf-8") for path in (*SOURCES, *HEADERS))
     made_of = "\n".join((*texts, *FLAGS, compiler() or "", describe_machine().cpu, _flags()))
     path = build_root() / "native" / f"course_{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if path.exists():
@@ -91,6 +102,11 @@ def _run(command: list[str]) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it gave no reason"]
         raise CourseError(f"The C++ compiler did not take the course's step ({lines[-1]}): update g++ to 12.")
+
+
+def has_look_ups() -> bool:
+    """Whether the processor looks up many codes with one instruction; without, codes cost more than they save."""
+    return {"avx512bw", "avx512vbmi"} <= set(_flags().split())
 
 
 def _flags() -> str:

@@ -9,7 +9,7 @@
 #include "products.h"
 
 struct Layer {
-    const void *qkv, *out, *gate_up, *down;                      // tiles
+    Weight qkv, out, gate_up, down;
     const float *qkv_bias, *out_bias, *gate_up_bias, *down_bias;  // as the tiles' rows, or none
     const float *norm_1, *norm_2, *query_norm, *key_norm;         // of hidden; of a head, or none
 };
@@ -18,7 +18,7 @@ struct Model {
     int32_t layers, hidden, heads, kv_heads, size, inner, vocabulary;
     float epsilon, head_epsilon, scale;
     const float *last_norm, *cos, *sin;  // tables (positions, size); sin with its sign
-    const void* lm_head;
+    Weight lm_head;
     const Layer* layer;
 };
 
@@ -65,14 +65,21 @@ template <class Unit> struct Run {
     const int qkv_wide = padded(heads * m.size, ROWS), inner = padded(m.inner, LANES), kept = s.batch * s.keep;
     // What the stages hand to each other, a line for each token: Units are inputs of a product.
     std::vector<Unit> normed, mixed, gated;
-    std::vector<float> qkv, scores;
+    std::vector<float> qkv, scores, scales;
+    std::vector<bytes4> bytes;
     std::vector<int> prefix;                // places that a token sees from 0 on
     std::vector<std::vector<int>> further;  // and after them
 
     Run(const Model& m, const Step& s)
         : m(m), s(s), normed((size_t)tokens * m.hidden / PER), mixed((size_t)tokens * m.heads * m.size / PER),
           gated((size_t)tokens * inner / PER), qkv((size_t)tokens * qkv_wide),
-          scores((size_t)s.threads * (s.held + LANES)), prefix(tokens), further(tokens) {}
+          scores((size_t)s.threads * (s.held + LANES)), scales(tokens),
+          bytes((size_t)tokens * std::max({m.hidden, m.heads * m.size, inner}) / 4 + 1), prefix(tokens),
+          further(tokens) {}
+
+    Inputs<Unit> inputs(const Unit* x, int numbers, int n) {
+        return {x, numbers / PER, n, bytes.data(), scales.data()};
+    }
 
     static bool seen(const void* mask, size_t i) {
         if constexpr (PER == 1) return ((const float*)mask)[i] > -1.0f;
@@ -204,8 +211,8 @@ template <class Unit> struct Run {
 
     static vec with_bias(vec sum, const float* bias, int row) { return bias ? sum + load(bias + row) : sum; }
 
-    void add_to_x(const void* weight, const float* bias, const Unit* input, int units) {
-        product(weight, m.hidden, input, units, tokens, [&](int token, int tile, vec a, vec b) {
+    void add_to_x(const Weight& weight, const float* bias, const Inputs<Unit>& input) {
+        product(weight, m.hidden, input, [&](int token, int tile, vec a, vec b) {
             float* x = s.x + (size_t)token * wide + tile * ROWS;
             store(x, load(x) + with_bias(a, bias, tile * ROWS));
             store(x + LANES, load(x + LANES) + with_bias(b, bias, tile * ROWS + LANES));
@@ -221,8 +228,8 @@ template <class Unit> struct Run {
     void layer_of(int at_layer, float* score) {
         const Layer& layer = m.layer[at_layer];
         norm_all(layer.norm_1);
-        const int units = m.hidden / PER;
-        product(layer.qkv, heads * m.size, normed.data(), units, tokens, [&](int token, int tile, vec a, vec b) {
+        const Inputs<Unit> hidden = inputs(normed.data(), m.hidden, tokens);
+        product(layer.qkv, heads * m.size, hidden, [&](int token, int tile, vec a, vec b) {
             float* y = qkv.data() + (size_t)token * qkv_wide + tile * ROWS;
             store(y, with_bias(a, layer.qkv_bias, tile * ROWS));
             store(y + LANES, with_bias(b, layer.qkv_bias, tile * ROWS + LANES));
@@ -234,18 +241,17 @@ template <class Unit> struct Run {
             const int sequence = i / (s.n * m.heads), head = i / s.n % m.heads;
             attend(at_layer, sequence * s.n + i % s.n, head, score);
         }
-        add_to_x(layer.out, layer.out_bias, mixed.data(), m.heads * m.size / PER);
+        add_to_x(layer.out, layer.out_bias, inputs(mixed.data(), m.heads * m.size, tokens));
         norm_all(layer.norm_2);
         // A tile holds LANES rows of the gate and the same ones of `up`.
-        product(layer.gate_up, 2 * inner, normed.data(), units, tokens, [&](int token, int tile, vec a, vec b) {
+        product(layer.gate_up, 2 * inner, hidden, [&](int token, int tile, vec a, vec b) {
             const vec gate = with_bias(a, layer.gate_up_bias, tile * ROWS);
             const vec up = with_bias(b, layer.gate_up_bias, tile * ROWS + LANES);
-            const vec small = exponential(gate > 0.0f ? -gate : gate);  // e to -|gate|: silu without overflow
             float y[LANES];
-            store(y, gate * up * (gate > 0.0f ? all(1.0f) : small) / (1.0f + small));
+            store(y, silu(gate) * up);
             rounded(y, gated.data() + ((size_t)token * inner + tile * LANES) / PER, LANES);
         });
-        add_to_x(layer.down, layer.down_bias, gated.data(), inner / PER);
+        add_to_x(layer.down, layer.down_bias, inputs(gated.data(), inner, tokens));
     }
 
     void run() {
@@ -261,7 +267,7 @@ template <class Unit> struct Run {
                 norm(s.x + (size_t)token * wide, m.last_norm, hidden + (size_t)i * m.hidden / PER);
             }
             const int stride = padded(m.vocabulary, ROWS);
-            product(m.lm_head, m.vocabulary, hidden, m.hidden / PER, kept, [&](int token, int tile, vec a, vec b) {
+            product(m.lm_head, m.vocabulary, inputs(hidden, m.hidden, kept), [&](int token, int tile, vec a, vec b) {
                 store(s.logits + (size_t)token * stride + tile * ROWS, a);
                 store(s.logits + (size_t)token * stride + tile * ROWS + LANES, b);
             });
@@ -272,10 +278,14 @@ template <class Unit> struct Run {
 }  // namespace
 
 // y = W x for x (n, in) and y (n, rows), of bfloat16 or float.
-template <class Unit> static void linear(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
+template <class Unit>
+static void linear(const Weight& w, int rows, const void* x, int in, int n, void* y, int threads) {
     typedef typename Run<Unit>::Number Number;
+    std::vector<bytes4> bytes(w.kind == BYTES ? (size_t)n * in / 4 : 0);
+    std::vector<float> scales(bytes.size() ? n : 0);
+    const Inputs<Unit> inputs = {(const Unit*)x, in / IN_UNIT<Unit>, n, bytes.data(), scales.data()};
 #pragma omp parallel num_threads(threads)
-    product(w, rows, (const Unit*)x, in / IN_UNIT<Unit>, n, [&](int token, int tile, vec a, vec b) {
+    product(w, rows, inputs, [&](int token, int tile, vec a, vec b) {
         float sums[ROWS];
         store(sums, a);
         store(sums + LANES, b);
@@ -284,11 +294,11 @@ template <class Unit> static void linear(const void* w, int rows, const void* x,
     });
 }
 
-extern "C" void linear_float32(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
-    linear<float>(w, rows, x, in, n, y, threads);
+extern "C" void linear_float32(const Weight* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    linear<float>(*w, rows, x, in, n, y, threads);
 }
-extern "C" void linear_bfloat16(const void* w, int rows, const void* x, int in, int n, void* y, int threads) {
-    linear<bf16_pair>(w, rows, x, in, n, y, threads);
+extern "C" void linear_bfloat16(const Weight* w, int rows, const void* x, int in, int n, void* y, int threads) {
+    linear<bf16_pair>(*w, rows, x, in, n, y, threads);
 }
 
 extern "C" void step_float32(const Model* model, const Step* step) { Run<float>(*model, *step).run(); }

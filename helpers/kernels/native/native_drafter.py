@@ -10,14 +10,15 @@ from torch.nn import functional as F
 
 from helpers.errors import CourseError
 from helpers.kernels.native import library
-from helpers.kernels.native.tiles import DTYPES, ROWS, tiles
+from helpers.kernels.native.tiles import DTYPES, ROWS, Weight, described, tiles
 from helpers.speculation.recurrent_drafter import RecurrentDrafter
 
 
 class _Drafter(ctypes.Structure):
     _fields_ = [
         *((name, c_int32) for name in "hidden inner num_ids".split()),
-        *((name, c_void_p) for name in "inner_weight outer_weight lm_head embedding inner_bias".split()),
+        *((name, Weight) for name in "inner_weight outer_weight lm_head".split()),
+        *((name, c_void_p) for name in "embedding inner_bias".split()),
     ]
 
 
@@ -42,13 +43,15 @@ class NativeDrafter:
             raise CourseError(f"The drafter's search in C++ can't be had: {reason}.")
         inner, outer, lm_head = drafter.inner.weight, drafter.outer.weight, drafter.lm_head.weight
         self.token_ids = drafter.token_ids
-        self.dtype, self.hidden = inner.dtype, lm_head.shape[1]
+        self.dtype = inner.dtype
         bias = drafter.inner.bias.detach().float()
         bias = F.pad(bias, (0, -len(bias) % ROWS))
-        held = [*(tiles(weight) for weight in (inner, outer, lm_head)), drafter.embedding.contiguous(), bias]
-        self._held = held  # what the structure points to
-        self._drafter = _Drafter(self.hidden, len(inner), len(lm_head), *(tensor.data_ptr() for tensor in held))
-        self._search = getattr(library.library(), f"drafted_tree_{str(self.dtype).removeprefix('torch.')}")
+        in_tiles = [(weight, tiles(weight)) for weight in (inner, outer, lm_head)]
+        numbers = drafter.embedding.contiguous(), bias
+        self._held = [made for _, made in in_tiles], numbers  # what the structure points to
+        pointers = *(described(*pair) for pair in in_tiles), *(tensor.data_ptr() for tensor in numbers)
+        self._drafter = _Drafter(lm_head.shape[1], len(inner), len(lm_head), *pointers)
+        self._search = library.function("drafted_tree", self.dtype)
 
     def beam_search(
         self, state: torch.Tensor, column: int, depth: int, beam: int, width: int, least: float

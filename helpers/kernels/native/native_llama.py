@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from ctypes import c_float, c_int32, c_void_p
+from functools import partial
 
 import torch
 from torch import nn
@@ -16,19 +17,20 @@ from torch.nn import functional as F
 
 from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
-from helpers.kernels.fused_llama import Beside, FusedLlama, Output, check_kind, too_long
+from helpers.kernels.fused_llama import FusedLlama, Output, check_kind, too_long
 from helpers.kernels.native import library
-from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, HugePages, most_bytes, tiles
+from helpers.kernels.native.matrices import bias, matrix
+from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, Codes, HugePages, Weight, described, most_bytes, tiles
+from helpers.weights.quantization.linear import Stored
 
 HEAD_SIZES = (1, 2, 3, 4, 6, 8, 16)  # vectors of LANES lanes
 
 
 class _Layer(ctypes.Structure):
     _fields_ = [
-        (name, c_void_p)
-        for name in (
-            "qkv out gate_up down qkv_bias out_bias gate_up_bias down_bias norm_1 norm_2 query_norm key_norm".split()
-        )
+        *((name, Weight) for name in "qkv out gate_up down".split()),
+        *((name, c_void_p) for name in "qkv_bias out_bias gate_up_bias down_bias".split()),
+        *((name, c_void_p) for name in "norm_1 norm_2 query_norm key_norm".split()),
     ]
 
 
@@ -36,7 +38,9 @@ class _Model(ctypes.Structure):
     _fields_ = [
         *((name, c_int32) for name in "layers hidden heads kv_heads size inner vocabulary".split()),
         *((name, c_float) for name in "epsilon head_epsilon scale".split()),
-        *((name, c_void_p) for name in "last_norm cos sin lm_head layer".split()),
+        *((name, c_void_p) for name in "last_norm cos sin".split()),
+        ("lm_head", Weight),
+        ("layer", c_void_p),
     ]
 
 
@@ -48,8 +52,8 @@ class _Step(ctypes.Structure):
 
 
 class NativeLlama(nn.Module):
-    """Takes a model's place in the decoders, as FusedLlama does; logits are float32. All weights but the embedding are
-    copies.
+    """Takes a model's place in the decoders, as FusedLlama does; made of a model or its fused step. Logits are float32.
+    All weights but the embedding are copies. Quantized layers are multiplied as they are stored.
 
     Raises:
         CourseError: the model is of another kind, or this machine has no compiler.
@@ -62,21 +66,19 @@ class NativeLlama(nn.Module):
         check_kind(model.config)
         if reason := why_not(model):
             raise CourseError(f"The step in C++ can't be had: {reason}.")
-        fused = FusedLlama(model)
-        if any(isinstance(part, Beside) for part in fused.modules()):
-            raise CourseError(
-                "The step in C++ can't be had: its queries, keys and values all have a bias, or none has."
-            )
+        fused = model if isinstance(model, FusedLlama) else FusedLlama(model)
         self.config, self.generation_config = fused.config, fused.generation_config
         self.dtype, self.device, self.token_ids = fused.dtype, fused.device, fused.token_ids
         self.embed, self.lm_head = fused.embed, fused.lm_head
-        self._step = getattr(library.library(), f"step_{str(self.dtype).removeprefix('torch.')}")
+        self._step = library.function("step", self.dtype)
         self._pointers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # to each cache's tensors
+        self.weight_bytes = 0  # that a step reads, with scales
         self._held: list = []  # what the structures point to
-        self._room = HugePages(sum(most_bytes(m.weight) for m in fused.modules() if isinstance(m, nn.Linear)))
+        linears = [m for layer in fused.layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+        self._room = HugePages(sum(most_bytes(matrix(linear)) for linear in (*linears, fused.lm_head)))
         first, (weight, epsilon) = fused.layers[0], fused.last_norm
         self.kv_heads, self.size = first.kv_heads, first.size
-        inner = first.down.weight.shape[1]
+        inner = first.down.in_features
         self._model = _Model(
             layers=len(fused.layers),
             hidden=len(weight),
@@ -84,14 +86,14 @@ class NativeLlama(nn.Module):
             kv_heads=first.kv_heads,
             size=first.size,
             inner=inner,
-            vocabulary=self.lm_head.weight.shape[0],
+            vocabulary=self.lm_head.out_features,
             epsilon=epsilon,
             head_epsilon=first.head_norm[1] if first.head_norm else 0.0,
             scale=first.scale,
             last_norm=self._numbers(weight),
             cos=self._numbers(fused.cos),
             sin=self._numbers(fused.sin),
-            lm_head=self._tiles(self.lm_head.weight),
+            lm_head=self._tiles(matrix(self.lm_head)),
         )
         layers = (_Layer * len(fused.layers))(*(self._layer(layer, inner) for layer in fused.layers))
         self._model.layer = ctypes.addressof(layers)
@@ -109,14 +111,16 @@ class NativeLlama(nn.Module):
         query, key = None, None
         if layer.head_norm:
             query, key = layer.head_norm[0][0], layer.head_norm[0][-1]
-        gate_up, bias = (_alternating(t, inner) for t in (layer.gate_up.weight, layer.gate_up.bias))
-        down = F.pad(layer.down.weight, (0, -inner % LANES))
+        linears = layer.qkv, layer.out, layer.gate_up, layer.down
+        (qkv, out, gate_up, down), biases = map(matrix, linears), [bias(linear) for linear in linears]
+        alternating = partial(_alternating, inner=inner)
+        gate_up = gate_up.with_rows(alternating) if isinstance(gate_up, Codes) else alternating(gate_up)
+        biases[2] = None if biases[2] is None else alternating(biases[2])
+        if not isinstance(down, Codes):
+            down = F.pad(down, (0, -inner % LANES))
         return _Layer(
-            self._tiles(layer.qkv.weight),
-            self._tiles(layer.out.weight),
-            self._tiles(gate_up),
-            self._tiles(down),
-            *(self._numbers(b, ROWS) for b in (layer.qkv.bias, layer.out.bias, bias, layer.down.bias)),
+            *map(self._tiles, (qkv, out, gate_up, down)),
+            *(self._numbers(b, ROWS) for b in biases),
             *(self._numbers(w) for w in (layer.norms[0][0], layer.norms[1][0], query, key)),
         )
 
@@ -128,10 +132,12 @@ class NativeLlama(nn.Module):
         self._held.append(F.pad(copied, (0, -len(copied) % to)).contiguous())
         return self._held[-1].data_ptr()
 
-    def _tiles(self, weight: torch.Tensor) -> int:
-        """The address of a weight's tiles."""
-        self._held.append(tiles(weight, self._room))
-        return self._held[-1].data_ptr()
+    def _tiles(self, weight: torch.Tensor | Codes) -> Weight:
+        """A copy of a weight in tiles."""
+        in_tiles = tiles(weight, self._room)
+        self._held.append((in_tiles, getattr(weight, "levels", None)))
+        self.weight_bytes += in_tiles.nbytes
+        return described(weight, in_tiles)
 
     @torch.inference_mode()
     def forward(
@@ -233,14 +239,14 @@ def why_not(model: nn.Module) -> str | None:
         return "it is written for dense weights: merge adapters first"
     if any(linear.weight.dtype != model.dtype for linear in linears):
         return f"all weights must be {model.dtype}: cast the model as a whole"
+    if any(isinstance(m, Stored) for m in model.modules()) and (numbers != 2 or config.intermediate_size % LANES):
+        return f"quantized weights are read in bfloat16, and an inner size that is a multiple of {LANES}"
     if model.get_output_embeddings().bias is not None:
         return "it is written for an lm_head without a bias"
     return library.why_not()
 
 
-def _alternating(gate_up: torch.Tensor | None, inner: int) -> torch.Tensor | None:
+def _alternating(gate_up: torch.Tensor, inner: int) -> torch.Tensor:
     """LANES rows of the gate, the same ones of `up`, and so on; filled up to whole vectors."""
-    if gate_up is None:
-        return None
     halves = [F.pad(half, (0, 0) * (half.dim() - 1) + (0, -inner % LANES)) for half in gate_up.detach().split(inner)]
     return torch.stack([half.unflatten(0, (-1, LANES)) for half in halves], 1).flatten(0, 2)

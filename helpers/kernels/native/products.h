@@ -1,145 +1,148 @@
-// Products of weights with few tokens, and the vectors that they are made of.
+// Products of weights with few tokens.
 //
 // Weights lie in tiles, in the order in which they are read (tiles.py). Every sum is made in an order that does not
 // depend on how many tokens are read together.
 
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <omp.h>
-#include <type_traits>
 #include <vector>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
+
+#include "codes.h"
 
 namespace {
 
-constexpr int LANES = 16;        // numbers in a vector
-constexpr int ROWS = 2 * LANES;  // rows of a weight in one tile
-constexpr int TOKENS = 12;       // that a product takes at once: 24 sums stay in registers
-constexpr int AHEAD = 8192;      // bytes that a weight is fetched ahead
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
-
-// A unit is what a lane multiplies at once: one float, or a pair of bfloat16 numbers.
-typedef uint32_t bf16_pair;
-
-inline vec load(const float* p) { vec v; std::memcpy(&v, p, sizeof v); return v; }
-inline bits load(const bf16_pair* p) { bits v; std::memcpy(&v, p, sizeof v); return v; }
-inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
-inline vec all(float x) { return x - vec{}; }
-
-// Even and odd places of pairs as floats: bfloat16 is the upper half of a float.
-inline vec even(bits pairs) { return (vec)(pairs << 16); }
-inline vec odd(bits pairs) { return (vec)(pairs & 0xffff0000u); }
-
-inline vec multiply_add(vec sum, vec w, float x) { return sum + w * x; }
-inline vec multiply_add(vec sum, vec w, vec x) { return sum + w * x; }
-#ifdef __AVX512BF16__
-inline vec multiply_add(vec sum, bits w, bits x) {
-    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
-}
-#else
-inline vec multiply_add(vec sum, bits w, bits x) { return sum + even(w) * even(x) + odd(w) * odd(x); }
-#endif
-inline vec multiply_add(vec sum, bits w, bf16_pair x) { return multiply_add(sum, w, x - bits{}); }
-
-// Numbers per unit, and rounding n floats (even for bfloat16) to units.
-template <class Unit> constexpr int IN_UNIT = std::is_same<Unit, float>::value ? 1 : 2;
-
-inline void rounded(const float* x, float* to, int n) { std::memcpy(to, x, n * sizeof *x); }
-inline uint32_t upper_half(float x) {  // to the nearest, ties to even
-    uint32_t b;
-    std::memcpy(&b, &x, sizeof b);
-    return (b + 0x7fff + (b >> 16 & 1)) >> 16;
-}
-inline void rounded(const float* x, bf16_pair* to, int n) {
-    for (int i = 0; i < n / 2; i++) to[i] = upper_half(x[2 * i]) | upper_half(x[2 * i + 1]) << 16;
-}
-
-inline void as_floats(const float* x, float* to, int n) { std::memcpy(to, x, n * sizeof *x); }
-inline void as_floats(const bf16_pair* x, float* to, int n) {
-    for (int i = 0; i < n; i++) {
-        const uint32_t b = i % 2 ? x[i / 2] & 0xffff0000u : x[i / 2] << 16;
-        std::memcpy(to + i, &b, sizeof b);
-    }
-}
-
-inline int padded(int n, int to) { return (n + to - 1) / to * to; }
-
-inline float sum(vec v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
-}
-
-// e to the x for x up to 0, within 2 units in the last place: 2^n times a polynomial of the rest (Cephes' expf).
-inline vec exponential(vec x) {
-    x = x < -87.0f ? all(-87.0f) : x;
-    const vec magic = all(12582912.0f), n = (x * 1.44269504f + magic) - magic;  // rounds to a whole number
-    const vec r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-    vec p = all(1.9875691500e-4f);
-    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-        p = p * r + c;
-    p = p * r * r + r + 1.0f;
-    return (vec)((bits)p + ((bits)(n + magic) << 23));
-}
-
-// Where memory is fetched ahead, and how far that goes on with each unit.
+// Where memory is fetched ahead, and how many times what is here will be read: each time fetches its part.
 struct Fetch {
     const char* at;
-    int step;
+    int passes;
 };
 
-// A tile of W (units, ROWS) times N tokens x (N, units): use(token, upper, lower) gets the sums of its rows' halves.
-template <class Unit, int N, class Use>
-inline void tile_product(const Unit* w, const Unit* x, int units, Fetch ahead, const Use& use) {
-    vec upper[N] = {}, lower[N] = {};  // stay in registers
-    for (int k = 0; k < units; k++, w += ROWS, ahead.at += ahead.step) {
-        __builtin_prefetch(ahead.at);
-        __builtin_prefetch(ahead.at + 64);
-        const auto w_upper = load(w), w_lower = load(w + LANES);
+// Sums of a tile's rows over some units for N tokens x, which lie `stride` apart: upper and lower, in registers. G such
+// stretches of a tile, `apart` bytes from each other, have sums of their own: one sum alone would wait for itself.
+template <class Format, class Unit, int N, int G>
+inline __attribute__((always_inline)) void add_up(
+    const Format& format, const char* w, size_t apart, const Unit* x, int stride,
+    int units, Fetch& ahead, typename Format::Sum (&upper)[G][N], typename Format::Sum (&lower)[G][N]) {
+    const int step = Format::SIZE / ahead.passes;
+    for (int k = 0; k < units; k++, w += Format::SIZE)
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++, ahead.at += step) {
+            for (int i = 0; i < Format::SIZE; i += 64) __builtin_prefetch(ahead.at + i);
+            const auto half = format(w + g * apart);
+#pragma GCC unroll 12
+            for (int t = 0; t < N; t++) {
+                const Unit x_t = x[(size_t)t * stride + g * units + k];
+                upper[g][t] = multiply_add(upper[g][t], half.upper, x_t);
+                lower[g][t] = multiply_add(lower[g][t], half.lower, x_t);
+            }
+        }
+}  // add_up
+
+// G groups of codes: their sums times their scales are added to upper and lower, one group after the other.
+template <class Format, class Unit, int N, int G>
+inline void add_groups(const Format& format, const Weight& weight, const char*& w, const Unit* x, int stride,
+                       Fetch& ahead, vec (&upper)[1][N], vec (&lower)[1][N]) {
+    const size_t codes = weight.group * Format::SIZE, apart = codes + ROWS * weight.scale_bytes;
+    vec of_upper[G][N] = {}, of_lower[G][N] = {};
+    add_up<Format, Unit, N, G>(format, w, apart, x, stride, weight.group, ahead, of_upper, of_lower);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++, w += apart) {
+        const Halves<vec> scale = scales(w + codes, weight.scale_bytes == 4);
 #pragma GCC unroll 12
         for (int t = 0; t < N; t++) {
-            const Unit x_t = x[(size_t)t * units + k];
-            upper[t] = multiply_add(upper[t], w_upper, x_t);
-            lower[t] = multiply_add(lower[t], w_lower, x_t);
+            upper[0][t] = multiply_add(upper[0][t], of_upper[g][t], scale.upper);
+            lower[0][t] = multiply_add(lower[0][t], of_lower[g][t], scale.lower);
         }
     }
+    ahead.at += G * ROWS * weight.scale_bytes / ahead.passes;
+}
+
+// A tile of W (units, ROWS) times N tokens x (N, units): sums (N, ROWS).
+template <class Format, class Unit, int N>
+void tile_product(const Format& format, const Weight& weight, const char* w, const Unit* x, int units, Fetch ahead,
+                  float* sums) {
+    typename Format::Sum upper[1][N] = {}, lower[1][N] = {};
+    if constexpr (std::is_base_of<Scaled, Format>::value) {
+        constexpr int G = N <= 3 ? 4 : N <= 6 ? 2 : 1;
+        int k = 0;
+        for (; k + G * weight.group <= units; k += G * weight.group)
+            add_groups<Format, Unit, N, G>(format, weight, w, x + k, units, ahead, upper, lower);
+        for (; k < units; k += weight.group)
+            add_groups<Format, Unit, N, 1>(format, weight, w, x + k, units, ahead, upper, lower);
+    } else add_up<Format, Unit, N, 1>(format, w, 0, x, units, units, ahead, upper, lower);
+
+    const auto floats = [&](typename Format::Sum sum, int row) {
+        if constexpr (std::is_same<Format, Bytes>::value) {
+            const char* end = w + (size_t)units * Format::SIZE;
+            const vec whole = __builtin_convertvector(sum - load((const bytes4*)end + row), vec);
+            return whole * load((const float*)end + ROWS + row);
+        } else return sum;
+    };
 #pragma GCC unroll 12
-    for (int t = 0; t < N; t++) use(t, upper[t], lower[t]);
+    for (int t = 0; t < N; t++) {
+        store(sums + t * ROWS, floats(upper[0][t], 0));
+        store(sums + t * ROWS + LANES, floats(lower[0][t], LANES));
+    }
 }
 
 // The same for n tokens up to N: each number of them has code of its own.
-template <class Unit, int N, class Use>
-void up_to(int n, const Unit* w, const Unit* x, int units, Fetch ahead, const Use& use) {
+template <class Format, class Unit, int N>
+void up_to(int n, const Format& format, const Weight& weight, const char* w, const Unit* x, int units, Fetch ahead,
+           float* sums) {
     if constexpr (N > 1)
-        if (n < N) return up_to<Unit, N - 1>(n, w, x, units, ahead, use);
-    tile_product<Unit, N>(w, x, units, ahead, use);
+        if (n < N) return up_to<Format, Unit, N - 1>(n, format, weight, w, x, units, ahead, sums);
+    tile_product<Format, Unit, N>(format, weight, w, x, units, ahead, sums);
 }
 
-// y = W x for n tokens x (n, units) and W in tiles: use(token, tile, upper, lower). Within a parallel region: the
-// threads share the tiles, and wait for each other at the end.
-template <class Unit, class Use>
-void product(const void* weight, int rows, const Unit* x, int units, int n, const Use& use) {
+// The tokens x (n, units) of a product, and room for them as bytes, (n, units / 2) and their scales (n): where a weight
+// wants them so.
+template <class Unit> struct Inputs {
+    const Unit* x;
+    int units, n;
+    bytes4* bytes;
+    float* scales;
+};
+
+// y = W x: use(token, tile, upper, lower). Within a parallel region: the threads share the tiles, and wait for each
+// other at the end.
+template <class Format, class Unit, class Use>
+void product(const Format& format, const Weight& weight, int rows, const Unit* x, int units, int n, const Use& use) {
     const int passes = (n + TOKENS - 1) / TOKENS;
-    const size_t bytes = (size_t)units * ROWS * sizeof(Unit);
+    const size_t bytes = (size_t)units * Format::SIZE + format.behind(weight, units);
+    float sums[TOKENS * ROWS];
 #pragma omp for schedule(static)
     for (int tile = 0; tile < (rows + ROWS - 1) / ROWS; tile++) {
-        const char* w = (const char*)weight + tile * bytes;
+        const char* w = (const char*)weight.tiles + tile * bytes;
         for (int pass = 0; pass < passes; pass++) {  // of about as many tokens each
             const int from = (int64_t)n * pass / passes, to = (int64_t)n * (pass + 1) / passes;
             // With several passes each of them fetches a part of the next tile.
-            const Fetch ahead = {passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, 128 / passes};
-            up_to<Unit, TOKENS>(to - from, (const Unit*)w, x + (size_t)from * units, units, ahead,
-                                [&](int t, vec upper, vec lower) { use(from + t, tile, upper, lower); });
+            const Fetch ahead = {passes == 1 ? w + AHEAD : w + bytes + bytes * pass / passes, passes};
+            up_to<Format, Unit, TOKENS>(to - from, format, weight, w, x + (size_t)from * units, units, ahead, sums);
+            for (int t = 0; t < to - from; t++) {
+                const float* of_token = sums + t * ROWS;
+                use(from + t, tile, load(of_token), load(of_token + LANES));
+            }
         }
     }
+}
+
+template <class Unit, class Use>
+void product(const Weight& weight, int rows, const Inputs<Unit>& in, const Use& use) {
+    if constexpr (IN_UNIT<Unit> == 2) {  // codes become bfloat16 numbers
+        if (weight.kind == CODES_8) return product(Codes8(), weight, rows, in.x, in.units, in.n, use);
+        if (weight.kind == CODES_4) return product(Codes4(weight.levels), weight, rows, in.x, in.units, in.n, use);
+        if (weight.kind == BYTES) {
+            const int units = in.units / 2;
+#pragma omp for schedule(static)
+            for (int t = 0; t < in.n; t++)
+                to_bytes(in.x + (size_t)t * in.units, in.units, in.bytes + (size_t)t * units, in.scales + t);
+            return product(Bytes(), weight, rows, in.bytes, units, in.n, [&](int t, int tile, vec upper, vec lower) {
+                use(t, tile, upper * in.scales[t], lower * in.scales[t]);
+            });
+        }
+    }
+    product(Numbers<Unit>(), weight, rows, in.x, in.units, in.n, use);
 }
 
 }  // namespace

@@ -180,13 +180,13 @@ else:
 # * **Sums in registers.** Up to 12 tokens share each weight that is loaded. Their sums stay in registers (with AVX-512) until the tile is done.
 # * **One parallel region.** The threads are woken once, and walk through all layers together.
 #
-# This is the inner loop of all products. `w` walks through a tile, and `ahead` before it; `x` holds `N` tokens; the sums of the tile's upper and lower 16 rows are two vectors a token. A unit is what a lane multiplies at once: one float, or two bfloat16 numbers.
+# This is the inner loop of all products. `w` walks through a tile, and `ahead` before it; `format` reads the numbers of one unit for the tile's upper and lower 16 rows (02 stores codes instead of numbers); `x` holds `N` tokens, and there are two vectors of sums a token. A unit is what a lane multiplies at once: one float, or two bfloat16 numbers.
 
 # %%
 from helpers.kernels.native.library import PRODUCTS  # products.h
 from helpers.notebook.source import lines_of
 
-print(lines_of(PRODUCTS, first="[N] = {}", last="t++) use("))
+print(lines_of(PRODUCTS, first="void add_up(", last="// add_up"))
 
 # %% [markdown]
 # In bfloat16 `multiply_add` is a single instruction where the processor has AVX512-BF16: 32 products, added to 16 sums in float32. For other processors the compiler writes it with the instructions that they have.
