@@ -1,8 +1,8 @@
 """The step of a model with quantized weights, which are multiplied as they are stored (notebook 02).
 
 Codes are a half or a quarter of bfloat16's bytes, and a step of few tokens takes the time in which its weights come
-from memory. The C++ (native/products.h) turns codes into numbers in registers: eight bits and four, evenly spaced or NF4.
-PyTorch's own packed kernels do the same for evenly spaced ones (packed_step.py).
+from memory. The C++ (native/products.h) turns codes into numbers in registers: eight bits and four, evenly spaced or
+NF4. PyTorch's own packed kernels do the same for evenly spaced ones (packed_step.py).
 """
 
 from __future__ import annotations

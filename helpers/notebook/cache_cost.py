@@ -70,6 +70,8 @@ def show_appending(makers: Mapping[str, Callable[[int], object]], lengths: Seque
         ax.plot(lengths, [each * 1e6 for each in seconds], marker=marker, label=name)
     ax.set(title="One more token, in one layer", xscale="log", yscale="log")
     ax.set(xlabel="tokens held (count)", ylabel="time to append (µs)")
+    ax.set_xticks(lengths, list(map(str, lengths)))
+    ax.set_xticks([], minor=True)
     ax.legend()
     for name, seconds in times.items():
         growth = seconds[-1] / seconds[0]

@@ -135,4 +135,4 @@ def show_elsewhere(results: Results, recorded: Mapping[str, Recorded], suffix: s
         key = f"speculative.accepted_per_step.{name}.{suffix}"
         results.metric(key, one.tokens_per_step, "tokens", n=len(one.answers))
         parts.append(f"{WORDS[name]} {one.tokens_per_step:.2f}")
-    print(f"{words} ({len(next(iter(recorded.values())).answers)}), tokens a step: {', '.join(parts)}")
+    say(f"{words} ({len(next(iter(recorded.values())).answers)}), tokens a step: {', '.join(parts)}")

@@ -18,7 +18,7 @@ from helpers.notebook import plots
 from helpers.notebook.guess_bench import HF, Choice, Recorded
 from helpers.notebook.guess_sizes import COMBINED, TRAINED
 from helpers.notebook.results import Results
-from helpers.notebook.sentences import say
+from helpers.notebook.sentences import indented, say
 from helpers.profiling.arms import Bench
 from helpers.profiling.model_steps import Steps
 from helpers.speculation.cost import (
@@ -193,7 +193,7 @@ def show_suppositions(
             parts.append(f"{n} user{'s' * (n > 1)}: {gain:.2f}x with {k} guess{'es' * (k != 1)}")
             if n == 1 and shape is seven:
                 results.metric("speculative.decode_speedup.llama_7b", gain, "x", kind="predicted")
-        print(f"{words:18} {', '.join(parts)}")
+        print(indented(", ".join(parts), f"{words:18} "))
 
 
 def show_sampled(

@@ -131,8 +131,8 @@ def show_speed(
         ends = dict(low=min(low, share), high=max(high, share), n=of)
         results.metric(f"medusa.identical_share{key}.bf16", share, "share", **ends)
         changed = f"; {paired(right[GREEDY], right[arm])}" if sql else ""
-        print(f"   {arm:18} {_ms(runs, arm):6.0f} ms, {tokens:.2f} tokens a step, {gain};", end=" ")
-        print(f"same tokens {same} of {of}{changed}")
+        print(f"   {arm:18} {_ms(runs, arm):6.0f} ms, {tokens:.2f} tokens a step; same tokens {same} of {of}{changed}")
+        print(f"{'':29} {gain}")
     if sql:
         _note_right(results, right, kind)
     for arm, timed in runs[0].items():

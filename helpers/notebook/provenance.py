@@ -48,8 +48,8 @@ def code_hash(name: str, root: Path = ROOT) -> str:
 
 
 def _named(code: str, package: str) -> set[str]:
-    """What code imports, and what it spells out: "helpers.training.fine_tune_llm" may name a script to launch. A command
-    in a text ("python -m helpers...") launches nothing."""
+    """What code imports, and what it spells out: "helpers.training.fine_tune_llm" may name a script to launch. A
+    command in a text ("python -m helpers...") launches nothing."""
     return imported_names(code, package) | set(re.findall(r"(?<!-m )\bhelpers(?:\.\w+)*", code))
 
 

@@ -113,8 +113,8 @@ def show_outcomes(results: Results, dense: Outcome, outcomes: Mapping[tuple[str,
     for (method, amount), one in outcomes.items():
         key, change = key_of(method, amount), paired(dense.judged.right, one.judged.right)
         _write(results, key, one)
-        for what, count in (("fixed", change.fixed), ("broken", change.broken)):
-            results.metric(f"pruning.answers_{what}.{key}", count, "answers", n=change.n)
+        results.metric(f"pruning.answers_fixed.{key}", change.fixed, "answers", n=change.n)
+        results.metric(f"pruning.answers_broken.{key}", change.broken, "answers", n=change.n)
         low, high = one.judged.interval
         right = f"{sum(one.judged.right):3} of {change.n:3}, {low:.0%} to {high:.0%}"
         changes = f"{change.fixed:6} {change.broken:7}"

@@ -115,8 +115,8 @@ def show_structured(results: Results, dense: Outcome, cut: Outcome, recovered: O
             ends = {"low": min(low, share), "high": max(high, share)}  # rounding, where none or all are right
             results.metric(f"pruning.execution_accuracy.{key}", share, "share", **ends, n=n)
             results.metric(f"pruning.perplexity.{key}", one.perplexity, "tokens", n=one.num_pairs)
-            for what, count in (("fixed", change.fixed), ("broken", change.broken)):
-                results.metric(f"pruning.answers_{what}.{key}", count, "answers", n=n)
+            results.metric(f"pruning.answers_fixed.{key}", change.fixed, "answers", n=n)
+            results.metric(f"pruning.answers_broken.{key}", change.broken, "answers", n=n)
     back, left = (paired(one.judged.right, recovered.judged.right) for one in (cut, dense))
     helped = (
         "The training brought answers back"

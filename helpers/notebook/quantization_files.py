@@ -17,7 +17,6 @@ from helpers.profiling.served_checkpoint import Served, serve
 from helpers.profiling.weight_files import read_seconds
 from helpers.weights.quantization.compressed_tensors import as_served, save_compressed
 
-NEAR_TIE = 0.1  # nats between two tokens: what rounding can turn round (as in 08b)
 LEAST_SHARE = 0.95  # of the answers, of each kind of checkpoint
 
 
@@ -70,21 +69,16 @@ def show_vllm(
             print(f"{kind}: {reason}")
     for kind, one in served.items():
         _show_served(results, kind, one)
-    good = sum(map(same_or_tied, served.values()))
-    of = sum(one.of for one in served.values())
-    holds = len(served) == len(by_kind) and all(same_or_tied(one) >= LEAST_SHARE * one.of for one in served.values())
-    results.invariant("quantization.vllm_serves_checkpoint", holds, good, max(1, of))
-
-
-def same_or_tied(served: Served) -> int:
-    """Answers that are the same, or part where both tokens are equally good to our model."""
-    return served.same + sum(margin is not None and abs(margin) < NEAR_TIE for margin in served.margins)
+    same, of = (sum(getattr(one, name) for one in served.values()) for name in ("same", "of"))
+    holds = len(served) == len(by_kind) and all(one.same >= LEAST_SHARE * one.of for one in served.values())
+    results.invariant("quantization.vllm_serves_checkpoint", holds, same, max(1, of))
 
 
 def _show_served(results: Results, kind: str, one: Served) -> None:
-    tied = same_or_tied(one) - one.same
-    print(f"{kind}: vLLM gives {one.same} of {one.of} answers of our own quantized model, token for token", end="")
-    print(f"; {tied} of the others part at a near tie." if one.same < one.of else ".", end=" ")
-    print(f"It writes {one.tokens_per_second:.0f} tokens/s, whole requests one after the other, not compiled.")
+    print(f"{kind}: vLLM gives {one.same} of {one.of} answers of our own quantized model, token for token.")
+    sizes = [f"{abs(margin):.2f}" for margin in one.margins if margin is not None]
+    if sizes:
+        print(f"    The others part where our model's logits of both tokens differ by {', '.join(sizes)}.")
+    print(f"    It writes {one.tokens_per_second:.0f} tokens/s, whole requests one after the other, not compiled.")
     results.metric(f"quantization.vllm_identical_share.{kind}", one.same / one.of, "share", n=one.of)
     results.metric(f"quantization.vllm_tokens_per_second.{kind}", one.tokens_per_second, "tokens/s", n=one.of)

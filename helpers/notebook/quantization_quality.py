@@ -21,7 +21,7 @@ from helpers.text_to_sql.evaluate import answer_in_batches
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.weights.quantization.integer import to_dense
-from helpers.weights.quantization.llm_int8 import Int8Linear
+from helpers.weights.quantization.llm_int8 import Int8Linear, widen_codes
 
 WIDTH = 92  # characters: what a page shows without a scroll bar
 
@@ -84,17 +84,16 @@ class Quality:
 
 
 def as_it_answers(model: nn.Module) -> nn.Module:
-    """The fastest way to the same numbers: codes of weights widened once, the step fused. (Layers that round what they
-    read stay as they are.) The model is left alone."""
-    return fastest_step(to_dense(copy_of(model)), turns=0)
+    """The fastest way to the same numbers: codes widened once, the step fused. The model is left alone."""
+    return fastest_step(to_dense(widen_codes(copy_of(model))), turns=0)
 
 
 def answers_of(model: nn.Module, tokenizer, examples: Sequence[Example], max_new_tokens: int) -> Judged:
     """The model's greedy answers. Layers that round what they read turn the smallest difference into a whole step, so
     the course's decoder, which wants batches to change nothing, refuses them: transformers' own loop answers then."""
     if any(isinstance(module, Int8Linear) for module in model.modules()):
-        prompts = [prompt_for(tokenizer, example) for example in examples]
-        return Judged.of(examples, answer_in_batches(model, tokenizer, prompts, max_new_tokens=max_new_tokens))
+        wide, prompts = widen_codes(copy_of(model)), [prompt_for(tokenizer, example) for example in examples]
+        return Judged.of(examples, answer_in_batches(wide, tokenizer, prompts, max_new_tokens=max_new_tokens))
     return Judged.by(as_it_answers(model), tokenizer, examples, max_new_tokens)
 
 

@@ -22,15 +22,15 @@ from helpers.notebook.ask import show_rows
 from helpers.notebook.plots import COLORS
 from helpers.text_to_sql.prompts import extract_sql
 
-MARKS = {
-    "lookup": "L",
-    "suffix": "S",
-    "earlier answer": "E",
-    "recycling": "R",
-    "bigram": "B",
-    "draft": "D",
-    "drafter": "N",
-}  # who guessed a token; "head 2" is 2
+GUESSERS = {  # each one's mark, and what it says; "head 2" has 2
+    "lookup": ("L", "copied from the prompt"),
+    "suffix": ("S", "the longest match"),
+    "earlier answer": ("E", "earlier answers"),
+    "recycling": ("R", "recycled"),
+    "bigram": ("B", "bigram table"),
+    "draft": ("D", "draft model"),
+    "drafter": ("N", "recurrent drafter, a network"),
+}
 FACES = ("#dfe7ec", "#f7dfc9")  # light enough for the text in it, a lane each
 
 
@@ -58,7 +58,7 @@ def blocks(completion: Completion, tokenizer) -> list[Block]:
 
 def mark_of(proposer: str) -> str:
     """A letter or digit for who guessed."""
-    return MARKS.get(proposer) or proposer.rsplit(" ", 1)[-1][:1].upper()
+    return GUESSERS[proposer][0] if proposer in GUESSERS else proposer.rsplit(" ", 1)[-1][:1].upper()
 
 
 class Race:
@@ -148,17 +148,8 @@ def shortened(text: str, max_length: int) -> str:
 
 def _legend(marks: set[str]) -> str:
     """What the marks say, for those that occur."""
-    names = {
-        "L": "L: copied from the prompt",
-        "S": "S: the longest match",
-        "E": "E: earlier answers",
-        "R": "R: recycled",
-        "B": "B: bigram table",
-        "D": "D: draft model",
-        "N": "N: recurrent drafter, a network",
-    }
     heads = sorted(mark for mark in marks if mark.isdigit())
-    entries = [names[mark] for mark in names if mark in marks]
+    entries = [f"{mark}: {words}" for mark, words in GUESSERS.values() if mark in marks]
     if heads:
         entries.insert(0, f"{heads[0]} to {heads[-1]}: guessed by that head")
     return "   ".join([*entries, "no mark: the model's own", "small, behind a ×: wrong guesses"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from helpers.profiling import vllm_baseline
-from helpers.profiling.against_generate import our_greedy
+from helpers.profiling.against_generate import hf_generate
 from helpers.profiling.agreement import margin
 
 
@@ -49,9 +49,10 @@ def answers_in_vllm(folder: Path, prompts: Sequence[Sequence[int]], max_new_toke
 
 def serve(model: nn.Module, folder: Path, prompts: Sequence[Sequence[int]], max_new_tokens: int = 256) -> Served:
     """vLLM's answers with the checkpoint beside those of the model that it was written from, as
-    `compressed_tensors.as_served` makes it compute: both in bfloat16, where near ties fall either way."""
+    `compressed_tensors.as_served` makes it compute, in transformers' loop. Both are in bfloat16, where near ties fall
+    either way."""
     theirs = _run(folder, prompts, max_new_tokens)
-    ours = [our_greedy(model, max_new_tokens)(ids) for ids in prompts]
+    ours = [hf_generate(model, max_new_tokens)(ids) for ids in prompts]
     margins = [
         margin(model, prompt, mine, other)
         for prompt, mine, other in zip(prompts, ours, theirs["token_ids"], strict=True)

@@ -56,8 +56,9 @@ class Arguments(script.Arguments):
 
 
 def positions(answers: Sequence[Answer], depth: int, token_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states (positions, hidden) in float32, in which the drafter adds its own up, and columns (positions, 1 + depth): of the token that each made, and of those
-    after it; below 0 past an answer's end and where a token is none of `token_ids`."""
+    """Hidden states (positions, hidden) in float32, in which the drafter adds its own up, and columns (positions, 1 +
+    depth): of the token that each made, and of those after it; below 0 past an answer's end and where a token is none
+    of `token_ids`."""
     hidden, labels = targets(answers, depth)
     made = torch.cat([torch.tensor(answer.tokens[:-1], dtype=torch.int64) for answer in answers])
     return hidden.float(), columns_of(torch.cat([made[:, None], labels], 1), token_ids)

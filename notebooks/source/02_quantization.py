@@ -143,6 +143,8 @@ x = inputs_of(tuned, layer_name, texts.calibration[0])
 # **LLM.int8** (Dettmers et al. 2022) takes the product apart. Columns with an outlier, a value of 6 or more, are multiplied in 16 bits; all others in 8, with a scale for each token and one for each channel. The columns of `W` that outliers meet are widened from their codes for that.
 
 # %%
+import math
+
 from torch import Tensor
 
 from helpers.weights.quantization.llm_int8 import (

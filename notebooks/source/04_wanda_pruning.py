@@ -308,6 +308,7 @@ show_dense(results, dense)
 
 # %%
 from helpers.notebook.pruning_quality import draw_outcomes, read_outcomes, show_outcomes
+from helpers.weights.pruning.magnitude import magnitude_two_of_four
 
 outcomes = {}
 for sparsity in pruning.sparsities:
@@ -320,6 +321,8 @@ for sparsity in pruning.sparsities:
         pruned["wanda"] = wanda_at(tuned, of_score)
     for method, model in pruned.items():
         outcomes[method, sparsity] = exam.take(model)
+fours = magnitude(copy.deepcopy(tuned), magnitude_two_of_four)
+outcomes["magnitude", "2:4"] = exam.take(fours)
 outcomes["wanda", "2:4"] = exam.take(pattern)
 show_outcomes(results, dense, outcomes)
 draw_outcomes(dense, outcomes, dtype)

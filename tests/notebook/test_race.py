@@ -8,7 +8,7 @@ from helpers.decoding.completion import Completion, Step
 from helpers.decoding.proposals import NOTHING, Proposal, chain
 from helpers.decoding.transcript import OWN
 from helpers.errors import CourseError
-from helpers.notebook.race import MARKS, Race, _legend, _picture, blocks, mark_of
+from helpers.notebook.race import GUESSERS, Race, _legend, _picture, blocks, mark_of
 from helpers.speculation.guessers import NAMES
 
 SCHEMA = "CREATE TABLE ship (name TEXT, weight INTEGER)"
@@ -91,10 +91,11 @@ def test_a_race_needs_two(lanes):
 
 
 def test_every_guesser_has_a_mark_of_its_own_that_the_legend_explains():
-    assert len(set(MARKS.values())) == len(MARKS) and mark_of("head 3") == "3"
-    assert {"heads", *MARKS} >= set(NAMES)  # none goes by the first letter of its name, which may be another's
-    legend = _legend({*MARKS.values(), "1", "4", OWN})
-    assert all(f"{mark}: " in legend for mark in MARKS.values()) and "1 to 4: guessed by that head" in legend
+    marks = [mark for mark, _ in GUESSERS.values()]
+    assert len(set(marks)) == len(marks) and mark_of("head 3") == "3"
+    assert {"heads", *GUESSERS} >= set(NAMES)  # none goes by the first letter of its name, which may be another's
+    legend = _legend({*marks, "1", "4", OWN})
+    assert all(f"{mark}: " in legend for mark in marks) and "1 to 4: guessed by that head" in legend
     assert "recycled" not in _legend({"1"})
 
 

@@ -22,8 +22,9 @@ struct Fetch {
 // stretches of a tile, `apart` bytes from each other, have sums of their own: one sum alone would wait for itself.
 template <class Format, class Unit, int N, int G>
 inline __attribute__((always_inline)) void add_up(
-    const Format& format, const char* w, size_t apart, const Unit* x, int stride,
-    int units, Fetch& ahead, typename Format::Sum (&upper)[G][N], typename Format::Sum (&lower)[G][N]) {
+    const Format& format, const char* w, size_t apart,
+    const Unit* x, int stride, int units, Fetch& ahead,
+    typename Format::Sum (&upper)[G][N], typename Format::Sum (&lower)[G][N]) {
     const int step = Format::SIZE / ahead.passes;
     for (int k = 0; k < units; k++, w += Format::SIZE)
 #pragma GCC unroll 4

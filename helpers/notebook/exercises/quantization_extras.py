@@ -80,7 +80,7 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Exercise(
         "02d.1",
-        "helpers.weights.quantization.qat_by_hand:straight_through_step",
+        "helpers.weights.quantization.qat:straight_through_step",
         layers_that_learn,
         (
             "The forward pass uses the rounded weight, so the error is x @ rounded.T - y. What is the gradient of its "

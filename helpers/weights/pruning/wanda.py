@@ -38,8 +38,8 @@ def wanda(
     prompts: Prompts,
     mask: Callable[[Tensor, Tensor], Tensor],
 ) -> nn.Module:
-    """Prune the linear layers of the model's blocks, in place. `mask(weight, squares)` is
-    True where a weight stays; `prompts` are token ids."""
+    """Prune the linear layers of the model's blocks, in place. `mask(weight, squares)`
+    is True where a weight stays; `prompts` are token ids."""
 
     def prune(block: nn.Module, inputs: dict[str, InputSizes]) -> None:
         for name, seen in inputs.items():

@@ -74,3 +74,12 @@ def install(model: nn.Module, threshold: float | None = THRESHOLD) -> nn.Module:
     """Put all linear layers of the model into int8, in place, but the one that makes the logits. Returns the model."""
     replace_linears(model, lambda linear: Int8Linear(linear, threshold), skip=[model.get_output_embeddings()])
     return model
+
+
+def widen_codes(model: nn.Module) -> nn.Module:
+    """Keep the codes as float32 numbers, in place: the same products, without widening them at each call, to judge
+    answers fast. Returns the model."""
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.codes = module.codes.float()
+    return model

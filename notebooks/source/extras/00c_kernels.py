@@ -283,7 +283,7 @@ results.assert_invariants()
 #
 # * **A prefill computes.** With hundreds of tokens the products take the time, and fusing saves next to nothing.
 # * **A copy takes memory**: packed or in tiles, the weights are held twice, as they came and as they are read.
-# * **The step in C++ is written for one case**: a model built like Llama, dense weights in float32 or bfloat16, Linux on a CPU. Each further format means another inner loop.
+# * **The step in C++ is written for few cases**: models built like Llama, on Linux on a CPU, with weights in float32, in bfloat16, or in the formats of notebook 02. Each further format means another inner loop.
 # * **On a GPU** calls run behind the clock, and CUDA graphs take the overhead away; packing is the library's own business there.
 #
 # | you see | do |

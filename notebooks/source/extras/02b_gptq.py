@@ -167,10 +167,8 @@ draw_calibration(results, weight, hessians, of_unseen)
 # %%
 from helpers.notebook.quantization_gptq import compare_models, quantized_models
 
-calibration = texts.calibration
-by_bits = {
-    bits: quantized_models(results, tuned, calibration, bits) for bits in sizes.few_bits
-}
+calibration, few = texts.calibration, sizes.few_bits
+by_bits = {b: quantized_models(results, tuned, calibration, b) for b in few}
 perplexities = compare_models(results, tuned, by_bits, texts)
 
 # %% [markdown]

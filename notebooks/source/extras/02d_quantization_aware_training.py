@@ -87,7 +87,7 @@ compare_with_autograd(results, step)
 draw_layer(step)
 
 # %% [markdown]
-# On the right is one weight's way: the one behind moves a little at each step, the rounded one waits, then jumps. Near a border it may jump to and fro. That is why the learning rate falls to zero.
+# On the right is one weight's way: the one behind moves a little at each step, the rounded one waits, then jumps. Near a border it may jump back and forth. That is why the learning rate falls to zero.
 
 # %% [markdown] tags=["library"]
 # ## The library that people use

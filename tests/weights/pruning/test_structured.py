@@ -75,7 +75,8 @@ def test_the_fused_step_runs_it(kind):
     fused = FusedLlama(small)
     assert is_our_own(fused)
     with torch.no_grad():
-        torch.testing.assert_close(fused(IDS).logits, small(IDS).logits)
+        # transformers' norms compute in float32, also in a float64 model
+        torch.testing.assert_close(fused(IDS).logits, small(IDS).logits, rtol=1e-3, atol=1e-5)
     assert plain_greedy(fused, [5, 17, 60], 8) == plain_greedy(small, [5, 17, 60], 8)
 
 
@@ -88,7 +89,7 @@ def test_gradients_are_those_of_the_loss():
     model = tiny()
     weights = [structured._linears(block)[0].weight for block in blocks_of(model)]
     (first, *_) = structured._gradients(model, PAIRS, weights)
-    step, (row, column) = 1e-5, (3, 7)
+    step, (row, column) = 1e-3, (3, 7)  # norms and the loss compute in float32
     losses = []
     for sign in (1, -1):
         moved = copy.deepcopy(model)

@@ -12,7 +12,14 @@ from torch import nn
 from helpers.errors import CourseError
 from helpers.weights.quantization import llm_int8 as module
 from helpers.weights.quantization.integer import absmax_codes, linear_bytes
-from helpers.weights.quantization.llm_int8 import Int8Linear, install, integer_product, llm_int8, outlier_columns
+from helpers.weights.quantization.llm_int8 import (
+    Int8Linear,
+    install,
+    integer_product,
+    llm_int8,
+    outlier_columns,
+    widen_codes,
+)
 from tests.tiny_models import tiny
 
 
@@ -136,3 +143,11 @@ def test_weights_that_float16_can_t_hold_are_refused():
         linear.weight[0, 0] = 1e6
     with pytest.raises(CourseError, match="NaN or infinite"):
         Int8Linear(linear)
+
+
+def test_widened_codes_change_no_bit():
+    model = install(tiny().float())
+    ids = torch.tensor([[5, 17, 60, 8]])
+    with torch.no_grad():
+        before, after = model(ids).logits, widen_codes(copy.deepcopy(model))(ids).logits
+    assert torch.equal(before, after)

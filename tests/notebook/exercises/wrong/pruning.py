@@ -115,7 +115,7 @@ WRONG = {
         (signs_count, "(the table above), at [1, 0], it is True, it should be False"),
         (over_the_whole_matrix, "(the table above), at [1, 1], it is True, it should be False"),
         (true_where_it_goes, "at [0, 0], it is False, it should be True; 12 of 12 values differ"),
-        (by_size_alone, "(the table above), at [0, 2], it is False, it should be True"),
+        (by_size_alone, "at [1, 0], it is True, it should be False; 2 of 12 values differ"),
         (rounded_down, "(a share that is no whole number of weights), at [0, 2], it is True"),
         (a_mask_of_numbers, "its dtype is torch.float32, it should be torch.bool"),
     ],
