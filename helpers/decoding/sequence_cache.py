@@ -58,6 +58,14 @@ class CacheLayer(CacheLayerMixin):
         self.values[block].zero_()
 
 
+def locate(
+    places: Sequence[int], blocks: Sequence[int], block_size: int
+) -> list[tuple[int, int]]:
+    """For each place of a sequence's tokens, from 0 up: the block where it lies, and the
+    place in it. `blocks` are the sequence's, in order: its block table."""
+    return [(blocks[place // block_size], place % block_size) for place in places]
+
+
 class SequenceCache(Cache):
     """Keys and values in `num_blocks` blocks of `block_size` tokens, in all layers; `blocks` are those of each sequence,
     in order, and `lengths` the tokens that they hold.
@@ -174,8 +182,7 @@ class SequenceCache(Cache):
 
     def index(self, sequence_id: Hashable, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The blocks in which a sequence's tokens lie, and their places in them."""
-        blocks = self.blocks[sequence_id]
-        pairs = [(blocks[place // self.block_size], place % self.block_size) for place in places]
+        pairs = locate(places, self.blocks[sequence_id], self.block_size)
         return tuple(self.tensor(pairs).unbind(1))
 
     def tensor(self, values: Sequence) -> torch.Tensor:

@@ -18,6 +18,19 @@ from helpers.errors import CourseError
 Batch = list[tuple[Sequence, Feed]]
 
 
+def divide(unread: list[int], budget: int) -> list[int]:
+    """How many tokens of each prompt to read, of `budget` in all; `unread` tokens are left
+    of each, the oldest prompt first."""
+    shares, left = [0] * len(unread), budget
+    shortest = sorted(range(len(unread)), key=unread.__getitem__)
+    turns = [(0, budget - budget // 2), *((prompt, budget) for prompt in shortest)]
+    for prompt, most in turns if unread else []:
+        more = min(unread[prompt] - shares[prompt], most, left)
+        shares[prompt] += more
+        left -= more
+    return shares
+
+
 class Scheduler:
     """First come, first served: `running` in the order of arrival, then `waiting`.
 
@@ -79,8 +92,6 @@ class Scheduler:
 
     def _shares(self) -> dict[int, int]:
         """How many tokens each may read in this step, by its id."""
-        unread = {sequence.id: len(sequence.known) - sequence.cached for sequence in self.running}
-        prompts = [sequence.id for sequence in self.running if sequence.prefilling]
         shares = {sequence.id: 0 if sequence.prefilling else 1 for sequence in self.running}
         left = self.max_tokens - sum(shares.values())
         for sequence in self.running:
@@ -88,12 +99,9 @@ class Scheduler:
             if guesses <= left:
                 shares[sequence.id] += guesses
                 left -= guesses
-        oldest = [(prompts[0], left - left // 2)] if prompts else []
-        for prompt, most in (*oldest, *((prompt, left) for prompt in sorted(prompts, key=unread.get))):
-            more = min(unread[prompt] - shares[prompt], most, left)
-            shares[prompt] += more
-            left -= more
-        return shares
+        prompts = [sequence for sequence in self.running if sequence.prefilling]
+        unread = [len(sequence.known) - sequence.cached for sequence in prompts]
+        return shares | dict(zip((sequence.id for sequence in prompts), divide(unread, left)))
 
     def _feed(self, sequence: Sequence, share: int) -> Feed | None:
         """What the sequence reads, if the blocks have room for it; guesses cost nobody his place."""

@@ -1,11 +1,13 @@
 """Who reads what: arrival decides, nobody is overtaken, and what a step reads fits the budget and the blocks."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.decoding.proposals import chain
 from helpers.decoding.sequence import Sequence
 from helpers.engine.paged_cache import PagedCache
-from helpers.engine.scheduler import Scheduler
+from helpers.engine.scheduler import Scheduler, divide
 from helpers.errors import CourseError
 
 
@@ -146,3 +148,13 @@ def test_whoever_leaves_gives_everything_back():
     plan.remove(first)
     assert not plan.running and not plan.cache.lengths and len(plan.cache.pool.free) == 8
     plan.remove(first)  # again: nothing happens
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=6), st.integers(0, 60))
+def test_the_budget_is_divided_wholly_and_the_oldest_goes_on(unread, budget):
+    shares = divide(unread, budget)
+    assert all(0 <= share <= n for share, n in zip(shares, unread, strict=True))
+    assert sum(shares) == min(budget, sum(unread))
+    if unread:
+        assert shares[0] >= min(unread[0], budget // 2)
