@@ -7,20 +7,17 @@ tokens are ignored, so that every engine does the same work.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from helpers.errors import CourseError
-from helpers.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -120,18 +117,3 @@ def poisson(count: int, per_second: float, draw: random.Random) -> list[float]:
 def answer_lengths(count: int, draw: random.Random, middle: int = 24, spread: float = 1.0, most: int = 256) -> list[int]:
     """Log-normal lengths of answers around `middle`, from 1 to `most` tokens."""
     return [min(most, max(1, round(draw.lognormvariate(math.log(middle), spread)))) for _ in range(count)]
-
-
-def write_trace(path: Path, requests: Sequence[Request]) -> None:
-    """Keep a trace as lines of JSON."""
-    write_whole(path, "".join(f"{json.dumps(asdict(request))}\n" for request in requests))
-
-
-def read_trace(path: Path) -> list[Request]:
-    """The trace that was kept."""
-    return [Request(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def at_rate(requests: Sequence[Request], factor: float) -> list[Request]:
-    """The same requests, `factor` times as close to each other; with infinity all at once."""
-    return [Request(request.arrival / factor, request.prompt, request.num_tokens) for request in requests]

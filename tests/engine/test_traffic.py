@@ -8,12 +8,9 @@ from helpers.engine.traffic import (
     Replay,
     Request,
     answer_lengths,
-    at_rate,
     percentiles,
     poisson,
-    read_trace,
     replay,
-    write_trace,
 )
 from helpers.errors import CourseError
 
@@ -77,13 +74,6 @@ def test_arrivals_are_poisson_and_lengths_have_a_heavy_tail():
     lengths = sorted(answer_lengths(4000, random.Random(0)))
     assert lengths[0] >= 1 and lengths[-1] == 256 and lengths[2000] == pytest.approx(24, abs=2)
     assert lengths[3960] > 8 * lengths[2000]
-
-
-def test_a_trace_is_kept_and_can_be_pressed_together(tmp_path):
-    write_trace(tmp_path / "trace.jsonl", TRACE)
-    assert read_trace(tmp_path / "trace.jsonl") == TRACE
-    assert [r.arrival for r in at_rate(TRACE, 2.0)] == [0.0, 0.125, 4.5]
-    assert {r.arrival for r in at_rate(TRACE, float("inf"))} == {0.0}
 
 
 def test_percentiles():
