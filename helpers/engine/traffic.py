@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Replay:
-    """For each request its arrival and when each of its tokens came, in seconds after the first arrival."""
+    """For each request when it was sent and when each of its tokens came, in seconds after the first was sent."""
 
     arrivals: list[float]
     tokens: list[list[float]]
@@ -84,26 +84,44 @@ def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
     return tuple(float(p) for p in np.percentile(values, (50, 90, 99)))
 
 
-def replay(server: Server, requests: Sequence[Request], clock=time.perf_counter, sleep=time.sleep) -> Replay:
-    """Send each request when it is due, on the clock, and write down when its tokens come."""
-    coming = deque(sorted(enumerate(requests), key=lambda pair: pair[1].arrival))
-    tokens: list[list[float]] = [[] for _ in requests]
+def replay(
+    server: Server,
+    requests: Sequence[Request],
+    users: int | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Replay:
+    """Send each request when it is due, and write down when its tokens come. With `users` so many people ask one
+    request after the other: the next is sent when an answer is whole, and arrivals don't count.
+
+    Raises:
+        CourseError: a request got fewer or more tokens than it wants.
+    """
+    coming, open_ones = deque(sorted(enumerate(requests), key=lambda pair: pair[1].arrival)), set()
+    arrivals, tokens = [request.arrival for request in requests], [[] for _ in requests]
     began = clock()
     while coming or server.busy:
-        while coming and coming[0][1].arrival <= clock() - began:
-            server.submit(*coming.popleft())
+        while coming and (len(open_ones) < users if users else coming[0][1].arrival <= clock() - began):
+            number, request = coming.popleft()
+            if users:
+                arrivals[number] = clock() - began
+            server.submit(number, request)
+            open_ones.add(number)
         if not server.busy:
             sleep(max(0.0, coming[0][1].arrival - (clock() - began)))
             continue
         for number, count in server.step().items():
             tokens[number] += [clock() - began] * count
+            if len(tokens[number]) >= requests[number].num_tokens:
+                open_ones.discard(number)
     for number, (times, request) in enumerate(zip(tokens, requests)):
         if len(times) != request.num_tokens:
             raise CourseError(
                 f"Request {number} got {len(times)} tokens of {request.num_tokens}: this engine does other work than "
                 "the trace asks for, and its times can't be compared."
             )
-    return Replay([request.arrival for request in requests], tokens)
+    return Replay(arrivals, tokens)
 
 
 def poisson(count: int, per_second: float, draw: random.Random) -> list[float]:

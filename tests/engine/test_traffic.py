@@ -52,7 +52,7 @@ class OneByOne:
 def test_requests_come_when_they_are_due_and_tokens_have_their_times():
     clock = Clock()
     server = OneByOne(clock)
-    done = replay(server, TRACE, clock, clock.sleep)
+    done = replay(server, TRACE, clock=clock, sleep=clock.sleep)
     assert server.came == [(0, 0.0), (1, 1.0), (2, 9.0)]  # the second came during a step
     assert done.tokens == [[1.0, 2.0], [3.0], [10.0, 11.0, 12.0]]
     assert (done.num_tokens, done.seconds, done.tokens_per_second) == (6, 12.0, 0.5)
@@ -60,10 +60,18 @@ def test_requests_come_when_they_are_due_and_tokens_have_their_times():
     assert done.between_tokens == [1.0, 1.0, 1.0]
 
 
+def test_users_ask_when_they_have_their_answer():
+    clock = Clock()
+    server = OneByOne(clock)
+    done = replay(server, TRACE, 2, clock=clock, sleep=clock.sleep)
+    assert server.came == [(0, 0.0), (1, 0.0), (2, 2.0)] and done.arrivals == [0.0, 0.0, 2.0]
+    assert done.tokens == [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]
+
+
 def test_an_engine_that_does_other_work_is_refused():
     clock = Clock()
     with pytest.raises(CourseError, match="Request 0 got 1 tokens of 2"):
-        replay(OneByOne(clock, lost=1), TRACE[:1], clock, clock.sleep)
+        replay(OneByOne(clock, lost=1), TRACE[:1], clock=clock, sleep=clock.sleep)
 
 
 def test_arrivals_are_poisson_and_lengths_have_a_heavy_tail():
