@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models
 from helpers.decoding.generate import steps
+from helpers.decoding.kv_cache import bytes_per_token
 from helpers.decoding.proposer import Proposer
 from helpers.engine import check, trace
 from helpers.engine.engine import Engine
@@ -18,6 +21,7 @@ from helpers.engine.paged_cache import BLOCK
 from helpers.engine.servers import Continuous, RecomputingScheduler, Static
 from helpers.engine.traffic import Replay, Request, Server, replay
 from helpers.kernels.fastest_step import fastest_step
+from helpers.measuring.cost_model import kv_heads_of
 from helpers.measuring.machine import describe_machine
 from helpers.measuring.timing import Comparison, speedup, take_turns
 from helpers.models.first_layers import keep
@@ -177,3 +181,86 @@ def check_identity(results: Results, bench: BatchingBench, tiny: nn.Module) -> N
     print(f"{good} of {bench.sizes.schedules} random schedules: every request as alone, everything given back.")
     of = len(asked) + bench.sizes.schedules
     results.invariant("batching.identical_outputs", same + good == of, same + good, of)
+
+
+def compare_chunks(
+    results: Results, bench: BatchingBench, at_once: Sequence[Replay], budget: int, load: float = 0.8
+) -> Replays:
+    """Whole prompts, whoever comes first, against chunks under `budget`, while people come at `load` times the rate
+    that the engine served when all were there; writes the ratio of the times to the first token that one in a hundred
+    has to wait."""
+    requests = bench.requests()
+    per_second = load * len(requests) / median(one.seconds for one in at_once)
+    longest = max(len(request.prompt) for request in requests)
+    servers = {
+        "whole prompts": lambda: Continuous(_first_come_first_served(bench.engine(max_tokens=bench.sizes.seats + longest))),
+        "chunks": lambda: Continuous(bench.engine(max_tokens=max(budget, bench.sizes.seats))),
+    }
+    kept, _ = replays(servers, bench.requests(per_second), bench.sizes.runs)
+    worst = {
+        name: [float(np.percentile(one.to_first_token, 99)) for one in runs] for name, runs in kept.items()
+    }
+    ratio = median(worst["chunks"]) / median(worst["whole prompts"])
+    results.metric("batching.time_to_first_token_p99_ratio", ratio, "ratio", n=bench.sizes.runs)
+    print(f"{per_second:.1f} requests a second. One in a hundred waits longer than", end=" ")
+    print(f"{median(worst['whole prompts']):.2f} s for whole prompts, {median(worst['chunks']):.2f} s for chunks: {ratio:.2f}")
+    return kept
+
+
+def _first_come_first_served(engine: Engine) -> Engine:
+    """The oldest prompt wholly, then the next, as far as the budget goes: how engines began."""
+    scheduler = engine.scheduler
+
+    def shares() -> dict[int, int]:
+        left, of_all = scheduler.max_tokens, {}
+        for sequence in sorted(scheduler.running, key=lambda sequence: sequence.prefilling):
+            unread = len(sequence.known) - sequence.cached + len(sequence.proposal.tokens)
+            of_all[sequence.id] = unread if unread <= left else 0
+            left -= of_all[sequence.id]
+        return of_all
+
+    scheduler._shares = shares
+    return engine
+
+
+def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:
+    """The trace's first requests by so many users at a time, one replay each; writes tokens a second and the time between
+    a user's tokens."""
+    found = {}
+    for users in bench.sizes.users:
+        requests = bench.requests()[: users * bench.sizes.per_user]
+        kept, _ = replays({"": lambda users=users: Continuous(bench.engine(users))}, requests, 1, users)
+        one = found[users] = kept[""][0]
+        gap = 1e3 * float(np.mean(one.between_tokens))
+        results.metric(f"batching.tokens_per_second.users_{users}", one.tokens_per_second, "tokens/s", n=len(requests))
+        results.metric(f"batching.between_tokens_ms.users_{users}", gap, "ms", n=len(one.between_tokens))
+        print(f"{users:>3} users: {one.tokens_per_second:6.0f} tokens/s together, {gap:5.1f} ms between one's tokens")
+    return found
+
+
+def bytes_per_token_of(bench: BatchingBench) -> int:
+    """Bytes that a token takes in this model's KV cache."""
+    config = bench.model.config.get_text_config()
+    heads, size = kv_heads_of(config)
+    return bytes_per_token(config.num_hidden_layers, heads, size, bench.model.dtype.itemsize)
+
+
+def tiny_model(seed: int = 0) -> nn.Module:
+    """A Llama of two layers with random weights, in float64, whose answers vary."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=None,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    model = LlamaForCausalLM(config).double().eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(6)
+    return model

@@ -9,11 +9,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from helpers.engine.servers import Occupancy
-from helpers.engine.traffic import Replay
+from helpers.engine.traffic import Replay, Request
 from helpers.measuring.timing import Comparison
 from helpers.notebook import plots
 
 Spans = Mapping[int, tuple[int, int]]  # first and last step of each request
+
+
+def draw_trace(requests: Sequence[Request]) -> None:
+    """Lengths of prompts and answers, longest first, and what the few long ones take of all."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8))
+    for ax, what, lengths in (
+        (axes[0], "prompts", sorted((len(request.prompt) for request in requests), reverse=True)),
+        (axes[1], "answers", sorted((request.num_tokens for request in requests), reverse=True)),
+    ):
+        ax.bar(range(len(lengths)), lengths, width=1.0, color=plots.COLORS[0])
+        tenth = sum(lengths[: max(1, len(lengths) // 10)]) / sum(lengths)
+        ax.set(title=f"{what.capitalize()}: the longest tenth has {tenth:.0%} of all tokens")
+        ax.set(xlabel="request, the longest first (count)", ylabel="tokens (count)")
+    figure.tight_layout()
 
 
 def places_of(spans: Spans) -> dict[int, int]:
