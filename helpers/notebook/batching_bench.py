@@ -215,7 +215,8 @@ def _first_come_first_served(engine: Engine) -> Engine:
         left, of_all = scheduler.max_tokens, {}
         for sequence in sorted(scheduler.running, key=lambda sequence: sequence.prefilling):
             unread = len(sequence.known) - sequence.cached + len(sequence.proposal.tokens)
-            of_all[sequence.id] = unread if unread <= left else 0
+            left = left if unread <= left else 0  # nobody passes one who has to wait
+            of_all[sequence.id] = min(unread, left)
             left -= of_all[sequence.id]
         return of_all
 

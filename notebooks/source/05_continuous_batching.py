@@ -120,10 +120,9 @@ print(locate([0, 15, 16, 40], [7, 2, 9], 16))
 # The pool of blocks, as the package has it:
 
 # %%
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
-
-import itertools
 
 from helpers.decoding.sequence_cache import CacheFullError
 
@@ -163,7 +162,7 @@ print(divide([1000, 40, 90], 256))
 from helpers.engine.engine import Engine
 from helpers.notebook.source import source_of
 
-print(source_of("helpers.engine.engine:Engine.step"))
+print(source_of("helpers.engine.engine", "Engine.step"))
 
 # %% [markdown] tags=["measure"]
 # ## Static against continuous
