@@ -10,6 +10,7 @@ import http.client
 import json
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -200,10 +201,36 @@ class HuggingFace(Waiting):
             self.written[number] = len(result.generated_tokens)
 
 
+class Generate:
+    """transformers' `generate` on batches of padded prompts: each ends with its longest answer, and then all come."""
+
+    def __init__(self, settings: Mapping, longest: int, max_sequences: int):
+        from helpers import models
+
+        self.model, self.tokenizer = models.load(settings["model"], dtype=settings["dtype"])
+        self.tokenizer.padding_side = "left"
+        self.waiting, self.batch_size = deque(), max_sequences
+
+    def submit(self, number: int, request: Request) -> None:
+        self.waiting.append((number, request))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting)
+
+    def step(self) -> Mapping[int, int]:
+        batch = [self.waiting.popleft() for _ in range(min(self.batch_size, len(self.waiting)))]
+        inputs = self.tokenizer.pad({"input_ids": [list(r.prompt) for _, r in batch]}, return_tensors="pt")
+        most = max(request.num_tokens for _, request in batch)
+        self.model.generate(**inputs, min_new_tokens=most, max_new_tokens=most, do_sample=False)
+        return {number: request.num_tokens for number, request in batch}
+
+
 KINDS: dict[str, Callable[[Mapping, int, int], Server]] = {
     "vllm": Vllm,
     "llama.cpp": LlamaCppServer,
     "transformers": HuggingFace,
+    "generate": Generate,
 }
 
 

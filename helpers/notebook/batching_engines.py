@@ -27,6 +27,7 @@ WORDS = {
     "llama_cpp_q8_0": "llama.cpp, Q8_0",
 }
 KEYS = {
+    "generate": "vs_hf_generate",
     "transformers": "vs_hf_generate_batch",
     "vllm": "vs_vllm",
     "vllm_eager": "vs_vllm.eager",
@@ -40,6 +41,7 @@ def settings_of(bench: BatchingBench) -> dict[str, tuple[str, dict]]:
     folder = str(models.folder_of(bench.name))
     threads = dict(num_threads=torch.get_num_threads())
     arms = {
+        "generate": ("generate", dict(model=bench.name, dtype=bench.dtype)),
         "transformers": ("transformers", dict(model=bench.name, dtype=bench.dtype)),
         "vllm": ("vllm", dict(model=folder, dtype=bench.dtype, compiled=True)),
         "vllm_eager": ("vllm", dict(model=folder, dtype=bench.dtype, compiled=False)),
