@@ -269,7 +269,7 @@ of_library = time_bitsandbytes(results, opened, prompt, sizes, rounds)
 #
 # The table shows for each method: the perplexity of the reference answers, the largest change of any logit, the right answers, and how many were fixed and broken against float32, question by question. 4-bit methods share a scale among `GROUP` weights. Weights are rounded, and activations too where it says W8A8 or LLM.int8. Everything else is computed in float32, so that rounding is all that differs. In the chart the band says how far chance alone may move the unquantized model.
 #
-# Expect small differences. This model is small, and its inputs have mild outliers. LLM.int8's paper finds outliers that ruin plain 8 bits from 6.7 billion weights on; for such models the methods part at these bits already.
+# What to expect? 8 bits should cost next to nothing here. (LLM.int8's paper finds outliers that ruin plain W8A8 from 6.7 billion weights on.) 4 bits are another matter: papers report next to no loss for models of billions, and a model of 135 million has less to spare.
 
 # %%
 from helpers.notebook.quantization_answers import draw_bytes
@@ -425,11 +425,11 @@ read_formats(of_model, of_library)
 # (b): with many rows arithmetic decides, and the codes have to become numbers first. (a) holds while reading is most of the step. (c) rows don't multiply a gain.
 # </details>
 #
-# **3.** In 4 bits with groups of 64 plain rounding, AWQ and GPTQ break about as many answers. What follows? (a) AWQ and GPTQ are useless (b) at this size the grid is fine enough; they matter with fewer bits, coarser groups or models with outliers (c) the test has a mistake
+# **3.** Of a small model's right answers, plain rounding to 4 bits breaks one in five, GPTQ one in fifteen, int8 one in a hundred. Yours has 70 billion weights. What do you expect? (a) the same shares (b) 4 bits cost less there, so count its own answers before you pay for 8 (c) nothing is lost whatever you do
 #
 # <details><summary>Answer</summary>
 #
-# (b): take the groups away and the same methods part. (a) looks at one point of the curve. (c) equal counts are what is expected where nothing is lost.
+# (b): large models have more to spare, and how much only their own answers tell. (a) takes one model for all. (c) fewer bits and coarser groups break any model at some point.
 # </details>
 #
 # **The rule:** take 8 bits, a scale a channel, where answers must not change, 4 bits in groups where memory or one user's speed decides; keep embedding and output layer wider; choose the format by the kernel that you have, and judge it by answers, paired.
