@@ -40,7 +40,7 @@ PRUNING = {
         layer=256,
         recovery={"max_steps": 2},
     ),
-    "cpu": PruningSizes(32, (0.5, 0.6, 0.7), 32, 96, 10, 2, "llama-300m", 4096, {"max_steps": 24}),
+    "cpu": PruningSizes(32, (0.2, 0.3, 0.5, 0.6, 0.7), 32, 96, 10, 2, "llama-300m", 4096, {"max_steps": 24}),
     "full": PruningSizes(
         128, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), 450, 128, 60, 5, "llama-300m", 4096, {"max_steps": -1, "epochs": 1.0}
     ),

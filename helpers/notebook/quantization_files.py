@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from safetensors.torch import save_file
 from torch import nn
@@ -15,6 +15,8 @@ from helpers.notebook.results import Results
 from helpers.profiling import vllm_baseline
 from helpers.profiling.served_checkpoint import Served, serve
 from helpers.profiling.weight_files import read_seconds
+from helpers.text_to_sql.dataset import load_split
+from helpers.weights.quantization.calibration import answer_pairs
 from helpers.weights.quantization.compressed_tensors import as_served, save_compressed
 
 LEAST_SHARE = 0.95  # of the answers, of each kind of checkpoint
@@ -48,7 +50,6 @@ def show_vllm(
     results: Results,
     by_kind: Mapping[str, nn.Module],
     tokenizer,
-    prompts: Sequence[Sequence[int]],
     sizes: QuantizationSizes,
 ) -> None:
     """Each quantized model ("w8a8", "w4a16": float32 models with integer layers) written as a checkpoint, answered by
@@ -59,12 +60,13 @@ def show_vllm(
     if not vllm_baseline.installed():
         print("vLLM is left out: it is not installed here (README.md says where it can be had).")
         return
+    prompts = [prompt for prompt, _ in answer_pairs(tokenizer, load_split("test", limit=sizes.served))]
     served: dict[str, Served] = {}
     for kind, model in by_kind.items():
         half = in_bfloat16(model).to("cpu")  # where our own packed layers compute
         folder = save_compressed(half, tokenizer, build_root() / "artifacts" / f"for_vllm_02_{kind}", kind)
         try:
-            served[kind] = serve(as_served(half, kind), folder, prompts[: sizes.served], sizes.longest)
+            served[kind] = serve(as_served(half, kind), folder, prompts, sizes.longest)
         except CourseError as reason:
             print(f"{kind}: {reason}")
     for kind, one in served.items():

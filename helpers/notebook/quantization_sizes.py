@@ -32,7 +32,7 @@ class QuantizationSizes:
 
 QUANTIZATION = {
     "smoke": QuantizationSizes(2, 2, 3, (3,), 2, 8, 2, 1, "llama-50m", 2, 0, 0, 0, 2, 1),
-    "cpu": QuantizationSizes(None, 16, 10, (3,), 24, 128, 20, 4, "llama-500m", 6, 2, 50, 2, 12, 4),
+    "cpu": QuantizationSizes(None, 16, 5, (3,), 24, 128, 20, 4, "llama-500m", 6, 2, 50, 2, 12, 4),
     "full": QuantizationSizes(None, 128, 20, (3, 2), 450, 256, 150, 40, "llama-500m", 100, 5, 50, 5, 120, 8),
     "gpu": QuantizationSizes(None, 128, 20, (3, 2), 450, 256, 150, 40, "llama-500m", 100, 0, 50, 5, 120, 8),
 }

@@ -365,7 +365,7 @@ def test_vllm_has_to_answer_as_we_do(results, model, tokenizer, tmp_path, monkey
     monkeypatch.setattr(files_.vllm_baseline, "installed", lambda: True)
     monkeypatch.setattr(files_, "serve", lambda *given: one)
     eight = integer.install(copy_of(model), 8)
-    files_.show_vllm(results, {"w8a8": eight}, tokenizer, [[1, 2]], SIZES)
+    files_.show_vllm(results, {"w8a8": eight}, tokenizer, SIZES)
     assert results.invariants["quantization.vllm_serves_checkpoint"] == {"holds": holds, "count": good, "of": 20}
     assert results.metrics["quantization.vllm_identical_share.w8a8"]["value"] == one.same / 20
 
@@ -377,12 +377,12 @@ def test_a_checkpoint_that_vllm_refuses_breaks_the_invariant(results, model, tok
     monkeypatch.setattr(files_, "build_root", lambda: tmp_path)
     monkeypatch.setattr(files_.vllm_baseline, "installed", lambda: True)
     monkeypatch.setattr(files_, "serve", refuses)
-    files_.show_vllm(results, {"w8a8": integer.install(copy_of(model), 8)}, tokenizer, [[1, 2]], SIZES)
+    files_.show_vllm(results, {"w8a8": integer.install(copy_of(model), 8)}, tokenizer, SIZES)
     assert not results.invariants["quantization.vllm_serves_checkpoint"]["holds"]
 
 
 def test_vllm_is_left_out_with_the_reason(results, capsys):
-    files_.show_vllm(results, {}, None, [], QUANTIZATION["smoke"])
+    files_.show_vllm(results, {}, None, QUANTIZATION["smoke"])
     assert "vLLM is left out under this profile" in capsys.readouterr().out and not results.invariants
 
 

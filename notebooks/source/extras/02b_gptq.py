@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 2
 #     headline: >-
 #       One layer in 3 bits, a scale a channel: GPTQ changes {gptq.output_error.gptq.3bit:.1%} of its output's
 #       energy, plain rounding {gptq.output_error.rtn.3bit:.1%}. SmolLM2-135M, fine-tuned, all linear layers in 3 bits: perplexity of
@@ -20,7 +20,7 @@
 # | belongs to | 02 quantization (an extra: skip it if you like) |
 # | the term it attacks | weight bytes / bandwidth: the same bytes, fewer errors |
 # | you will be able to | say what the Hessian of a layer is, and where it comes from; feed an error forward; tell what calibration texts do |
-# | time | 30 minutes for you, 15 of them for one exercise; about 5 for the machine under the profile `cpu` |
+# | time | 30 minutes for you, 15 of them for one exercise; about 2 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 
 # %% [markdown] tags=["predict"]

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 3
 #     headline: >-
 #       SmolLM2-135M, fine-tuned, weights and activations in 8 bits: SmoothQuant has
 #       {smoothquant.perplexity_ratio.as_it_is:.3f} times the perplexity of plain W8A8 on
@@ -21,7 +21,7 @@
 # | belongs to | 02 quantization (an extra: skip it if you like) |
 # | the term it attacks | arithmetic: bytes times bytes; and weight bytes / bandwidth |
 # | you will be able to | move a scale through a product without changing it; choose alpha; say when plain W8A8 is enough |
-# | time | 25 minutes for you; about 5 for the machine under the profile `cpu` |
+# | time | 25 minutes for you; about 3 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 
 # %% [markdown] tags=["predict"]

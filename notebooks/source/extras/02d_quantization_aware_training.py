@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 2
 #     headline: >-
 #       SmolLM2-135M, fine-tuned, 3 bits a weight, a scale a channel: {qat.training_steps:.0f} steps of training with
 #       rounded weights bring the perplexity of {qat.perplexity.qat.3bit.n} reference answers from
@@ -20,7 +20,7 @@
 # | belongs to | 02 quantization (an extra: skip it if you like) |
 # | the term it attacks | weight bytes / bandwidth: fewer bits than calibration alone allows |
 # | you will be able to | write the straight-through estimator; train a layer through its rounding; say when training is worth its price |
-# | time | 25 minutes for you, 10 of them for one exercise; about 5 for the machine under the profile `cpu` |
+# | time | 25 minutes for you, 10 of them for one exercise; about 2 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 
 # %% [markdown] tags=["predict"]
