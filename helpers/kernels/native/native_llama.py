@@ -175,9 +175,12 @@ class NativeLlama(nn.Module):
         cache = KVCache.for_model(self, n, batch_size) if past_key_values is None else past_key_values
         start, keep = cache.get_seq_length(), min(logits_to_keep or n, n)
         feeds = [Feed(sequence, ids, num_logits=keep) for sequence, ids in enumerate(input_ids.tolist())]
-        self._check_positions(start + n)
         cache.begin_by_itself(batch_size, n)
-        logits, hidden = self.read(feeds, [start] * batch_size, cache)
+        try:
+            logits, hidden = self.read(feeds, [start] * batch_size, cache)
+        except BaseException:
+            cache.rollback(cache.feeds, cache.starts)
+            raise
         return Output(logits.view(batch_size, keep, -1), hidden.view(batch_size, keep, -1))
 
     def _check_positions(self, length: int) -> None:
@@ -192,6 +195,8 @@ class NativeLlama(nn.Module):
         self._check_positions(1 + int(of_tokens[:, 1].max()))
         keys, values = self._tensors_of(cache)
         width, vocabulary, hidden_size = max(map(len, blocks)), self._model.vocabulary, self._model.hidden
+        if width > 1 and cache.block_size % LANES:
+            raise CourseError(f"The step in C++ reads blocks of a multiple of {LANES} tokens: make the cache with such.")
         table = torch.tensor([[*of_one, *[0] * (width - len(of_one))] for of_one in blocks], dtype=torch.int32)
         wanted = torch.tensor(wanted, dtype=torch.int32)
         x = F.pad(self.embed(ids).float(), (0, -hidden_size % ROWS)).contiguous()
