@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 3
 #     headline: >-
 #       SmolLM2-135M, fine-tuned (bfloat16 where the machine computes in it), half of its layers' weights made 0 in
 #       {pruning.seconds:.0f} s: of {pruning.execution_accuracy.wanda_50.n} test questions Wanda answers
@@ -22,7 +22,7 @@
 # | previous, next | 03 LoRA and QLoRA, 07 speculative decoding (05 continuous batching: planned) |
 # | the term it attacks | weight bytes / bandwidth |
 # | you will be able to | write Wanda's score and mask, and a 2:4 mask; say when Wanda differs from magnitude; remove heads and channels by gradients; say which zeros make a step faster |
-# | time | 45 minutes for you without the third exercise, which takes 20 more; about 5 for the machine under the profile `cpu` |
+# | time | 45 minutes for you without the third exercise, which takes 20 more; about 3 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 #
 # A decode step reads every weight once. Many of them are nearly 0, and it is tempting to leave them out. This notebook leaves out half, in three ways, and looks at what is lost and what is gained. The two are further apart than one would think.
