@@ -71,11 +71,12 @@ class Scheduler:
     def schedule(self) -> Batch:
         """The next step; empty only if there is nothing to do."""
         self._admit()
-        batch, shares = [], self._shares()
+        batch, shares, promised = [], self._shares(), 0
         for sequence in list(self.running):
             if sequence in self.running and shares[sequence.id]:  # it may have given way meanwhile
-                if feed := self._feed(sequence, shares[sequence.id]):
+                if feed := self._feed(sequence, shares[sequence.id], promised):
                     batch.append((sequence, feed))
+                    promised += self._blocks(sequence, feed)
         return batch
 
     def _admit(self) -> None:
@@ -103,17 +104,22 @@ class Scheduler:
         unread = [len(sequence.known) - sequence.cached for sequence in prompts]
         return shares | dict(zip((sequence.id for sequence in prompts), divide(unread, left)))
 
-    def _feed(self, sequence: Sequence, share: int) -> Feed | None:
-        """What the sequence reads, if the blocks have room for it; guesses cost nobody his place."""
-        if not self.cache.can_append(sequence.id, len(sequence.feed(share))):
+    def _feed(self, sequence: Sequence, share: int, promised: int) -> Feed | None:
+        """What the sequence reads, if there are blocks for it beside those `promised` to others; guesses cost nobody
+        his place."""
+        if promised + self._blocks(sequence, sequence.feed(share)) > len(self.cache.pool.free):
             sequence.proposal = NOTHING
         feed = sequence.feed(share)
-        while not self.cache.can_append(sequence.id, len(feed)):
+        while promised + self._blocks(sequence, feed) > len(self.cache.pool.free):
             last = self.running[-1]
             self._preempt(last)
             if last is sequence:
                 return None
         return feed
+
+    def _blocks(self, sequence: Sequence, feed: Feed) -> int:
+        """Blocks that the feed takes beside those that the sequence has."""
+        return self.cache.missing(sequence.id, sequence.cached + len(feed))
 
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1

@@ -111,8 +111,9 @@ def replay(
         if not server.busy:
             sleep(max(0.0, coming[0][1].arrival - (clock() - began)))
             continue
-        for number, count in server.step().items():
-            tokens[number] += [clock() - began] * count
+        written, now = server.step(), clock() - began
+        for number, count in written.items():
+            tokens[number] += [now] * count
             if len(tokens[number]) >= requests[number].num_tokens:
                 open_ones.discard(number)
     for number, (times, request) in enumerate(zip(tokens, requests)):

@@ -125,6 +125,7 @@ def test_without_a_block_nothing_changes():
         PagedCache(1, 0)
 
 
+@torch.inference_mode()
 def test_a_nan_of_one_sequence_stays_with_it():
     model = tiny()
     cache = PagedCache.for_model(model, 3, 4)
