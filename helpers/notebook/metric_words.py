@@ -131,7 +131,7 @@ NAMES = {
         "vllm_tokens_per_second": "tokens a second of vLLM on a quantized checkpoint",
         "nf4_equals_bitsandbytes": "matrices with the same NF4 codes and scales as bitsandbytes'",
         "int8_equals_bitsandbytes": "matrices with the same int8 codes and scales as bitsandbytes'",
-        "vllm_serves_checkpoint": "answers of vLLM identical to those of our own quantized model",
+        "vllm_serves_checkpoint": "answers of vLLM, of both checkpoints, that are our own quantized model's",
     },
     "batching": {
         "continuous_vs_static": "tokens a second of continuous batching, over static batches of their best size",
