@@ -39,11 +39,11 @@ def small(tokenizer, seed):
 def test_vllm_answers_as_our_quantized_model(tmp_path, monkeypatch, kind, options):
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
     tokenizer = tiny_tokenizer()
-    model, another = (install(small(tokenizer, seed), **options) for seed in (0, 1))
+    model, another = (install(small(tokenizer, seed), **options) for seed in (2, 1))
     folder = save_compressed(model, tokenizer, tmp_path / "made", kind)
     served = serve(as_served(model, kind), folder, PROMPTS, max_new_tokens=24)
     assert isinstance(served, Served) and served.of == 5
-    assert all(m is None or abs(m) < 0.1 for m in served.margins)  # where answers part, bfloat16 decides
+    assert served.same >= 3 and all(m is None or abs(m) < 0.1 for m in served.margins)  # near ties may part them
     answers = dict(token_ids=served.theirs, seconds=served.seconds)
     monkeypatch.setattr(served_checkpoint.vllm_baseline, "run", lambda *args, **options: answers)
     wrong = serve(as_served(another, kind), folder, PROMPTS, max_new_tokens=24)
