@@ -46,7 +46,7 @@ def write_in_batches(
             forward.check_request(batch[0], guesses=proposer is not None)
             running[batch[0].id] = batch[0]
         else:
-            batch = [running[i] for i in cache.rows]  # in the order of their rows, which are then read as they lie
+            batch = [running[i] for i in cache.lengths]  # in the order of their rows, which are then read as they lie
         feeds = [sequence.feed() for sequence in batch]
         for sequence, feed, reading in zip(batch, feeds, forward(feeds, cache), strict=True):
             verified = sequence.take(feed, *reading)

@@ -21,7 +21,12 @@ class Reading(NamedTuple):
 
 
 def read(model, window: int | None, feeds: Sequence[Feed], starts: Sequence[int], cache: KVCache) -> list[Reading]:
-    """The run itself, of feeds that have their places in the cache. Shorter feeds are filled up on the left."""
+    """The run itself, of feeds that have their places in the cache. A model that reads rows of one length has shorter
+    feeds filled up on the left."""
+    if getattr(model, "reads_feeds", False):
+        logits, hidden = model.read(feeds, starts, cache)
+        counts = [feed.num_wanted for feed in feeds]
+        return list(map(Reading, logits.split(counts), hidden.split(counts)))
     n, wanted = max(map(len, feeds)), max(1, *(feed.num_wanted for feed in feeds))
     fill = [[0] * (n - len(feed)) for feed in feeds]
     tokens = [[*left, *feed.tokens] for left, feed in zip(fill, feeds)]

@@ -20,6 +20,7 @@ SEEN = (
     "quantization_answers quantization_awq quantization_files quantization_gptq quantization_grids "
     "quantization_library quantization_methods quantization_models quantization_outliers quantization_qat "
     "quantization_quality quantization_sizes quantization_smoothquant quantization_speed "
+    "batching_sizes batching_bench batching_engines batching_speculation "
     "pruning_sizes pruning_layers pruning_quality pruning_rescaling pruning_structured pruning_speed pruning_library"
 )
 MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())

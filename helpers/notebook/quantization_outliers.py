@@ -27,14 +27,15 @@ def draw_outliers(results: Results, sizes: Mapping[str, InputSizes], threshold: 
     absmax = sizes[name].absmax.cpu()
     large = absmax >= threshold
     _, ax = plt.subplots(figsize=(9, 3.4))
-    places = torch.arange(len(absmax))
+    places, least = torch.arange(len(absmax)), absmax[absmax > 0].min().item() / 2
     for chosen, color, label in ((~large, 2, "columns"), (large, 1, f"outliers: {threshold:g} or more somewhere")):
         if chosen.any():
-            ax.vlines(places[chosen], 0, absmax[chosen], color=plots.COLORS[color], linewidth=1.2, label=label)
+            ax.vlines(places[chosen], least, absmax[chosen], color=plots.COLORS[color], linewidth=1.2, label=label)
     ax.axhline(threshold, color="#555555", linestyle="--", linewidth=0.9)
     ax.set(title=f"What {name} reads: the largest value of each column")
     ax.set(xlabel="input column (count)", ylabel="largest value (absolute)", xlim=(-5, len(absmax) + 5))
-    ax.legend(fontsize=9)
+    ax.set_yscale("log")  # the largest would hide all others
+    ax.legend(fontsize=9, loc="upper left")
     counts = {layer: int((one.absmax >= threshold).sum()) for layer, one in sizes.items()}
     columns = sum(len(one.absmax) for one in sizes.values())
     share = sum(counts.values()) / columns

@@ -26,16 +26,16 @@ def on_our_step(model: nn.Module, fast: nn.Module, longest: int) -> nn.Module:
     the course's cache, with room for answers of `longest` tokens.
 
     A copy that shares the model's weights; transformers' own loop and candidates stay. For one prompt without padding:
-    the mask that `generate` makes is not read.
+    the mask and the positions that `generate` makes are not read.
     """
     if not is_our_own(fast):  # a model of transformers' own with packed linears
         return fast
     on_fast = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
     def forward(
-        input_ids, attention_mask=None, past_key_values=None, position_ids=None, logits_to_keep=0, **unused
+        input_ids, attention_mask=None, past_key_values=None, logits_to_keep=0, **unused
     ) -> CausalLMOutputWithPast:
-        out = fast(input_ids, past_key_values, position_ids=position_ids, logits_to_keep=logits_to_keep)
+        out = fast(input_ids, past_key_values, logits_to_keep=logits_to_keep)
         return CausalLMOutputWithPast(logits=out.logits, past_key_values=past_key_values)
 
     def prepare_cache(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length) -> None:

@@ -77,6 +77,12 @@ def ask(
     """Start `python -m module`, whose main calls `reply`, with settings that JSON can hold; returns its answers by
     their names. CourseError, with the last line of what it wrote, where `name` stops."""
     request = {"settings": dict(settings), "workloads": {key: asdict(load) for key, load in workloads.items()}}
+    answers = exchange(module, request, name=name, environment=environment)
+    return {key: Answers(**row) for key, row in answers.items()}
+
+
+def exchange(module: str, request: Mapping, *, name: str, environment: Mapping[str, str] | None = None) -> dict:
+    """Start `python -m module folder`, which finds request.json there and leaves answer.json; returns that."""
     with tempfile.TemporaryDirectory() as folder:
         write_whole(Path(folder) / "request.json", json.dumps(request))
         environment = os.environ | dict(environment or {}) | {"PYTHONPATH": str(files.ROOT)}
@@ -89,7 +95,14 @@ def ask(
             lines = process.stderr.strip().splitlines() or ["it left no message"]
             last = next((line for line in reversed(lines) if "Error" in line), lines[-1])
             raise CourseError(f"{name} stopped with code {process.returncode}: {last}")
-        return {key: Answers(**row) for key, row in json.loads(answer.read_text()).items()}
+        return json.loads(answer.read_text())
+
+
+def folder_of_command_line(description: str) -> Path:
+    """Where request.json is and answer.json goes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("folder", type=Path, help="where request.json is and answer.json goes")
+    return parser.parse_args().folder
 
 
 class Request:
@@ -102,9 +115,7 @@ class Request:
 
     @classmethod
     def of_command_line(cls, description: str) -> Request:
-        parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("folder", type=Path, help="where request.json is and answer.json goes")
-        return cls(parser.parse_args().folder)
+        return cls(folder_of_command_line(description))
 
     def reply(self, engines: Iterable[tuple[str, str, Engine]]) -> None:
         """For each (name of the answers, name of a workload, engine): answer it on the clock. All is written down."""

@@ -9,7 +9,8 @@ from helpers.decoding import masks
 from helpers.decoding.cache_check import equals_recomputation
 from helpers.decoding.feed import Feed
 from helpers.decoding.forward import Forward
-from helpers.decoding.kv_cache import CacheFullError, KVCache
+from helpers.decoding.kv_cache import KVCache
+from helpers.decoding.sequence_cache import CacheFullError
 from helpers.decoding.support import support_of
 from helpers.errors import CourseError
 from helpers.kernels.grouped_attention import install
@@ -121,8 +122,8 @@ def test_a_sequence_that_sees_one_token_too_many_is_caught(monkeypatch):
 def test_what_fills_up_taken_for_a_token_is_caught(monkeypatch):
     right = KVCache._places
 
-    def places(self, feeds, starts, end):
-        made = right(self, feeds, starts, end)
+    def places(self, feeds, starts):
+        made = right(self, feeds, starts)
         if made.source is None:
             return made
         feed, token = made.source
@@ -134,8 +135,8 @@ def test_what_fills_up_taken_for_a_token_is_caught(monkeypatch):
 
 def test_a_sequence_that_leaves_its_place_to_the_next_unmoved_is_caught(monkeypatch):
     def free(self, sequence):
-        order = [s for s in self.rows if s != sequence]
-        self.rows = {other: place for place, other in enumerate(order)}
+        order = [s for s in self.blocks if s != sequence]
+        self.blocks = {other: [place] for place, other in enumerate(order)}
         self.lengths = {other: self.lengths[other] for other in order}
 
     assert planted(monkeypatch, KVCache, "free", free)

@@ -15,6 +15,7 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.forward import Forward
 from helpers.decoding.generate import steps
 from helpers.decoding.kv_cache import KVCache
+from helpers.engine.paged_cache import PagedCache
 from helpers.errors import CourseError
 from helpers.kernels.native import library, tiles
 from helpers.kernels.native.native_llama import NativeLlama
@@ -112,7 +113,7 @@ def test_logits_are_the_same_to_the_bit_in_any_chunks(chunks, dtype):
     wanted = torch.stack([Forward(native)([Feed(0, [t])], one_by_one)[0].logits[-1] for t in text])
     cache, at, found = KVCache.for_model(native, len(text), 2), 0, []
     for n in chunks:
-        other = Feed("another", text[:3]) if "another" not in cache.rows and at else None
+        other = Feed("another", text[:3]) if "another" not in cache.lengths and at else None
         feeds = [Feed(0, text[at : at + n], tuple(range(-1, n - 2)))] + ([other] if other else [])
         found.append(Forward(native)(feeds, cache)[0].logits)
         at += n
@@ -244,27 +245,39 @@ def test_what_does_not_fit_is_refused_and_the_cache_stays():
         native(ids, filled)
     with pytest.raises(CourseError, match="filled by another model"):
         native(ids, KVCache(2, 40))
-    for positions in (torch.full((1, n), 3000), torch.full((1, n), -1)):
-        cache = KVCache.for_model(model, 40)
-        with pytest.raises(CourseError, match="2048 positions"):
-            native(ids, cache, position_ids=positions)
+    assert filled.length == n  # as it was
+    cache = KVCache.for_model(model, 3000)
+    with pytest.raises(CourseError, match="2048 positions"):
+        Forward(native)([Feed(0, [3] * 2049)], cache)
+    assert cache.length == 0
+    for given in (dict(attention_mask=torch.zeros(1, 1, n, n)), dict(position_ids=torch.arange(n)[None])):
+        with pytest.raises(CourseError, match="reads masks and positions as feeds"):
+            native(ids, cache, **given)
         assert cache.length == 0
-    torch.testing.assert_close(
-        native(ids, position_ids=torch.arange(n, dtype=torch.int32)[None]).logits, native(ids).logits
-    )
-    for mask, reason in (
-        (torch.zeros(1, n), r"A mask of this step is \(1 or 1, 1,"),
-        (torch.ones(1, 1, n, n, dtype=torch.bool), "is additive"),
-    ):
-        cache = KVCache.for_model(model, 40)
-        with pytest.raises(CourseError, match=reason):
-            native(ids, cache, attention_mask=mask)
-        assert cache.length == 0
-        assert torch.equal(native(ids, cache).logits, native(ids).logits)
-    cache = KVCache.for_model(model, 40)
-    cache.begin([Feed(0, [1, 2])])
-    with pytest.raises(CourseError, match="places for other tokens"):
-        native(ids, cache)
+    assert torch.equal(native(ids, cache).logits, native(ids).logits)
+
+
+def test_blocks_that_vectors_don_t_fit_are_refused():
+    _, native = made()
+    forward, small = Forward(native), PagedCache.for_model(native, 20, 8)
+    assert forward([Feed(0, PROMPT[:4])], small)[0].logits.isfinite().all()
+    with pytest.raises(CourseError, match="blocks of a multiple of 16 tokens"):
+        forward([Feed(1, [t % 97 for t in range(20)])], small)
+    assert small.lengths == {0: 4}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_logits_are_the_same_to_the_bit_in_blocks(chunks, dtype):
+    _, native = BIT_EXACT[dtype]
+    text, at = [(7 * i + i * i) % 97 for i in range(sum(chunks))], 0
+    rows, blocks = KVCache.for_model(native, len(text)), PagedCache.for_model(native, 30)
+    Forward(native)([Feed("first", range(19))], blocks)  # so that the others' blocks don't begin at 0
+    for n in chunks:
+        feed = Feed(0, text[at : at + n], tuple(range(-1, n - 2)))
+        one, other = (Forward(native)([feed], cache)[0] for cache in (rows, blocks))
+        assert torch.equal(one.logits, other.logits) and torch.equal(one.hidden, other.hidden)
+        at += n
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ import torch
 
 from helpers import models
 from helpers.decoding import in_batches
-from helpers.decoding.kv_cache import _Layer
+from helpers.decoding.sequence_cache import CacheLayer
 from helpers.kernels.fastest_step import fastest_step, is_our_own
 from helpers.kernels.packed_linear import PackedLinear
 from helpers.text_to_sql.dataset import load_split
@@ -90,7 +90,7 @@ def test_a_model_that_reads_one_sequence_at_a_time_answers_one_after_the_other(m
 
 def test_a_sequence_that_reads_on_in_another_s_row_is_caught(monkeypatch):
     model, alone = with_ends()
-    monkeypatch.setattr(_Layer, "move", lambda self, row, from_row, length: None)  # the mistake
+    monkeypatch.setattr(CacheLayer, "copy", lambda self, to, source: None)  # the mistake
     assert [a.tokens for a in greedy_answers(model, PROMPTS, 12, 3)] != alone
 
 

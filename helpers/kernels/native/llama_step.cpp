@@ -22,15 +22,18 @@ struct Model {
     const Layer* layer;
 };
 
-// batch sequences of n tokens each. x: (batch * n, padded hidden) embedded, is written over. Token i stands at position
-// [i] and goes to place[i] of row[sequence] in the cache, nowhere for a place below 0. mask: (1 or batch, n, held),
-// seen where it is above -1, or none: causal. The last `keep` tokens of each sequence get hidden states and logits.
+// Tokens of any sequences, those of one beside each other. x: (tokens, padded hidden) embedded, is written over. Token i
+// stands at `position` and goes to `place` of its sequence, and sees what is there up to `prefix`; then, if it is a
+// guess, its ancestors: `parent` is the token before it in this step, -1 after the certain ones. The cache lies in
+// blocks of `block_size` tokens: table (sequences, width) says which are a sequence's, in order. `wanted` are the tokens
+// that get hidden states and logits, a line each.
+struct Token { int32_t sequence, position, place, prefix, parent; };
 struct Step {
-    int32_t batch, n, keep, held, capacity, masks, threads;
+    int32_t tokens, wanted_tokens, held, block_size, width, threads;
     float* x;
-    const int64_t *position, *place, *row;
-    const void* mask;
-    void* const *keys, *const *values;  // of each layer: (sequences, kv_heads, capacity, size)
+    const Token* token;
+    const int32_t *table, *wanted;
+    void* const *keys, *const *values;  // of each layer: (blocks, kv_heads, block_size, size)
     void* hidden;
     float* logits;
 };
@@ -61,41 +64,29 @@ template <class Unit> struct Run {
 
     const Model& m;
     const Step& s;
-    const int tokens = s.batch * s.n, wide = padded(m.hidden, ROWS), heads = m.heads + 2 * m.kv_heads;
-    const int qkv_wide = padded(heads * m.size, ROWS), inner = padded(m.inner, LANES), kept = s.batch * s.keep;
+    const int tokens = s.tokens, wide = padded(m.hidden, ROWS), heads = m.heads + 2 * m.kv_heads;
+    const int qkv_wide = padded(heads * m.size, ROWS), inner = padded(m.inner, LANES);
     // What the stages hand to each other, a line for each token: Units are inputs of a product.
     std::vector<Unit> normed, mixed, gated;
     std::vector<float> qkv, scores, scales;
     std::vector<bytes4> bytes;
-    std::vector<int> prefix;                // places that a token sees from 0 on
-    std::vector<std::vector<int>> further;  // and after them
+    std::vector<std::vector<int>> path;  // places that a guess sees after its prefix: its ancestors' and its own
 
     Run(const Model& m, const Step& s)
         : m(m), s(s), normed((size_t)tokens * m.hidden / PER), mixed((size_t)tokens * m.heads * m.size / PER),
           gated((size_t)tokens * inner / PER), qkv((size_t)tokens * qkv_wide),
           scores((size_t)s.threads * (s.held + LANES)), scales(tokens),
-          bytes((size_t)tokens * std::max({m.hidden, m.heads * m.size, inner}) / 4 + 1), prefix(tokens),
-          further(tokens) {}
+          bytes((size_t)tokens * std::max({m.hidden, m.heads * m.size, inner}) / 4 + 1), path(tokens) {
+        for (int i = 0; i < tokens; i++) {
+            const Token& token = s.token[i];
+            if (token.place < token.prefix) continue;  // certain
+            if (token.parent >= 0) path[i] = path[token.parent];
+            path[i].push_back(token.place);
+        }
+    }
 
     Inputs<Unit> inputs(const Unit* x, int numbers, int n) {
         return {x, numbers / PER, n, bytes.data(), scales.data()};
-    }
-
-    static bool seen(const void* mask, size_t i) {
-        if constexpr (PER == 1) return ((const float*)mask)[i] > -1.0f;
-        uint16_t b = ((const uint16_t*)mask)[i];
-        return !(b & 0x8000) || b == 0x8000;  // what hides is a large negative number
-    }
-
-    void read_mask() {
-        for (int i = 0; i < tokens; i++) {
-            if (!s.mask) { prefix[i] = (int)s.place[i] + 1; continue; }
-            const size_t line = ((size_t)(s.masks > 1 ? i / s.n : 0) * s.n + i % s.n) * s.held;
-            int j = 0;
-            while (j < s.held && seen(s.mask, line + j)) j++;
-            for (prefix[i] = j; j < s.held; j++)
-                if (seen(s.mask, line + j)) further[i].push_back(j);
-        }
     }
 
     void norm(const float* x, const float* weight, Unit* to) const {
@@ -114,7 +105,7 @@ template <class Unit> struct Run {
     }
 
     // A query or key of one token, in place: its own norm where the model has one, then its position.
-    void turn(float* x, const float* weight, int64_t position) const {
+    void turn(float* x, const float* weight, int position) const {
         const int size = m.size, half = size / 2;
         if (weight) {
             float total = 0;
@@ -122,7 +113,7 @@ template <class Unit> struct Run {
             const float by = 1 / std::sqrt(total / size + m.head_epsilon);
             for (int d = 0; d < size; d++) x[d] *= by * weight[d];
         }
-        const float *cos = m.cos + position * size, *sin = m.sin + position * size;
+        const float *cos = m.cos + (size_t)position * size, *sin = m.sin + (size_t)position * size;
         for (int d = 0; d < half; d++) {
             const float a = x[d], b = x[d + half];
             x[d] = a * cos[d] + b * sin[d];
@@ -130,41 +121,53 @@ template <class Unit> struct Run {
         }
     }
 
-    size_t in_cache(int token, int kv_head) const {  // the first number of a sequence's keys in this head
-        return ((size_t)s.row[token / s.n] * m.kv_heads + kv_head) * s.capacity * m.size;
+    // Where in a layer's keys (or values) a head of the token at `place` of a sequence begins.
+    size_t in_cache(int sequence, int kv_head, int place) const {
+        const int block = s.table[(size_t)sequence * s.width + place / s.block_size];
+        return (((size_t)block * m.kv_heads + kv_head) * s.block_size + place % s.block_size) * m.size;
     }
 
     // Turn the queries, and write keys and values where the cache has them.
     void place(int at_layer, int token, int head) {
         const Layer& layer = m.layer[at_layer];
         float* x = qkv.data() + (size_t)token * qkv_wide + (size_t)head * m.size;
-        if (head < m.heads) return turn(x, layer.query_norm, s.position[token]);
+        const Token& t = s.token[token];
+        if (head < m.heads) return turn(x, layer.query_norm, t.position);
         const bool key = head < m.heads + m.kv_heads;
-        if (key) turn(x, layer.key_norm, s.position[token]);
-        if (s.place[token] < 0) return;
-        const int kv_head = (head - m.heads) % m.kv_heads;
-        Number* to = (Number*)(key ? s.keys : s.values)[at_layer] + in_cache(token, kv_head) + s.place[token] * m.size;
-        rounded(x, (Unit*)to, m.size);
+        if (key) turn(x, layer.key_norm, t.position);
+        const size_t at = in_cache(t.sequence, (head - m.heads) % m.kv_heads, t.place);
+        rounded(x, (Unit*)((Number*)(key ? s.keys : s.values)[at_layer] + at), m.size);
     }
 
     // One query over all that it sees; V vectors of units are a head.
     template <int V> void attend(int at_layer, int token, int head, float* score) {
-        const int size = m.size, group = m.heads / m.kv_heads, units = V * LANES;
-        const size_t base = in_cache(token, head / group) / PER;
-        const Unit *keys = (const Unit*)s.keys[at_layer] + base, *values = (const Unit*)s.values[at_layer] + base;
-        const int before = prefix[token], count = before + (int)further[token].size();
-        const int* after = further[token].data() - before;
-        const auto at = [&](int i) { return (size_t)(i < before ? i : after[i]) * units; };
+        const int size = m.size, kv_head = head / (m.heads / m.kv_heads), units = V * LANES;
+        const Unit *keys = (const Unit*)s.keys[at_layer], *values = (const Unit*)s.values[at_layer];
+        const Token& t = s.token[token];
+        const int before = t.prefix, count = before + (int)path[token].size();
+        // LANES of what is seen, from a multiple of LANES on: in one block, unless they reach into the path; past the
+        // end the last one, which then is hidden.
+        size_t at[LANES];
+        const auto find = [&](int i) {
+            const bool together = i + LANES <= before;
+            for (int j = 0; j < LANES; j++)
+                if (together && j) at[j] = at[0] + j * units;
+                else {
+                    const int k = std::min(i + j, count - 1);
+                    at[j] = in_cache(t.sequence, kv_head, k < before ? k : path[token][k - before]) / PER;
+                }
+        };
 
         Unit query[units];
         rounded(qkv.data() + (size_t)token * qkv_wide + (size_t)head * size, query, size);
         const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
         vec most = all(-INFINITY), total = {};
-        for (int i = 0; i < count; i += LANES) {  // LANES keys at once; past the end the last one, which then is hidden
+        for (int i = 0; i < count; i += LANES) {
+            find(i);
             vec products[LANES] = {};
 #pragma GCC unroll 16
             for (int j = 0; j < LANES; j++) {
-                const Unit* key = keys + at(std::min(i + j, count - 1));
+                const Unit* key = keys + at[j];
                 for (int v = 0; v < V; v++)
                     products[j] = multiply_add(products[j], load(key + v * LANES), load(query + v * LANES));
             }
@@ -180,15 +183,18 @@ template <class Unit> struct Run {
             store(score + i, share);
         }
         vec sums_of[PER * V] = {};
-        for (int i = 0; i < count; i++)
-            for (int v = 0; v < V; v++) {
-                const auto value = load(values + at(i) + v * LANES);
-                if constexpr (PER == 1) sums_of[v] += value * score[i];
-                else {
-                    sums_of[2 * v] += even(value) * score[i];
-                    sums_of[2 * v + 1] += odd(value) * score[i];
+        for (int i = 0; i < count; i += LANES) {
+            find(i);
+            for (int j = 0; j < std::min(LANES, count - i); j++)
+                for (int v = 0; v < V; v++) {
+                    const auto value = load(values + at[j] + v * LANES);
+                    if constexpr (PER == 1) sums_of[v] += value * score[i + j];
+                    else {
+                        sums_of[2 * v] += even(value) * score[i + j];
+                        sums_of[2 * v + 1] += odd(value) * score[i + j];
+                    }
                 }
-            }
+        }
         const float by = 1 / sum(total);
         float y[PER * units];
         for (int v = 0; v < V; v++)
@@ -237,10 +243,8 @@ template <class Unit> struct Run {
 #pragma omp for schedule(static)
         for (int i = 0; i < tokens * heads; i++) place(at_layer, i / heads, i % heads);
 #pragma omp for schedule(static)
-        for (int i = 0; i < tokens * m.heads; i++) {  // a head's tokens one after the other: they share the keys
-            const int sequence = i / (s.n * m.heads), head = i / s.n % m.heads;
-            attend(at_layer, sequence * s.n + i % s.n, head, score);
-        }
+        for (int i = 0; i < tokens * m.heads; i++)  // a head's tokens one after the other: a sequence's share the keys
+            attend(at_layer, i % tokens, i / tokens, score);
         add_to_x(layer.out, layer.out_bias, inputs(mixed.data(), m.heads * m.size, tokens));
         norm_all(layer.norm_2);
         // A tile holds LANES rows of the gate and the same ones of `up`.
@@ -255,19 +259,17 @@ template <class Unit> struct Run {
     }
 
     void run() {
-        read_mask();
 #pragma omp parallel num_threads(s.threads)
         {
             float* score = scores.data() + (size_t)omp_get_thread_num() * (s.held + LANES);
             for (int i = 0; i < m.layers; i++) layer_of(i, score);
             Unit* hidden = (Unit*)s.hidden;
 #pragma omp for schedule(static)
-            for (int i = 0; i < kept; i++) {
-                const int token = i / s.keep * s.n + s.n - s.keep + i % s.keep;
-                norm(s.x + (size_t)token * wide, m.last_norm, hidden + (size_t)i * m.hidden / PER);
-            }
+            for (int i = 0; i < s.wanted_tokens; i++)
+                norm(s.x + (size_t)s.wanted[i] * wide, m.last_norm, hidden + (size_t)i * m.hidden / PER);
             const int stride = padded(m.vocabulary, ROWS);
-            product(m.lm_head, m.vocabulary, inputs(hidden, m.hidden, kept), [&](int token, int tile, vec a, vec b) {
+            const Inputs<Unit> last = inputs(hidden, m.hidden, s.wanted_tokens);
+            product(m.lm_head, m.vocabulary, last, [&](int token, int tile, vec a, vec b) {
                 store(s.logits + (size_t)token * stride + tile * ROWS, a);
                 store(s.logits + (size_t)token * stride + tile * ROWS + LANES, b);
             });

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Sequence
 from ctypes import c_float, c_int32, c_void_p
 from functools import partial
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.decoding.feed import Feed
 from helpers.decoding.kv_cache import KVCache
 from helpers.errors import CourseError
 from helpers.kernels.fused_llama import FusedLlama, Output, check_kind, too_long
@@ -46,8 +48,8 @@ class _Model(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = [
-        *((name, c_int32) for name in "batch n keep held capacity masks threads".split()),
-        *((name, c_void_p) for name in "x position place row mask keys values hidden logits".split()),
+        *((name, c_int32) for name in "tokens wanted_tokens held block_size width threads".split()),
+        *((name, c_void_p) for name in "x token table wanted keys values hidden logits".split()),
     ]
 
 
@@ -59,7 +61,7 @@ class NativeLlama(nn.Module):
         CourseError: the model is of another kind, or this machine has no compiler.
     """
 
-    returns_hidden = True  # as a decoder asks for
+    returns_hidden = reads_feeds = True  # as a decoder asks for
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -140,70 +142,81 @@ class NativeLlama(nn.Module):
         return described(weight, in_tiles)
 
     @torch.inference_mode()
+    def read(self, feeds: Sequence[Feed], starts: Sequence[int], cache: KVCache) -> Output:
+        """One run over feeds that have their places in the cache, one token after the other: nothing is filled up.
+
+        Returns:
+            logits (wanted, vocabulary) and hidden states (wanted, hidden) of the tokens that all feeds want answers to.
+        """
+        ids, tokens, wanted = [], [], []
+        for sequence, (feed, start) in enumerate(zip(feeds, starts)):
+            first, certain = len(ids), feed.num_certain
+            ids += feed.tokens
+            tokens += [(sequence, start + k, start + k, start + k + 1, -1) for k in range(certain)]
+            for k, parent in enumerate(feed.parents, certain):
+                ancestor = first + certain + parent if parent >= 0 else -1
+                tokens.append((sequence, start + feed.position_offsets[k], start + k, start + certain, ancestor))
+            wanted += range(len(ids) - feed.num_wanted, len(ids))
+        return self._run(torch.tensor(ids), tokens, wanted, cache.blocks_of_step(), cache)
+
+    @torch.inference_mode()
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        past_key_values: KVCache | None = None,
-        position_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        logits_to_keep: int = 0,
-        **unused,
+        self, input_ids: torch.Tensor, past_key_values: KVCache | None = None, logits_to_keep: int = 0, **unused
     ) -> Output:
-        """As FusedLlama's, for input_ids (batch_size, n). A mask is additive, (batch_size or 1, 1, n, held), and hides
-        what it is below -1 for.
+        """As transformers' models, for input_ids (batch_size, n) that go on where the cache ends, in order. Guesses and
+        sequences of unlike lengths are read by `read`.
 
         Raises:
-            CourseError: positions, mask or cache that don't fit; the cache stays as it was.
+            CourseError: a mask, or other positions; the cache stays as it was.
         """
+        if unused.get("attention_mask") is not None or unused.get("position_ids") is not None:
+            raise CourseError("The step in C++ reads masks and positions as feeds: call forward(feeds, cache).")
         batch_size, n = input_ids.shape
         cache = KVCache.for_model(self, n, batch_size) if past_key_values is None else past_key_values
-        start = cache.get_seq_length()
-        if position_ids is None:
-            position_ids = torch.arange(start, start + n)[None]
-        position_ids = position_ids.expand(batch_size, n).to(torch.int64).contiguous()
-        if int(position_ids.min()) < 0 or int(position_ids.max()) >= self.positions:
+        start, keep = cache.get_seq_length(), min(logits_to_keep or n, n)
+        feeds = [Feed(sequence, ids, num_logits=keep) for sequence, ids in enumerate(input_ids.tolist())]
+        cache.begin_by_itself(batch_size, n)
+        try:
+            logits, hidden = self.read(feeds, [start] * batch_size, cache)
+        except BaseException:
+            cache.rollback(cache.feeds, cache.starts)
+            raise
+        return Output(logits.view(batch_size, keep, -1), hidden.view(batch_size, keep, -1))
+
+    def _check_positions(self, length: int) -> None:
+        if length > self.positions:
             raise too_long(self.positions)
-        embedded = self.embed(input_ids.flatten()).float()
+
+    def _run(
+        self, ids: torch.Tensor, tokens: list[tuple], wanted: list[int], blocks: list[list[int]], cache: KVCache
+    ) -> Output:
+        """`tokens` are as Token in C++; `blocks` each sequence's in the cache."""
+        of_tokens = torch.tensor(tokens, dtype=torch.int32)
+        self._check_positions(1 + int(of_tokens[:, 1].max()))
         keys, values = self._tensors_of(cache)
-        mask = self._checked_mask(attention_mask, batch_size, n, cache.end_of_step(n))
-        places = cache.places_of_step(batch_size, n)
-        rows, place = places.as_tensors(batch_size, n)
-        if len(rows) != batch_size or place.numel() != batch_size * n:
-            raise CourseError("The cache has places for other tokens than the step reads: begin it with these feeds.")
-        keep, vocabulary, hidden_size = min(logits_to_keep or n, n), self._model.vocabulary, self._model.hidden
-        x = F.pad(embedded, (0, -hidden_size % ROWS)).contiguous()
-        hidden = torch.empty(batch_size, keep, hidden_size, dtype=self.dtype)
-        logits = torch.empty(batch_size, keep, vocabulary + -vocabulary % ROWS)
+        width, vocabulary, hidden_size = max(map(len, blocks)), self._model.vocabulary, self._model.hidden
+        if width > 1 and cache.block_size % LANES:
+            raise CourseError(f"The step in C++ reads blocks of a multiple of {LANES} tokens: make the cache with such.")
+        table = torch.tensor([[*of_one, *[0] * (width - len(of_one))] for of_one in blocks], dtype=torch.int32)
+        wanted = torch.tensor(wanted, dtype=torch.int32)
+        x = F.pad(self.embed(ids).float(), (0, -hidden_size % ROWS)).contiguous()
+        hidden = torch.empty(len(wanted), hidden_size, dtype=self.dtype)
+        logits = torch.empty(len(wanted), vocabulary + -vocabulary % ROWS)
         step = _Step(
-            batch_size,
-            n,
-            keep,
-            places.end,
-            cache.capacity,
-            1 if mask is None else len(mask),
+            len(tokens),
+            len(wanted),
+            1 + int(of_tokens[:, 2].max()),
+            cache.block_size,
+            width,
             torch.get_num_threads(),
-            *(t.data_ptr() for t in (x, position_ids, place, rows)),
-            None if mask is None else mask.data_ptr(),
+            *(tensor.data_ptr() for tensor in (x, of_tokens, table, wanted)),
             ctypes.addressof(keys),
             ctypes.addressof(values),
             hidden.data_ptr(),
             logits.data_ptr(),
         )
         self._step(ctypes.byref(self._model), ctypes.byref(step))
-        return Output(logits[..., :vocabulary], hidden)
-
-    def _checked_mask(self, mask: torch.Tensor | None, batch_size: int, n: int, held: int) -> torch.Tensor | None:
-        if mask is None:
-            return None
-        if mask.ndim != 4 or mask.shape[0] not in (1, batch_size) or mask.shape[1:] != (1, n, held):
-            raise CourseError(
-                f"A mask of this step is (1 or {batch_size}, 1, {n}, {held}), and this one is {tuple(mask.shape)}."
-            )
-        if not mask.is_floating_point():
-            raise CourseError(
-                "A mask of this step is additive: 0 where a token is seen, the dtype's least number elsewhere."
-            )
-        return mask.to(self.dtype).contiguous()
+        return Output(logits[:, :vocabulary], hidden)
 
     def _tensors_of(self, cache: KVCache) -> tuple[ctypes.Array, ctypes.Array]:
         """The addresses of the cache's keys and values, of each layer; it gets its tensors here if it has none."""
@@ -216,7 +229,7 @@ class NativeLlama(nn.Module):
             if not layer.is_initialized:
                 layer.lazy_initialization(like, like)
         tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        shape = cache.max_sequences, self.kv_heads, cache.capacity, self.size
+        shape = cache.num_blocks, self.kv_heads, cache.block_size, self.size
         fits = all(t.shape == shape and t.dtype == self.dtype and t.is_contiguous() and t.is_cpu for t in tensors)
         if not fits or len(cache.layers) != self._model.layers:
             raise CourseError("This cache was filled by another model: make one with KVCache.for_model.")

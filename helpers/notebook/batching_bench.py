@@ -1,0 +1,267 @@
+"""What notebook 05 measures: the same requests by each way to batch, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers import models
+from helpers.decoding.generate import steps
+from helpers.decoding.kv_cache import bytes_per_token
+from helpers.decoding.proposer import Proposer
+from helpers.engine import check, trace
+from helpers.engine.engine import Engine
+from helpers.engine.paged_cache import BLOCK
+from helpers.engine.servers import Continuous, RecomputingScheduler, Static
+from helpers.engine.traffic import Replay, Request, Server, replay
+from helpers.kernels.fastest_step import fastest_step
+from helpers.measuring.cost_model import kv_heads_of
+from helpers.measuring.machine import describe_machine
+from helpers.measuring.timing import Comparison, speedup, take_turns
+from helpers.models.first_layers import keep
+from helpers.notebook.batching_sizes import BatchingSizes
+from helpers.notebook.lesson import Lesson
+from helpers.notebook.results import Results
+from helpers.notebook.step_times import note_speedup
+
+BUDGET = 256  # tokens that a step reads
+Replays = Mapping[str, Sequence[Replay]]
+
+
+@dataclass(frozen=True)
+class BatchingBench:
+    """The model as it runs fastest here, its tokenizer and dtype, and blocks for the whole trace."""
+
+    model: nn.Module
+    tokenizer: object
+    dtype: str
+    name: str
+    sizes: BatchingSizes
+    num_blocks: int
+
+    @classmethod
+    def of(cls, lesson: Lesson, sizes: BatchingSizes) -> BatchingBench:
+        """The fine-tuned model, in bfloat16 where this machine computes in it; under `smoke` cut to its first layers."""
+        native = lesson.device == "cuda" or describe_machine().bf16_is_native
+        name = "fine-tuned" if lesson.model_id == "base" else lesson.model_id
+        dtype = "bfloat16" if native else "float32"
+        lesson.results.add_models(models.parts_of(name))
+        model, tokenizer = models.load(name, dtype=dtype, device=lesson.device)
+        if sizes.layers is not None:
+            layers = min(sizes.layers, model.config.num_hidden_layers)
+            keep(model, layers)
+            print(f"Profile {lesson.profile}: only the first {layers} layers are kept. What they write means nothing.")
+        longest = max(len(r.prompt) + r.num_tokens for r in trace.requests(tokenizer, sizes.requests, 1.0))
+        num_blocks = max(sizes.seats, *sizes.static) * -(-longest // BLOCK)
+        return cls(fastest_step(model, sizes.turns), tokenizer, dtype, name, sizes, num_blocks)
+
+    def engine(self, seats: int | None = None, proposer: Proposer | None = None, **options) -> Engine:
+        """A fresh engine; prefixes are shared only where that is asked for: most engines below don't."""
+        seats = seats or self.sizes.seats
+        options = dict(max_tokens=max(BUDGET, seats), share_prefixes=False) | options
+        blocks = options.pop("num_blocks", self.num_blocks)
+        return Engine(self.model, blocks, proposer=proposer, max_sequences=seats, **options)
+
+    def recomputing(self) -> Engine:
+        """An engine that computes everybody's keys and values anew whenever one joins."""
+        engine = self.engine()
+        options = dict(max_tokens=BUDGET, max_sequences=self.sizes.seats, share_prefixes=False)
+        engine.scheduler = RecomputingScheduler(engine.cache, **options)
+        return engine
+
+    def requests(self, per_second: float = float("inf")) -> list[Request]:
+        return trace.requests(self.tokenizer, self.sizes.requests, per_second, self.sizes.longest)
+
+
+def replays(
+    servers: Mapping[str, Callable[[], Server]], requests: Sequence[Request], runs: int, users: int | None = None
+) -> tuple[dict[str, list[Replay]], dict[str, Server]]:
+    """Each server, made anew, gets the requests `runs` times, the servers taking turns; a few requests go before, off
+    the clock. Returns what happened, and each one's last server."""
+    kept: dict[str, list[Replay]] = {name: [] for name in servers}
+    last: dict[str, Server] = {}
+    warmup = [Request(0.0, request.prompt, 2) for request in requests[:2]]
+
+    def run(name: str) -> Replay:
+        last[name] = servers[name]()
+        return replay(last[name], requests, users)
+
+    for make in servers.values():
+        replay(make(), warmup)
+    arms = {name: (lambda name=name: run(name)) for name in servers}
+    take_turns(arms, runs, after=lambda name, result: kept[name].append(result))
+    return kept, last
+
+
+def gain_of(slow: Sequence[Replay], fast: Sequence[Replay]) -> Comparison:
+    """How many times as many tokens a second: the work is the same, so the times say it."""
+    return speedup([one.seconds for one in slow], [one.seconds for one in fast], of=np.median)
+
+
+def tokens_per_second(runs: Sequence[Replay]) -> float:
+    return median(one.tokens_per_second for one in runs)
+
+
+def best_static(bench: BatchingBench, requests: Sequence[Request]) -> int:
+    """The size of static batches with the most tokens a second, of those that the profile tries."""
+    servers = {str(n): (lambda n=n: Static(bench.engine(n), n)) for n in bench.sizes.static}
+    kept, _ = replays(servers, requests, 1)
+    for size, runs in kept.items():
+        print(f"static batches of {size:>2}: {tokens_per_second(runs):6.0f} tokens/s")
+    return int(max(kept, key=lambda size: tokens_per_second(kept[size])))
+
+
+def compare_batching(bench: BatchingBench, requests: Sequence[Request]) -> tuple[Replays, Mapping[str, Server]]:
+    """Static batches of their best size, and the engine, on the same requests."""
+    size = best_static(bench, requests)
+    servers = {
+        "static": lambda: Static(bench.engine(size), size),
+        "continuous": lambda: Continuous(bench.engine()),
+    }
+    return replays(servers, requests, bench.sizes.runs)
+
+
+def note_replays(results: Results, key: str, runs: Sequence[Replay]) -> None:
+    """Write tokens a second, the time to the first token, and latency: p50, p90 and p99 of all requests and runs."""
+    results.metric(f"batching.tokens_per_second.{key}", tokens_per_second(runs), "tokens/s", n=len(runs))
+    first = [each for one in runs for each in one.to_first_token]
+    whole = [each for one in runs for each in one.latencies]
+    for percent in (50, 90, 99):
+        value = float(np.percentile(first, percent))
+        results.metric(f"batching.time_to_first_token_p{percent}.{key}", value, "s", n=len(first))
+        value = float(np.percentile(whole, percent))
+        results.metric(f"batching.latency_p{percent}.{key}", value, "s", n=len(whole))
+
+
+def show_replays(results: Results, runs: Replays) -> None:
+    """A line for each way: tokens a second, waiting for the first token and for the whole answer."""
+    print(f"{'':24}{'tokens/s':>9}{'first token: p50':>18}{'p90':>7}{'p99, s':>8}{'whole: p50':>12}{'p90':>7}{'p99, s':>8}")
+    for name, of_name in runs.items():
+        note_replays(results, name.replace(" ", "_"), of_name)
+        first = np.percentile([each for one in of_name for each in one.to_first_token], (50, 90, 99))
+        whole = np.percentile([each for one in of_name for each in one.latencies], (50, 90, 99))
+        print(f"{name:24}{tokens_per_second(of_name):9.0f}{first[0]:18.2f}{first[1]:7.2f}{first[2]:8.2f}", end="")
+        print(f"{whole[0]:12.2f}{whole[1]:7.2f}{whole[2]:8.2f}")
+
+
+def note_gain(results: Results, key: str, slow: Sequence[Replay], fast: Sequence[Replay]) -> Comparison:
+    return note_speedup(results, f"batching.{key}", gain_of(slow, fast))
+
+
+def waste_of(server: Static | Continuous) -> float:
+    """The share of memory set aside that holds nothing, over all steps."""
+    reserved = sum(step.reserved for step in server.occupancy)
+    return 1 - sum(step.held for step in server.occupancy) / reserved
+
+
+def check_identity(results: Results, bench: BatchingBench, tiny: nn.Module) -> None:
+    """The trace's first requests in float32 against each alone; random schedules of everything on a tiny model in
+    float64, with guesses and without. Writes the invariant, every request counted."""
+    exact = fastest_step(models.load(bench.name)[0] if bench.sizes.layers is None else tiny, 0)
+    asked = bench.requests()[: bench.sizes.exact]
+    if bench.sizes.layers is not None:
+        asked = [Request(0.0, [t % tiny.config.vocab_size for t in r.prompt[:20]], r.num_tokens) for r in asked]
+    longest = max(len(r.prompt) + r.num_tokens for r in asked)
+    engine = Engine(exact, 6 * -(-longest // BLOCK), max_sequences=8, max_tokens=64)
+    sequences = [engine.add(r.prompt, max_new_tokens=r.num_tokens, eos=()) for r in asked]
+    engine.run()
+    same = 0
+    for request, sequence in zip(asked, sequences, strict=True):
+        alone = steps(exact, request.prompt, max_new_tokens=request.num_tokens, eos=())
+        same += sequence.written == [token for step in alone for token in step.emitted]
+    print(f"{same} of {len(asked)} requests get in float32 the tokens that they get alone;", end=" ")
+    print(f"{engine.scheduler.preemptions} times one had to give way.")
+    good = sum(check.same_as_alone(tiny, seed, guessing=seed % 2 == 1) for seed in range(bench.sizes.schedules))
+    print(f"{good} of {bench.sizes.schedules} random schedules: every request as alone, everything given back.")
+    of = len(asked) + bench.sizes.schedules
+    results.invariant("batching.identical_outputs", same + good == of, same + good, of)
+
+
+def compare_chunks(
+    results: Results, bench: BatchingBench, at_once: Sequence[Replay], budget: int, load: float = 0.8
+) -> Replays:
+    """Whole prompts, whoever comes first, against chunks under `budget`, while people come at `load` times the rate
+    that the engine served when all were there; writes the ratio of the times to the first token that one in a hundred
+    has to wait."""
+    requests = bench.requests()
+    per_second = load * len(requests) / median(one.seconds for one in at_once)
+    longest = max(len(request.prompt) for request in requests)
+    servers = {
+        "whole prompts": lambda: Continuous(_first_come_first_served(bench.engine(max_tokens=bench.sizes.seats + longest))),
+        "chunks": lambda: Continuous(bench.engine(max_tokens=max(budget, bench.sizes.seats))),
+    }
+    kept, _ = replays(servers, bench.requests(per_second), bench.sizes.runs)
+    worst = {
+        name: [float(np.percentile(one.to_first_token, 99)) for one in runs] for name, runs in kept.items()
+    }
+    ratio = median(worst["chunks"]) / median(worst["whole prompts"])
+    results.metric("batching.time_to_first_token_p99_ratio", ratio, "ratio", n=bench.sizes.runs)
+    print(f"{per_second:.1f} requests a second. One in a hundred waits longer than", end=" ")
+    print(f"{median(worst['whole prompts']):.2f} s for whole prompts, {median(worst['chunks']):.2f} s for chunks: {ratio:.2f}")
+    return kept
+
+
+def _first_come_first_served(engine: Engine) -> Engine:
+    """The oldest prompt wholly, then the next, as far as the budget goes: how engines began."""
+    scheduler = engine.scheduler
+
+    def shares() -> dict[int, int]:
+        left, of_all = scheduler.max_tokens, {}
+        for sequence in sorted(scheduler.running, key=lambda sequence: sequence.prefilling):
+            unread = len(sequence.known) - sequence.cached + len(sequence.proposal.tokens)
+            left = left if unread <= left else 0  # nobody passes one who has to wait
+            of_all[sequence.id] = min(unread, left)
+            left -= of_all[sequence.id]
+        return of_all
+
+    scheduler._shares = shares
+    return engine
+
+
+def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:
+    """The trace's first requests by so many users at a time, one replay each; writes tokens a second and the time between
+    a user's tokens."""
+    found = {}
+    for users in bench.sizes.users:
+        requests = bench.requests()[: users * bench.sizes.per_user]
+        kept, _ = replays({"": lambda users=users: Continuous(bench.engine(users))}, requests, 1, users)
+        one = found[users] = kept[""][0]
+        gap = 1e3 * float(np.mean(one.between_tokens))
+        results.metric(f"batching.tokens_per_second.users_{users}", one.tokens_per_second, "tokens/s", n=len(requests))
+        results.metric(f"batching.between_tokens_ms.users_{users}", gap, "ms", n=len(one.between_tokens))
+        print(f"{users:>3} users: {one.tokens_per_second:6.0f} tokens/s together, {gap:5.1f} ms between one's tokens")
+    return found
+
+
+def bytes_per_token_of(bench: BatchingBench) -> int:
+    """Bytes that a token takes in this model's KV cache."""
+    config = bench.model.config.get_text_config()
+    heads, size = kv_heads_of(config)
+    return bytes_per_token(config.num_hidden_layers, heads, size, bench.model.dtype.itemsize)
+
+
+def tiny_model(seed: int = 0) -> nn.Module:
+    """A Llama of two layers with random weights, in float64, whose answers vary."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=None,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    model = LlamaForCausalLM(config).double().eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(6)
+    return model

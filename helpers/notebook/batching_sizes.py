@@ -1,0 +1,34 @@
+"""How much notebook 05 takes under each profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BatchingSizes:
+    """The model's first layers (None: all); requests of the trace, and the longest answer (None: as in the trace);
+    sequences at a time; sizes of static batches; replays of each arm; users who ask one after the other, and requests
+    of each; prompts compared with what they get alone, in float32; random schedules on a tiny model; whether other
+    engines take part; how the fastest linears are chosen (packed_linear.install)."""
+
+    layers: int | None
+    requests: int
+    longest: int | None
+    seats: int
+    static: tuple[int, ...]
+    runs: int
+    users: tuple[int, ...]
+    per_user: int
+    exact: int
+    schedules: int
+    others: bool
+    turns: int
+
+
+BATCHING = {
+    "smoke": BatchingSizes(2, 6, 6, 4, (2, 4), 1, (1, 2), 1, 3, 5, False, 0),
+    "cpu": BatchingSizes(None, 48, None, 16, (8, 16), 3, (1, 2, 4, 8, 16), 3, 12, 100, True, 2),
+    "full": BatchingSizes(None, 192, None, 16, (4, 8, 16, 32), 5, (1, 2, 4, 8, 16), 8, 100, 1000, True, 5),
+    "gpu": BatchingSizes(None, 192, None, 64, (16, 32, 64), 5, (1, 2, 4, 8, 16, 32), 8, 100, 1000, True, 5),
+}
