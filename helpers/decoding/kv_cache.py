@@ -1,7 +1,7 @@
 """The KV cache: what attention has already computed, kept in tensors allocated once and written in place.
 
-It does not concatenate at each step, as DynamicCache does. Each sequence has a row of the tensors for itself, as long as
-the longest may become: simple, and fast for one sequence or a few (notebooks/extras/00b_kv_cache).
+It does not concatenate at each step, as DynamicCache does. Each sequence has a row of the tensors for itself, as long
+as the longest may become: simple, and fast for one sequence or a few (notebooks/extras/00b_kv_cache).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What every KV cache of the course does: it speaks by sequence.
 
-A transformers cache (any Hugging Face decoder takes it). A step begins with what each sequence reads, and ends with what
-of it is kept. Lengths and places stand once, for all layers. How the memory is shared out is what caches differ in: a
-piece for each sequence (kv_cache.py), or blocks that come as they are needed (engine/paged_cache.py).
+A transformers cache (any Hugging Face decoder takes it). A step begins with what each sequence reads, and ends with
+what of it is kept. Lengths and places stand once, for all layers. How the memory is shared out is what caches differ
+in: a piece for each sequence (kv_cache.py), or blocks that come as they are needed (engine/paged_cache.py).
 """
 
 from __future__ import annotations
@@ -58,17 +58,15 @@ class CacheLayer(CacheLayerMixin):
         self.values[block].zero_()
 
 
-def locate(
-    places: Sequence[int], blocks: Sequence[int], block_size: int
-) -> list[tuple[int, int]]:
+def locate(places: Sequence[int], blocks: Sequence[int], block_size: int) -> list[tuple[int, int]]:
     """For each place of a sequence's tokens, from 0 up: the block where it lies, and the
     place in it. `blocks` are the sequence's, in order: its block table."""
     return [(blocks[place // block_size], place % block_size) for place in places]
 
 
 class SequenceCache(Cache):
-    """Keys and values in `num_blocks` blocks of `block_size` tokens, in all layers; `blocks` are those of each sequence,
-    in order, and `lengths` the tokens that they hold.
+    """Keys and values in `num_blocks` blocks of `block_size` tokens, in all layers; `blocks` are those of each
+    sequence, in order, and `lengths` the tokens that they hold.
 
     A step: `begin(feeds)`, the model's run, and for each sequence `keep` of what was guessed right; `free` when it is
     done. A model that is run without `begin` goes on with the sequences 0, 1, ..., one for each row of its input.

@@ -1,4 +1,4 @@
-"""The loop for many users: schedule, read, verify, and who is done leaves. The second way to call the decoder's parts."""
+"""The loop for many users: schedule, read, verify, and who is done leaves. The second caller of the decoder's parts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class Engine:
     Scheduler: max_tokens, max_sequences, share_prefixes.
     """
 
-    def __init__(
-        self, model, num_blocks: int, *, block_size: int = BLOCK, proposer: Proposer | None = None, **options
-    ):
+    def __init__(self, model, num_blocks: int, *, block_size: int = BLOCK, proposer: Proposer | None = None, **options):
         self.forward, self.proposer, self.eos = Forward(model), proposer, eos_tokens(model)
         self.cache = PagedCache.for_model(model, num_blocks, block_size)
         self.scheduler = Scheduler(self.cache, **options)

@@ -99,6 +99,9 @@ class Waiting:
     def begin(self, number: int, request: Request) -> None:
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Stop its threads: the process would wait for them for ever."""
+
     @property
     def busy(self) -> bool:
         return any(self.left.values())
@@ -187,6 +190,9 @@ class HuggingFace(Waiting):
         options = dict(max_new_tokens=request.num_tokens, streaming=True, eos_token_id=-1)
         self.manager.add_request(list(request.prompt), request_id=str(number), **options)
 
+    def close(self) -> None:
+        self.manager.stop(block=True)
+
     def _follow(self) -> None:
         while True:
             result = self.manager.get_result(timeout=1.0)
@@ -241,8 +247,12 @@ def main() -> None:
     longest = max(len(each.prompt) + each.num_tokens for trace in traces.values() for each in trace)
     server = KINDS[asked["kind"]](asked["settings"], longest, asked["max_sequences"])
     first = next(iter(traces.values()))
-    replay(server, [Request(0.0, each.prompt, 2) for each in first[:WARMUP]])
-    answers = {name: asdict(replay(server, trace)) for name, trace in traces.items()}
+    try:
+        replay(server, [Request(0.0, each.prompt, 2) for each in first[:WARMUP]])
+        answers = {name: asdict(replay(server, trace)) for name, trace in traces.items()}
+    finally:
+        if isinstance(server, Waiting):
+            server.close()
     write_whole(Path(folder) / "answer.json", json.dumps(answers))
 
 

@@ -94,7 +94,7 @@ class PagedCache(SequenceCache):
         needed = sum(self.missing(sequence_id, end) for sequence_id, end in ends.items())
         if needed > len(self.pool.free):
             raise CacheFullError(
-                f"The cache has {len(self.pool.free)} free blocks of {self.block_size} tokens and {needed} were needed: "
+                f"The cache has {len(self.pool.free)} free blocks of {self.block_size} tokens, {needed} were needed: "
                 "free a sequence, or give the cache more."
             )
         for sequence_id, end in ends.items():

@@ -54,8 +54,8 @@ class Scheduler:
         if needed > self.cache.num_blocks:
             raise CourseError(
                 f"The request may become {sequence.max_length} tokens long, which takes {needed} blocks of "
-                f"{self.cache.block_size}, and the cache has {self.cache.num_blocks}: ask for fewer new tokens, or give "
-                "the cache more blocks."
+                f"{self.cache.block_size}, and the cache has {self.cache.num_blocks}: ask for fewer new tokens, or "
+                "give the cache more blocks."
             )
         self.waiting.append(sequence)
 

@@ -1,4 +1,4 @@
-"""How many steps batches take for answers of given lengths, if prompts cost nothing: what continuous batching promises."""
+"""Steps that batches take for answers of given lengths, if prompts cost nothing: what continuous batching promises."""
 
 from __future__ import annotations
 

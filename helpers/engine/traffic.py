@@ -7,6 +7,7 @@ tokens are ignored, so that every engine does the same work.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -76,7 +77,7 @@ class Replay:
     @property
     def between_tokens(self) -> list[float]:
         """Seconds between one token and the next of the same answer."""
-        return [b - a for times in self.tokens for a, b in zip(times, times[1:])]
+        return [b - a for times in self.tokens for a, b in itertools.pairwise(times)]
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -133,6 +134,8 @@ def poisson(count: int, per_second: float, draw: random.Random) -> list[float]:
     return times
 
 
-def answer_lengths(count: int, draw: random.Random, middle: int = 24, spread: float = 1.0, most: int = 256) -> list[int]:
+def answer_lengths(
+    count: int, draw: random.Random, middle: int = 24, spread: float = 1.0, most: int = 256
+) -> list[int]:
     """Log-normal lengths of answers around `middle`, from 1 to `most` tokens."""
     return [min(most, max(1, round(draw.lognormvariate(math.log(middle), spread)))) for _ in range(count)]

@@ -47,7 +47,7 @@ class BatchingBench:
 
     @classmethod
     def of(cls, lesson: Lesson, sizes: BatchingSizes) -> BatchingBench:
-        """The fine-tuned model, in bfloat16 where this machine computes in it; under `smoke` cut to its first layers."""
+        """The fine-tuned model, in bfloat16 where this machine computes in it; under `smoke` its first layers."""
         native = lesson.device == "cuda" or describe_machine().bf16_is_native
         name = "fine-tuned" if lesson.model_id == "base" else lesson.model_id
         dtype = "bfloat16" if native else "float32"
@@ -141,7 +141,8 @@ def note_replays(results: Results, key: str, runs: Sequence[Replay]) -> None:
 
 def show_replays(results: Results, runs: Replays) -> None:
     """A line for each way: tokens a second, waiting for the first token and for the whole answer."""
-    print(f"{'':24}{'tokens/s':>9}{'first token: p50':>18}{'p90':>7}{'p99, s':>8}{'whole: p50':>12}{'p90':>7}{'p99, s':>8}")
+    waits = [f"{name + ': p50':>18}{'p90':>7}{'p99, s':>8}" for name in ("first token", "whole")]
+    print(f"{'':24}{'tokens/s':>9}{waits[0]}{waits[1].removeprefix(6 * ' ')}")
     for name, of_name in runs.items():
         note_replays(results, name.replace(" ", "_"), of_name)
         first = np.percentile([each for one in of_name for each in one.to_first_token], (50, 90, 99))
@@ -193,17 +194,18 @@ def compare_chunks(
     per_second = load * len(requests) / median(one.seconds for one in at_once)
     longest = max(len(request.prompt) for request in requests)
     servers = {
-        "whole prompts": lambda: Continuous(_first_come_first_served(bench.engine(max_tokens=bench.sizes.seats + longest))),
+        "whole prompts": lambda: Continuous(
+            _first_come_first_served(bench.engine(max_tokens=bench.sizes.seats + longest))
+        ),
         "chunks": lambda: Continuous(bench.engine(max_tokens=max(budget, bench.sizes.seats))),
     }
     kept, _ = replays(servers, bench.requests(per_second), bench.sizes.runs)
-    worst = {
-        name: [float(np.percentile(one.to_first_token, 99)) for one in runs] for name, runs in kept.items()
-    }
+    worst = {name: [float(np.percentile(one.to_first_token, 99)) for one in runs] for name, runs in kept.items()}
     ratio = median(worst["chunks"]) / median(worst["whole prompts"])
     results.metric("batching.time_to_first_token_p99_ratio", ratio, "ratio", n=bench.sizes.runs)
     print(f"{per_second:.1f} requests a second. One in a hundred waits longer than", end=" ")
-    print(f"{median(worst['whole prompts']):.2f} s for whole prompts, {median(worst['chunks']):.2f} s for chunks: {ratio:.2f}")
+    whole, chunks = (median(worst[name]) for name in ("whole prompts", "chunks"))
+    print(f"{whole:.2f} s for whole prompts, {chunks:.2f} s for chunks: {ratio:.2f}")
     return kept
 
 
@@ -225,8 +227,8 @@ def _first_come_first_served(engine: Engine) -> Engine:
 
 
 def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:
-    """The trace's first requests by so many users at a time, one replay each; writes tokens a second and the time between
-    a user's tokens."""
+    """The trace's first requests by so many users at a time, one replay each; writes tokens a second and the time
+    between a user's tokens."""
     found = {}
     for users in bench.sizes.users:
         requests = bench.requests()[: users * bench.sizes.per_user]

@@ -70,7 +70,9 @@ def draw_memory(occupancies: Mapping[str, Sequence[Occupancy]], bytes_per_token:
     figure, axes = plt.subplots(1, len(occupancies), figsize=(10, 3.2), sharey=True, squeeze=False)
     for ax, (name, steps) in zip(axes[0], occupancies.items(), strict=True):
         x = np.arange(len(steps))
-        reserved, held = ([getattr(step, what) * bytes_per_token / 1e6 for step in steps] for what in ("reserved", "held"))
+        reserved, held = (
+            [getattr(step, what) * bytes_per_token / 1e6 for step in steps] for what in ("reserved", "held")
+        )
         ax.fill_between(x, reserved, step="mid", color="#d9d9d9", label="set aside")
         ax.fill_between(x, held, step="mid", color=plots.COLORS[0], label="holds tokens")
         ax.set(title=name, xlabel="step (count)")
@@ -79,13 +81,17 @@ def draw_memory(occupancies: Mapping[str, Sequence[Occupancy]], bytes_per_token:
     figure.tight_layout()
 
 
-def draw_waiting(by_way: Mapping[str, Sequence[Replay]], what: str = "to_first_token", label: str = "time to the first token (s)") -> None:
+def draw_waiting(
+    by_way: Mapping[str, Sequence[Replay]], what: str = "to_first_token", label: str = "time to the first token (s)"
+) -> None:
     """For each way: what share of requests had to wait no longer than so many seconds."""
     _, ax = plt.subplots(figsize=(8, 3.4))
     for place, (name, runs) in enumerate(by_way.items()):
         values = np.sort([each for one in runs for each in getattr(one, what)])
         share = 100 * np.arange(1, len(values) + 1) / len(values)
-        ax.plot(values, share, color=plots.COLORS[place], linestyle=("-", "--", ":", "-.")[place % 4], marker="", label=name)
+        ax.plot(
+            values, share, color=plots.COLORS[place], linestyle=("-", "--", ":", "-.")[place % 4], marker="", label=name
+        )
     ax.set(title="How long people wait", xlabel=label, ylabel="requests (%)", ylim=(0, 101))
     ax.set_xlim(left=0)
     ax.legend(loc="lower right")
@@ -98,7 +104,14 @@ def draw_users(by_users: Mapping[int, Replay]) -> None:
     rates = [one.tokens_per_second for one in by_users.values()]
     gaps = [1e3 * float(np.mean(one.between_tokens)) for one in by_users.values()]
     axes[0].plot(users, rates, color=plots.COLORS[0], marker="o", label="measured")
-    axes[0].plot(users, [rates[0] * n / users[0] for n in users], color="#555555", linestyle=":", marker="", label="if users cost nothing")
+    axes[0].plot(
+        users,
+        [rates[0] * n / users[0] for n in users],
+        color="#555555",
+        linestyle=":",
+        marker="",
+        label="if users cost nothing",
+    )
     axes[0].set(title="All users together", ylabel="tokens per second", ylim=(0, 1.3 * max(rates)))
     axes[0].legend()
     axes[1].plot(users, gaps, color=plots.COLORS[1], marker="s")
@@ -108,14 +121,19 @@ def draw_users(by_users: Mapping[int, Replay]) -> None:
     figure.tight_layout()
 
 
-def draw_gains(gains: Mapping[int, Comparison]) -> None:
-    """How many times as many tokens a second guesses bring, over the users; 1 is where they bring nothing."""
+def draw_gains(gains: Mapping[int, Mapping[int, Comparison]]) -> None:
+    """How many times as many tokens a second guesses bring, over the users, a line for each number of guesses; 1 is
+    where they bring nothing."""
     _, ax = plt.subplots(figsize=(8, 3.2))
-    ratios = [gain.ratio for gain in gains.values()]
-    below = [max(0, gain.ratio - gain.low) for gain in gains.values()]
-    above = [max(0, gain.high - gain.ratio) for gain in gains.values()]
-    ax.errorbar(list(gains), ratios, (below, above), color=plots.COLORS[0], marker="o", capsize=3)
+    for place, (count, by_users) in enumerate(gains.items()):
+        ratios = [gain.ratio for gain in by_users.values()]
+        below = [max(0, gain.ratio - gain.low) for gain in by_users.values()]
+        above = [max(0, gain.high - gain.ratio) for gain in by_users.values()]
+        look = {"color": plots.COLORS[place], "marker": plots.MARKERS[place], "linestyle": ("-", "--")[place % 2]}
+        ax.errorbar(list(by_users), ratios, (below, above), capsize=3, label=f"{2 * count} guesses", **look)
     ax.axhline(1, color="#555555", linewidth=1)
+    ax.legend()
+    users = list(next(iter(gains.values())))
     ax.set_xscale("log", base=2)
-    ax.set_xticks(list(gains), list(map(str, gains)))
+    ax.set_xticks(users, list(map(str, users)))
     ax.set(title="What guesses bring", xlabel="users at a time (count)", ylabel="with guesses over without (times)")

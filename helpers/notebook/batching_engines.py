@@ -14,7 +14,7 @@ from helpers.engine.traffic import Replay, Request
 from helpers.errors import CourseError
 from helpers.notebook.batching_bench import BatchingBench, note_gain, replays, show_replays, tokens_per_second
 from helpers.notebook.results import Results
-from helpers.profiling.opponents import written_files
+from helpers.profiling.opponents import written_files, written_folder
 
 OURS = "ours"
 WORDS = {
@@ -38,15 +38,15 @@ KEYS = {
 
 def settings_of(bench: BatchingBench) -> dict[str, tuple[str, dict]]:
     """(kind of engine, settings) by name; the files are written where they are missing."""
-    folder = str(models.folder_of(bench.name))
     threads = dict(num_threads=torch.get_num_threads())
+    model, tokenizer = models.load(bench.name)
+    folder = str(written_folder(model, tokenizer, bench.name))
     arms = {
         "generate": ("generate", dict(model=bench.name, dtype=bench.dtype)),
         "transformers": ("transformers", dict(model=bench.name, dtype=bench.dtype)),
         "vllm": ("vllm", dict(model=folder, dtype=bench.dtype, compiled=True)),
         "vllm_eager": ("vllm", dict(model=folder, dtype=bench.dtype, compiled=False)),
     }
-    model, _ = models.load(bench.name)
     for kind, path in written_files(model, bench.name, ("BF16", "Q8_0")).items():
         arms[f"llama_cpp_{kind.lower()}"] = ("llama.cpp", dict(model=str(Path(path))) | threads)
     return arms
@@ -55,8 +55,10 @@ def settings_of(bench: BatchingBench) -> dict[str, tuple[str, dict]]:
 def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[Request]) -> Mapping[str, list[Replay]]:
     """All engines on the same requests, one process after the other, ours before and after each of them; writes the
     ratios of whole times. An engine that takes no part says why."""
-    if not bench.sizes.others:
-        print("Other engines are left out under this profile: each takes a minute to start. Tests replay a few requests.")
+    if not bench.sizes.other_runs:
+        print(
+            "Other engines are left out under this profile: each takes a minute to start. Tests replay a few requests."
+        )
         return {}
     found: dict[str, list[Replay]] = {OURS: []}
 
@@ -67,7 +69,7 @@ def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[R
     for name, (kind, settings) in settings_of(bench).items():
         before = ours()
         try:
-            traces = {str(run): requests for run in range(bench.sizes.runs)}
+            traces = {str(run): requests for run in range(bench.sizes.other_runs)}
             theirs = list(replay_in_own_process(kind, settings, traces, bench.sizes.seats).values())
         except CourseError as reason:
             print(f"{WORDS[name]} takes no part: {reason}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class BatchingSizes:
     """The model's first layers (None: all); requests of the trace, and the longest answer (None: as in the trace);
-    sequences at a time; sizes of static batches; replays of each arm; users who ask one after the other, and requests
-    of each; prompts compared with what they get alone, in float32; random schedules on a tiny model; whether other
-    engines take part; how the fastest linears are chosen (packed_linear.install)."""
+    sequences at a time; sizes of static batches; replays of each arm, and of other engines (0: they take no part);
+    users who ask one after the other, and requests of each; prompts compared with what they get alone, in float32;
+    random schedules on a tiny model; how the fastest linears are chosen (packed_linear.install)."""
 
     layers: int | None
     requests: int
@@ -18,17 +18,17 @@ class BatchingSizes:
     seats: int
     static: tuple[int, ...]
     runs: int
+    other_runs: int
     users: tuple[int, ...]
     per_user: int
     exact: int
     schedules: int
-    others: bool
     turns: int
 
 
 BATCHING = {
-    "smoke": BatchingSizes(2, 6, 6, 4, (2, 4), 1, (1, 2), 1, 3, 5, False, 0),
-    "cpu": BatchingSizes(None, 48, None, 16, (8, 16), 3, (1, 2, 4, 8, 16), 3, 12, 100, True, 2),
-    "full": BatchingSizes(None, 192, None, 16, (4, 8, 16, 32), 5, (1, 2, 4, 8, 16), 8, 100, 1000, True, 5),
-    "gpu": BatchingSizes(None, 192, None, 64, (16, 32, 64), 5, (1, 2, 4, 8, 16, 32), 8, 100, 1000, True, 5),
+    "smoke": BatchingSizes(2, 6, 6, 4, (2, 4), 2, 0, (1, 2), 1, 3, 5, 0),
+    "cpu": BatchingSizes(None, 32, None, 16, (8, 16), 3, 2, (1, 2, 4, 8, 16), 3, 12, 100, 2),
+    "full": BatchingSizes(None, 192, None, 16, (4, 8, 16, 32), 5, 3, (1, 2, 4, 8, 16), 8, 100, 1000, 5),
+    "gpu": BatchingSizes(None, 192, None, 64, (16, 32, 64), 5, 3, (1, 2, 4, 8, 16, 32), 8, 100, 1000, 5),
 }

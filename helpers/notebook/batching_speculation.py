@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from helpers.decoding.in_batches import answers_in_batches
 from helpers.decoding.proposer import Proposer
@@ -36,16 +37,21 @@ def guessing(bench: BatchingBench, count: int) -> Proposer:
     return Together(TokenRecycling(fixed_tree(count)), known)
 
 
-def compare_guessing(results: Results, bench: BatchingBench, counts: tuple[int, ...] = (4, 1)) -> Mapping[int, Mapping[int, Comparison]]:
+def _served(bench: BatchingBench, users: int, guesses: int = 0) -> Continuous:
+    return Continuous(bench.engine(users, guessing(bench, guesses) if guesses else None))
+
+
+def compare_guessing(
+    results: Results, bench: BatchingBench, counts: tuple[int, ...] = (4, 1)
+) -> Mapping[int, Mapping[int, Comparison]]:
     """For each number of guesses and of users: tokens a second with guesses over those without; writes the ratios of
     the first number as `batching.speculation_gain.N`, and of the others with their number behind."""
     sizes = bench.sizes
     asked = natural_requests(bench, max(sizes.users) * sizes.per_user)
     gains: dict[int, dict[int, Comparison]] = {count: {} for count in counts}
     for users in sizes.users:
-        servers = {"plain": lambda: Continuous(bench.engine(max(users, 1)))}
-        for count in counts:
-            servers[str(count)] = lambda count=count: Continuous(bench.engine(max(users, 1), guessing(bench, count)))
+        servers = {"plain": partial(_served, bench, users)}
+        servers |= {str(count): partial(_served, bench, users, count) for count in counts}
         kept, _ = replays(servers, asked[: users * sizes.per_user], sizes.runs, users)
         for place, count in enumerate(counts):
             key = f"speculation_gain.{users}" + (f".guesses_{2 * count}" if place else "")

@@ -362,6 +362,7 @@ QUALIFIERS = {
     "2bit": "2 bits",
     "3bit": "3 bits",
     "4bit": "4 bits",
+    "beside": "the base in its own 4 bits, the adapter beside it",
     "own_grid": "the base's own grid",
     "shifted_grid": "its blocks shifted by half",
     "even_grid": "an even grid",

@@ -112,13 +112,18 @@ def show_outcomes(results: Results, dense: Outcome, outcomes: Mapping[tuple[str,
     print(f"{'':16} {'right when run':>24} {'fixed':>6} {'broken':>7} {'perplexity':>11}")
     for (method, amount), one in outcomes.items():
         key, change = key_of(method, amount), paired(dense.judged.right, one.judged.right)
-        _write(results, key, one)
-        results.metric(f"pruning.answers_fixed.{key}", change.fixed, "answers", n=change.n)
-        results.metric(f"pruning.answers_broken.{key}", change.broken, "answers", n=change.n)
+        note_change(results, key, one, change)
         low, high = one.judged.interval
         right = f"{sum(one.judged.right):3} of {change.n:3}, {low:.0%} to {high:.0%}"
         changes = f"{change.fixed:6} {change.broken:7}"
         print(f"{method:10} {words_of(amount):>5} {right:>24} {changes} {one.perplexity:11.3f}")
+
+
+def note_change(results: Results, key: str, one: Outcome, change: Paired) -> None:
+    """Write a pruned model's metrics, with what became of the dense model's answers."""
+    _write(results, key, one)
+    results.metric(f"pruning.answers_fixed.{key}", change.fixed, "answers", n=change.n)
+    results.metric(f"pruning.answers_broken.{key}", change.broken, "answers", n=change.n)
 
 
 def _write(results: Results, key: str, one: Outcome) -> None:

@@ -17,7 +17,7 @@ from helpers.measuring.memory import weight_bytes
 from helpers.measuring.quality import logits_of, paired, perplexity
 from helpers.notebook import plots
 from helpers.notebook.lesson import Lesson
-from helpers.notebook.pruning_quality import Outcome, is_real
+from helpers.notebook.pruning_quality import Outcome, is_real, note_change
 from helpers.notebook.results import Results
 from helpers.notebook.tuning import train_adapter
 from helpers.text_to_sql.dataset import load_split
@@ -106,17 +106,12 @@ def show_structured(results: Results, dense: Outcome, cut: Outcome, recovered: O
     keys = {"dense": None, "cut": "structured_30_untrained", "cut and trained": "structured_30"}
     for (name, key), one in zip(keys.items(), (dense, cut, recovered)):
         low, high = one.judged.interval
-        share, n = one.judged.share, len(one.judged.right)
         change = paired(dense.judged.right, one.judged.right)
         beside = "" if key is None else f"; {change.fixed} fixed, {change.broken} broken"
-        counts = f"{sum(one.judged.right):3} of {n} right ({low:.0%} to {high:.0%})"
+        counts = f"{sum(one.judged.right):3} of {change.n} right ({low:.0%} to {high:.0%})"
         print(f"{name:16} {counts}, perplexity {one.perplexity:8.3f}{beside}")
         if key:
-            ends = {"low": min(low, share), "high": max(high, share)}  # rounding, where none or all are right
-            results.metric(f"pruning.execution_accuracy.{key}", share, "share", **ends, n=n)
-            results.metric(f"pruning.perplexity.{key}", one.perplexity, "tokens", n=one.num_pairs)
-            results.metric(f"pruning.answers_fixed.{key}", change.fixed, "answers", n=n)
-            results.metric(f"pruning.answers_broken.{key}", change.broken, "answers", n=n)
+            note_change(results, key, one, change)
     back, left = (paired(one.judged.right, recovered.judged.right) for one in (cut, dense))
     helped = (
         "The training brought answers back"

@@ -86,11 +86,11 @@ def rounded_copy(model: nn.Module, rounding: Rounding) -> tuple[nn.Module, float
 def show_own_grid(results: Results, by_name: Mapping[str, nn.Module], pairs: Sequence[Pair]) -> None:
     """Base and fine-tuned weights rounded to the base's own grid and to others: error, and perplexity of the reference
     answers before and after; writes both."""
-    print(f"{'':38}{'error of the weights':>22}{'perplexity':>13}")
+    print(f"{'':44}{'error of the weights':>22}{'perplexity':>13}")
     errors: dict[tuple[str, str], float] = {}
     for name, model in by_name.items():
         before = _perplexity(model, pairs)
-        print(f"{name + ', as it is':38}{0:22.2%}{before:13.4f}")
+        print(f"{name + ', as it is':44}{0:22.2%}{before:13.4f}")
         for key, (words, rounding) in GRIDS.items():
             try:
                 rounded, errors[name, key] = rounded_copy(model, rounding)
@@ -98,7 +98,7 @@ def show_own_grid(results: Results, by_name: Mapping[str, nn.Module], pairs: Seq
                 print(f"{words}: left out. {reason}")
                 continue
             after = _perplexity(rounded, pairs)
-            print(f"{f'{name}: {words}':38}{errors[name, key]:22.2%}{after:13.4f}", flush=True)
+            print(f"{f'{name}: {words}':44}{errors[name, key]:22.2%}{after:13.4f}", flush=True)
             ending = f"{key}.{name.replace('-', '_')}"
             results.metric(f"quantization.rounding_error.{ending}", errors[name, key], "share")
             results.metric(f"quantization.perplexity_rounded.{ending}", after, "tokens", n=len(pairs))

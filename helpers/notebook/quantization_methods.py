@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from helpers import models
+from helpers.errors import CourseError
 from helpers.measuring.quality import logits_of
+from helpers.models.merging import ADAPTER
 from helpers.notebook.quantization_grids import relative_error
-from helpers.notebook.quantization_models import Texts, copy_of, in_bfloat16
+from helpers.notebook.quantization_models import Opened, Texts, copy_of, in_bfloat16
 from helpers.notebook.quantization_quality import (
     HEADER,
     Quality,
@@ -30,6 +34,8 @@ from helpers.weights.quantization.awq import awq
 from helpers.weights.quantization.calibration import observed_linears
 from helpers.weights.quantization.gptq import gptq
 from helpers.weights.quantization.integer import absmax_codes, linear_bytes
+from helpers.weights.quantization.q4_1 import BITS as Q4_1_BITS
+from helpers.weights.quantization.q4_1 import through_q4_1
 from helpers.weights.quantization.smoothquant import smoothquant
 
 Prompts = Sequence[Sequence[int]]
@@ -96,21 +102,39 @@ def num_weights(tuned: nn.Module) -> int:
     return sum(linear.weight.numel() for linear in observed_linears(tuned).values())
 
 
+def adapter_beside(opened: Opened) -> tuple[nn.Module, int]:
+    """The base in the 4 bits that it came in (Q4_1), with the adapter added to each layer's output instead of its
+    weights; and its bytes. Here both are one dense weight, which gives the same numbers.
+
+    Raises:
+        CourseError: the model has no adapter beside a base, or Q4_1's blocks don't divide its rows.
+    """
+    if opened.base is opened.tuned:
+        raise CourseError("this model has no adapter to keep beside its base.")
+    model, base = copy_of(opened.tuned), observed_linears(opened.base)
+    for name, linear in observed_linears(model).items():
+        learned = linear.weight - base[name].weight
+        linear.weight = nn.Parameter(through_q4_1(base[name].weight) + learned, requires_grad=False)
+    of_adapter = Path(models.folder_of(opened.name), ADAPTER).stat().st_size
+    return model, round(num_weights(model) * Q4_1_BITS / 8) + of_adapter
+
+
 def compare_methods(
-    results: Results, tuned: nn.Module, tokenizer, texts: Texts, group: int, sizes: QuantizationSizes
+    results: Results, opened: Opened, texts: Texts, group: int, sizes: QuantizationSizes
 ) -> tuple[dict[str, Quality], dict[str, nn.Module]]:
     """All methods on the same questions, a line each; writes bytes, perplexity, logits and answers, paired with those
     of the unquantized model in float32. Returns them, and the models that are needed again."""
+    tuned = opened.tuned
     weights, exact_logits = num_weights(tuned), logits_of(tuned)
     settings = Settings(texts.calibration, group, sizes.alphas)
     quality: dict[str, Quality] = {}
     kept: dict[str, nn.Module] = {}
     print(HEADER)
 
-    def measure(key: str, words: str, model: nn.Module) -> None:
-        held = linear_bytes(model)
+    def measure(key: str, words: str, model: nn.Module, held: int | None = None) -> None:
+        held = held or linear_bytes(model)
         size = held, 8 * held / weights
-        one = quality[key] = measure_quality(words, model, size, exact_logits, tokenizer, texts, sizes)
+        one = quality[key] = measure_quality(words, model, size, exact_logits, opened.tokenizer, texts, sizes)
         show_line(one, quality["fp32"])
         note_quality(results, key, one, quality["fp32"])
 
@@ -123,6 +147,10 @@ def compare_methods(
         measure(key, method.words, model)
         if key in KEPT:
             kept[key] = model
+    try:
+        measure("beside", "Q4_1, the adapter beside it", *adapter_beside(opened))
+    except CourseError as reason:
+        print(f"Q4_1, the adapter beside it: left out, {reason}")
     read_quality(quality)
     return quality, kept
 
@@ -137,6 +165,10 @@ def broken_per_hundred(results: Results, quality: Mapping[str, Quality], guess: 
     broken = 100 * change.broken / right
     results.metric(f"quantization.broken_per_hundred.{key}", broken, "answers", n=right)
     print(f"Of 100 right answers {broken:.1f} are wrong in {METHODS[key].words}; you guessed {guess:g}.")
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3f} times" if ratio >= 0.01 else f"1/{1 / ratio:,.0f} of"
 
 
 def compare_few_bits(results: Results, tuned: nn.Module, texts: Texts, sizes: QuantizationSizes) -> None:
@@ -157,7 +189,7 @@ def compare_few_bits(results: Results, tuned: nn.Module, texts: Texts, sizes: Qu
                 continue
             ratio, low, high = ratio_of(one, found["rtn"])
             told = "lower" if high < 1 else "higher" if low > 1 else "not to be told apart"
-            print(f", {ratio:.3f} times plain rounding's: {told}", flush=True)
+            print(f", {_times(ratio)} plain rounding's: {told}", flush=True)
             results.metric(
                 f"quantization.perplexity_over_rtn.{name}.{bits}bit", ratio, "ratio", low=low, high=high, n=one.n
             )

@@ -95,7 +95,8 @@ def draw_layer(step: Step, bits: int = 3, steps: int = 300, lr: float = 3e-3) ->
     left.set(title=f"A layer in {bits} bits", xlabel="step (count)", ylabel="error of the output (%)", ylim=(0, None))
     left.legend(fontsize=9)
     jumps = torch.stack([(a[1] - b[1]).abs() for a, b in zip(way[1:], way)]).gt(0.2 * start.std()).sum(0)
-    row, column = divmod(int(jumps.argmax()), start.shape[1])
+    few = (jumps - 3).abs()  # more would be a solid block, none a line
+    row, column = divmod(int(few.argmin()), start.shape[1])
     right.plot([one[0][row, column].item() for one in way], color=plots.COLORS[0], marker="", label="the weight behind")
     right.plot([one[1][row, column].item() for one in way], color=plots.COLORS[1], marker="", label="rounded")
     right.set(title="One weight on its way", xlabel="step (count)", ylabel="weight (number)")

@@ -83,18 +83,24 @@ class Quality:
         return paired(exact.judged.right, self.judged.right)
 
 
+def widened(model: nn.Module) -> nn.Module:
+    """A copy whose codes are widened once; it computes the same numbers."""
+    return to_dense(widen_codes(copy_of(model)))
+
+
 def as_it_answers(model: nn.Module) -> nn.Module:
     """The fastest way to the same numbers: codes widened once, the step fused. The model is left alone."""
-    return fastest_step(to_dense(widen_codes(copy_of(model))), turns=0)
+    return fastest_step(widened(model), turns=0)
 
 
-def answers_of(model: nn.Module, tokenizer, examples: Sequence[Example], max_new_tokens: int) -> Judged:
-    """The model's greedy answers. Layers that round what they read turn the smallest difference into a whole step, so
-    the course's decoder, which wants batches to change nothing, refuses them: transformers' own loop answers then."""
-    if any(isinstance(module, Int8Linear) for module in model.modules()):
-        wide, prompts = widen_codes(copy_of(model)), [prompt_for(tokenizer, example) for example in examples]
-        return Judged.of(examples, answer_in_batches(wide, tokenizer, prompts, max_new_tokens=max_new_tokens))
-    return Judged.by(as_it_answers(model), tokenizer, examples, max_new_tokens)
+def answers_of(wide: nn.Module, step: nn.Module, tokenizer, examples: Sequence[Example], longest: int) -> Judged:
+    """The greedy answers of a widened model and its fused step. Layers that round what they read turn the smallest
+    difference into a whole step, so the course's decoder, which wants batches to change nothing, refuses them:
+    transformers' own loop answers then."""
+    if any(isinstance(module, Int8Linear) for module in wide.modules()):
+        prompts = [prompt_for(tokenizer, example) for example in examples]
+        return Judged.of(examples, answer_in_batches(wide, tokenizer, prompts, max_new_tokens=longest))
+    return Judged.by(step, tokenizer, examples, longest)
 
 
 def measure_quality(
@@ -108,10 +114,11 @@ def measure_quality(
 ) -> Quality:
     """Everything that notebook 02 wants to know of a method's answers; `size` is its bytes and bits, `exact` gives the
     unquantized model's logits."""
-    fast = as_it_answers(model)
+    wide = widened(model)
+    fast = fastest_step(wide, turns=0)
     sequences = [[*prompt, *answer] for prompt, answer in texts.pairs[: sizes.logits]]
     worst = worst_logit_error(logits_of(fast), exact, sequences)
-    judged = answers_of(model, tokenizer, texts.test[: sizes.answers], sizes.longest)
+    judged = answers_of(wide, fast, tokenizer, texts.test[: sizes.answers], sizes.longest)
     return Quality(words, *size, perplexity_of(fast, texts.pairs), worst, len(sequences), judged)
 
 
@@ -170,4 +177,9 @@ def read_quality(quality: Mapping[str, Quality]) -> None:
             sentences.append(f"By its answers {' and '.join(told)} can be told from plain rounding to 4 bits.")
         else:
             sentences.append("In 4 bits no method's answers can be told from those of plain rounding, in these groups.")
+    if "beside" in moved:
+        sentences.append(
+            f"The base in its own 4 bits, with the adapter beside it, breaks {moved['beside'].broken} and fixes "
+            f"{moved['beside'].fixed}: it is the merging that takes the weights off the grid that they came from."
+        )
     print(textwrap.fill(" ".join(sentences), WIDTH))

@@ -9,12 +9,20 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
+from helpers.kernels.fastest_step import fastest_step
 from helpers.measuring.quality import logits_of, paired, worst_logit_error
 from helpers.notebook import plots
 from helpers.notebook.answers import Judged
 from helpers.notebook.quantization_charts import draw_errors
 from helpers.notebook.quantization_models import Texts, copy_of
-from helpers.notebook.quantization_quality import Perplexity, answers_of, as_it_answers, perplexity_of, ratio_of
+from helpers.notebook.quantization_quality import (
+    Perplexity,
+    answers_of,
+    as_it_answers,
+    perplexity_of,
+    ratio_of,
+    widened,
+)
 from helpers.notebook.quantization_sizes import QuantizationSizes
 from helpers.notebook.results import Results
 from helpers.weights.quantization import llm_int8
@@ -145,7 +153,9 @@ def show_answers(
             ("w8a8", w8a8),
             ("smoothquant", lambda copy, which=which: smoothquant(copy, texts.calibration, alphas[which])),
         ):
-            change = paired(exact.right, answers_of(make(copy_of(model)), tokenizer, asked, sizes.longest).right)
+            wide = widened(make(copy_of(model)))
+            judged = answers_of(wide, fastest_step(wide, turns=0), tokenizer, asked, sizes.longest)
+            change = paired(exact.right, judged.right)
             broken[name] = change.broken
             ending = f"{name}.{KEYS[which]}"
             results.metric(f"smoothquant.answers_fixed.{ending}", change.fixed, "answers", n=change.n)

@@ -182,16 +182,22 @@ def written_files(model, model_id: str, kinds: Sequence[str]) -> dict[str, Path]
     return paths
 
 
+def written_folder(model, tokenizer, model_id: str) -> Path:
+    """The whole model with its tokenizer, adapters merged, as vLLM reads it."""
+    folder = build_root() / "artifacts" / f"whole-{models.hash_of(model_id)}"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def folder_for_vllm(bench: Bench, heads: str | None) -> tuple[Path, Path | None, int]:
     """The model, and heads where there are some, as vLLM reads them; and how many heads."""
-    folder = build_root() / "artifacts" / "for_vllm_08b"
-    bench.model.save_pretrained(folder / "model")
-    bench.tokenizer.save_pretrained(folder / "model")
+    folder = written_folder(bench.model, bench.tokenizer, bench.model_id)
     if heads is None:
-        return folder / "model", None, 0
-    some = load(heads, bench.model)
-    save(some, folder / "heads", bench.model_id)
-    return folder / "model", folder / "heads", some.count
+        return folder, None, 0
+    some, heads_folder = load(heads, bench.model), build_root() / "artifacts" / "heads_for_vllm"
+    save(some, heads_folder, bench.model_id)
+    return folder, heads_folder, some.count
 
 
 def heads_for(model_id: str) -> str | None:

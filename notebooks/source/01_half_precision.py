@@ -242,7 +242,7 @@ from helpers.notebook.precision_library import show_frequencies
 by_length = sorted(prompts[: max(40, half.texts)], key=len)
 few = max(2, half.texts // 2)
 chosen = {"short": by_length[:few], "long": by_length[-few:]}
-errors = show_frequencies(tuned, loaded["bfloat16"], chosen)
+_ = show_frequencies(tuned, loaded["bfloat16"], chosen)
 
 # %% [markdown]
 # Now autocast, against a model that was converted. What does each hold, what does it cast, and how long does it take to read one token, or 32? (All three by the library's own model: autocast can't pack.)

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 7
+#     minutes: 8
 #     headline: >-
 #       SmolLM2-135M, fine-tuned, a step of one token in C++, over the same in bfloat16: int8
 #       {quantization.decode_speedup.model.int8:.2f} times as fast, int4 {quantization.decode_speedup.model.int4:.2f}
@@ -22,7 +22,7 @@
 # | previous, next | 01 half precision, 03 LoRA and QLoRA; extras: 02b GPTQ, 02c SmoothQuant, 02d quantization-aware training |
 # | the term it attacks | weight bytes / bandwidth |
 # | you will be able to | write absmax, NF4 and AWQ; say what a scale is shared by, and why; tell formats that save time from formats that only save memory; judge a quantized model by its answers |
-# | time | 45 minutes for you without the exercises, which take 45 more; about 7 for the machine under the profile `cpu` |
+# | time | 45 minutes for you without the exercises, which take 45 more; about 8 for the machine under the profile `cpu` |
 # | memory | 11 GiB |
 #
 # A float keeps an exponent in every number. An integer keeps none: many weights share one **scale**. So a weight needs only 8, 4 or even 2 bits.
@@ -270,18 +270,20 @@ of_library = time_bitsandbytes(results, opened, prompt, sizes, rounds)
 # The table shows for each method: the perplexity of the reference answers, the largest change of any logit, the right answers, and how many were fixed and broken against float32, question by question. 4-bit methods share a scale among `GROUP` weights. Weights are rounded, and activations too where it says W8A8 or LLM.int8. Everything else is computed in float32, so that rounding is all that differs. In the chart the band says how far chance alone may move the unquantized model.
 #
 # What to expect? 8 bits should cost next to nothing here. (LLM.int8's paper finds outliers that ruin plain W8A8 from 6.7 billion weights on.) 4 bits are another matter: papers report next to no loss for models of billions, and a model of 135 million has less to spare.
+#
+# The last line doesn't merge the adapter. The base stays in the 4 bits that it came in, which cost it nothing, and what LoRA learned is added to each layer's output in 16 bits, as servers with many adapters do. (It is computed from one dense weight here, which gives the same numbers; its speed is not measured.)
 
 # %%
 from helpers.notebook.quantization_answers import draw_bytes
 from helpers.notebook.quantization_methods import broken_per_hundred, compare_methods
 
 del input_sizes, seen
-quality, kept = compare_methods(results, tuned, tokenizer, texts, GROUP, sizes)
+quality, kept = compare_methods(results, opened, texts, GROUP, sizes)
 broken_per_hundred(results, quality, GUESS_BROKEN)
 draw_bytes(quality)
 
 # %% [markdown]
-# ## Fewer bits: where the methods part
+# ## Fewer bits still
 #
 # The table above has groups of 64. Now take the groups away, a scale for each whole row, and go down to 3 bits (under the profile `full` to 2 as well). Does it matter here which way a weight is rounded?
 

@@ -47,7 +47,7 @@ def test_an_engine_that_is_missing_says_so(monkeypatch):
     with pytest.raises(CourseError, match="vLLM is not installed here"):
         replay_in_own_process("vllm", {}, {"one": TRACE})
     monkeypatch.setattr(llama_cpp_baseline, "installed", lambda: False)
-    with pytest.raises(CourseError, match="llama.cpp is not installed here"):
+    with pytest.raises(CourseError, match=r"llama\.cpp is not installed here"):
         replay_in_own_process("llama.cpp", {}, {"one": TRACE})
     assert set(KINDS) == {"vllm", "llama.cpp", "transformers", "generate"}
 

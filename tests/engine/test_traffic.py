@@ -1,5 +1,6 @@
 """A trace reaches every engine alike, and what is written down is what happened."""
 
+import itertools
 import random
 
 import pytest
@@ -76,7 +77,7 @@ def test_an_engine_that_does_other_work_is_refused():
 
 def test_arrivals_are_poisson_and_lengths_have_a_heavy_tail():
     times = poisson(4000, 5.0, random.Random(0))
-    gaps = [b - a for a, b in zip(times, times[1:])]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert times[0] == 0 and min(gaps) >= 0 and sum(gaps) / len(gaps) == pytest.approx(0.2, rel=0.05)
     assert sum(gap > 0.2 for gap in gaps) / len(gaps) == pytest.approx(0.368, abs=0.03)  # e ** -1
     lengths = sorted(answer_lengths(4000, random.Random(0)))

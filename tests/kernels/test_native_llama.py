@@ -250,9 +250,9 @@ def test_what_does_not_fit_is_refused_and_the_cache_stays():
     with pytest.raises(CourseError, match="2048 positions"):
         Forward(native)([Feed(0, [3] * 2049)], cache)
     assert cache.length == 0
-    for given in (dict(attention_mask=torch.zeros(1, 1, n, n)), dict(position_ids=torch.arange(n)[None])):
+    for unread in (dict(attention_mask=torch.zeros(1, 1, n, n)), dict(position_ids=torch.arange(n)[None])):
         with pytest.raises(CourseError, match="reads masks and positions as feeds"):
-            native(ids, cache, **given)
+            native(ids, cache, **unread)
         assert cache.length == 0
     assert torch.equal(native(ids, cache).logits, native(ids).logits)
 

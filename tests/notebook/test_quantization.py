@@ -23,7 +23,7 @@ from helpers.notebook import quantization_quality as quality
 from helpers.notebook import quantization_smoothquant as of_smoothquant
 from helpers.notebook import quantization_speed as speed
 from helpers.notebook.plots import use_style
-from helpers.notebook.quantization_models import Texts, copy_of, in_bfloat16
+from helpers.notebook.quantization_models import Opened, Texts, copy_of, in_bfloat16
 from helpers.notebook.quantization_sizes import QUANTIZATION, QuantizationSizes
 from helpers.notebook.results import Results
 from helpers.profiling.quantized_steps import PROMPT, QuantizedSteps
@@ -205,7 +205,8 @@ def test_the_sign_test(fixed, broken, chance):
 
 def test_all_methods_are_measured_and_the_model_stays(results, model, tokenizer, texts, capsys):
     before = {name: p.clone() for name, p in model.named_parameters()}
-    found, kept = methods.compare_methods(results, model, tokenizer, texts, 32, SIZES)
+    opened = Opened(model, model, tokenizer, "tiny")
+    found, kept = methods.compare_methods(results, opened, texts, 32, SIZES)
     assert set(found) == {"fp32", "bf16", *methods.METHODS} and set(kept) == set(methods.KEPT)
     ratio = {key: results.metrics[f"quantization.linear_bytes_ratio.{key}"]["value"] for key in found}
     assert ratio["fp32"] == 2 and ratio["bf16"] == 1
@@ -215,10 +216,29 @@ def test_all_methods_are_measured_and_the_model_stays(results, model, tokenizer,
         assert results.metrics[f"quantization.answers_broken.{key}"]["n"] == 2
         assert results.metrics[f"quantization.worst_logit_error.{key}"]["value"] > 1e-3
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-    assert "In 4 bits" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "In 4 bits" in out and "the adapter beside it: left out, this model has no adapter" in out
     answers.draw_bytes(found)
     methods.broken_per_hundred(results, found, 5.0)
     assert "None" not in capsys.readouterr().out
+
+
+def test_an_adapter_beside_the_base_leaves_it_on_its_grid(model, tokenizer, tmp_path, monkeypatch):
+    base = copy_of(model)
+    for linear in observed_linears(base).values():
+        linear.weight.data = through_q4_1(linear.weight.data)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1" * 100)
+    monkeypatch.setattr(methods.models, "folder_of", lambda name: str(tmp_path))
+    beside, held = methods.adapter_beside(Opened(base, model, tokenizer, "tuned"))
+    exact = observed_linears(model)
+    for name, linear in observed_linears(beside).items():
+        off, merged_off = (
+            (weight - exact[name].weight).norm() for weight in (linear.weight, through_q4_1(exact[name].weight))
+        )
+        assert off < 0.2 * merged_off
+    assert held == methods.num_weights(model) * 5 // 8 + 100
+    with pytest.raises(CourseError, match="no adapter"):
+        methods.adapter_beside(Opened(model, model, tokenizer, "tiny"))
 
 
 def test_methods_that_move_answers_are_named(capsys):

@@ -196,7 +196,9 @@ class NativeLlama(nn.Module):
         keys, values = self._tensors_of(cache)
         width, vocabulary, hidden_size = max(map(len, blocks)), self._model.vocabulary, self._model.hidden
         if width > 1 and cache.block_size % LANES:
-            raise CourseError(f"The step in C++ reads blocks of a multiple of {LANES} tokens: make the cache with such.")
+            raise CourseError(
+                f"The step in C++ reads blocks of a multiple of {LANES} tokens: make the cache with such."
+            )
         table = torch.tensor([[*of_one, *[0] * (width - len(of_one))] for of_one in blocks], dtype=torch.int32)
         wanted = torch.tensor(wanted, dtype=torch.int32)
         x = F.pad(self.embed(ids).float(), (0, -hidden_size % ROWS)).contiguous()

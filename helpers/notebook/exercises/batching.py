@@ -7,7 +7,14 @@ from helpers.notebook.exercises.exercise import Exercise
 
 def lengths_and_places() -> list[tuple]:
     """Answers' lengths, places in the batch."""
-    return [([2, 9, 1, 4], 2), ([5, 5, 5], 3), ([3], 4), ([1, 8, 1, 8, 1, 8], 2), ([4, 1, 1, 1, 6, 2], 3), ([2, 3, 4], 1)]
+    return [
+        ([2, 9, 1, 4], 2),
+        ([5, 5, 5], 3),
+        ([3], 4),
+        ([1, 8, 1, 8, 1, 8], 2),
+        ([4, 1, 1, 1, 6, 2], 3),
+        ([2, 3, 4], 1),
+    ]
 
 
 def tables() -> list[tuple]:

@@ -11,7 +11,7 @@ import torch
 
 from helpers.weights.quantization.integer import grouped
 
-BLOCK = 32
+BLOCK, BITS = 32, 5  # weights that share a scale and a minimum; bits of a weight with its part of these
 
 
 def through_q4_1(weight: torch.Tensor) -> torch.Tensor:

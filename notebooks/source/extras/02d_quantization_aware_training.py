@@ -133,7 +133,7 @@ results.assert_invariants()
 #
 # * **It is training.** Weights in float32, gradients and AdamW's two averages: 16 bytes a weight while training, so that most of 4 bytes (float32) or 2 (bfloat16) can go afterwards. Calibration needs minutes and little memory.
 # * **It needs the data.** A model that was trained on everything, and is trained on SQL for its last steps, forgets the rest.
-# * **With 4 bits and groups** there is hardly anything to win back.
+# * **With 4 bits and groups** there is less to win back: 02 counts the answers that calibration leaves broken.
 #
 # | you see | do |
 # |---|---|
@@ -161,7 +161,7 @@ results.assert_invariants()
 #
 # <details><summary>Answer</summary>
 #
-# (b): minutes, and hardly anything is lost. (a) is for fewer bits, or for those who train the model anyway. (c) saves no time worth having.
+# (b): minutes, and models of billions lose little. (a) is for fewer bits, or for those who train the model anyway. (c) saves no time worth having.
 # </details>
 #
 # **The rule:** calibrate first. Train only if the answers say that calibration wasn't enough.
