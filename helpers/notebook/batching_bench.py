@@ -28,6 +28,7 @@ from helpers.models.first_layers import keep
 from helpers.notebook.batching_sizes import BatchingSizes
 from helpers.notebook.lesson import Lesson
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.notebook.step_times import note_speedup
 
 BUDGET = 256  # tokens that a step reads
@@ -134,21 +135,22 @@ def note_replays(results: Results, key: str, runs: Sequence[Replay]) -> None:
     whole = [each for one in runs for each in one.latencies]
     for percent in (50, 90, 99):
         value = float(np.percentile(first, percent))
-        results.metric(f"batching.time_to_first_token_p{percent}.{key}", value, "s", n=len(first))
+        results.metric(f"batching.time_to_first_token.{key}.p{percent}", value, "s", n=len(first))
         value = float(np.percentile(whole, percent))
-        results.metric(f"batching.latency_p{percent}.{key}", value, "s", n=len(whole))
+        results.metric(f"batching.latency.{key}.p{percent}", value, "s", n=len(whole))
 
 
-def show_replays(results: Results, runs: Replays) -> None:
-    """A line for each way: tokens a second, waiting for the first token and for the whole answer."""
-    waits = [f"{name + ': p50':>18}{'p90':>7}{'p99, s':>8}" for name in ("first token", "whole")]
-    print(f"{'':24}{'tokens/s':>9}{waits[0]}{waits[1].removeprefix(6 * ' ')}")
+def show_replays(results: Results, runs: Replays, words: Mapping[str, str] | None = None) -> None:
+    """A line for each way, by its name or its `words`: tokens a second, waiting for the first token and for the whole
+    answer; writes them."""
+    print(f"{'':33}{'to the first token (s)':>25}{'to the whole answer (s)':>27}")
+    print(f"{'':24}{'tokens/s':>9}" + 2 * f"{'p50':>11}{'p90':>7}{'p99':>7}")
     for name, of_name in runs.items():
         note_replays(results, name.replace(" ", "_"), of_name)
         first = np.percentile([each for one in of_name for each in one.to_first_token], (50, 90, 99))
         whole = np.percentile([each for one in of_name for each in one.latencies], (50, 90, 99))
-        print(f"{name:24}{tokens_per_second(of_name):9.0f}{first[0]:18.2f}{first[1]:7.2f}{first[2]:8.2f}", end="")
-        print(f"{whole[0]:12.2f}{whole[1]:7.2f}{whole[2]:8.2f}")
+        print(f"{(words or {}).get(name, name):24}{tokens_per_second(of_name):9.0f}", end="")
+        print("".join(f"{p50:11.2f}{p90:7.2f}{p99:7.2f}" for p50, p90, p99 in (first, whole)))
 
 
 def note_gain(results: Results, key: str, slow: Sequence[Replay], fast: Sequence[Replay]) -> Comparison:
@@ -203,9 +205,11 @@ def compare_chunks(
     worst = {name: [float(np.percentile(one.to_first_token, 99)) for one in runs] for name, runs in kept.items()}
     ratio = median(worst["chunks"]) / median(worst["whole prompts"])
     results.metric("batching.time_to_first_token_p99_ratio", ratio, "ratio", n=bench.sizes.runs)
-    print(f"{per_second:.1f} requests a second. One in a hundred waits longer than", end=" ")
     whole, chunks = (median(worst[name]) for name in ("whole prompts", "chunks"))
-    print(f"{whole:.2f} s for whole prompts, {chunks:.2f} s for chunks: {ratio:.2f}")
+    say(
+        f"{per_second:.1f} requests a second. One in a hundred waits longer than {whole:.2f} s for whole prompts, than",
+        f"{chunks:.2f} s for chunks: {ratio:.2f} times as long.",
+    )
     return kept
 
 

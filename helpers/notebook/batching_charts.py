@@ -18,7 +18,7 @@ Spans = Mapping[int, tuple[int, int]]  # first and last step of each request
 
 def draw_trace(requests: Sequence[Request]) -> None:
     """Lengths of prompts and answers, longest first, and what the few long ones take of all."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8))
+    _, axes = plt.subplots(1, 2, figsize=(10, 2.8))
     for ax, what, lengths in (
         (axes[0], "prompts", sorted((len(request.prompt) for request in requests), reverse=True)),
         (axes[1], "answers", sorted((request.num_tokens for request in requests), reverse=True)),
@@ -27,7 +27,6 @@ def draw_trace(requests: Sequence[Request]) -> None:
         tenth = sum(lengths[: max(1, len(lengths) // 10)]) / sum(lengths)
         ax.set(title=f"{what.capitalize()}: the longest tenth has {tenth:.0%} of all tokens")
         ax.set(xlabel="request, the longest first (count)", ylabel="tokens (count)")
-    figure.tight_layout()
 
 
 def places_of(spans: Spans) -> dict[int, int]:
@@ -48,7 +47,7 @@ def places_of(spans: Spans) -> dict[int, int]:
 def draw_timeline(spans_by_way: Mapping[str, Spans]) -> None:
     """A bar for each request, from its first step to its last token, in its place of the batch; what is white between
     bars is idle."""
-    figure, axes = plt.subplots(len(spans_by_way), 1, figsize=(10, 2.6 * len(spans_by_way)), sharex=True, squeeze=False)
+    _, axes = plt.subplots(len(spans_by_way), 1, figsize=(10, 2.6 * len(spans_by_way)), sharex=True, squeeze=False)
     end = 1 + max(last for spans in spans_by_way.values() for _, last in spans.values())
     for ax, (name, spans) in zip(axes[:, 0], spans_by_way.items(), strict=True):
         places = places_of(spans)
@@ -62,12 +61,11 @@ def draw_timeline(spans_by_way: Mapping[str, Spans]) -> None:
         ax.invert_yaxis()
         ax.grid(visible=False)
     axes[-1, 0].set_xlabel("step (count)")
-    figure.tight_layout()
 
 
 def draw_memory(occupancies: Mapping[str, Sequence[Occupancy]], bytes_per_token: int) -> None:
     """What is set aside and what is held over the steps, one panel for each way."""
-    figure, axes = plt.subplots(1, len(occupancies), figsize=(10, 3.2), sharey=True, squeeze=False)
+    _, axes = plt.subplots(1, len(occupancies), figsize=(10, 3.2), sharey=True, squeeze=False)
     for ax, (name, steps) in zip(axes[0], occupancies.items(), strict=True):
         x = np.arange(len(steps))
         reserved, held = (
@@ -78,7 +76,6 @@ def draw_memory(occupancies: Mapping[str, Sequence[Occupancy]], bytes_per_token:
         ax.set(title=name, xlabel="step (count)")
     axes[0, 0].set_ylabel("KV cache (MB)")
     axes[0, 0].legend()
-    figure.tight_layout()
 
 
 def draw_waiting(
@@ -99,7 +96,7 @@ def draw_waiting(
 
 def draw_users(by_users: Mapping[int, Replay]) -> None:
     """Tokens a second of all users together, and time between the tokens of one, over the number of users."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.4))
     users = list(by_users)
     rates = [one.tokens_per_second for one in by_users.values()]
     gaps = [1e3 * float(np.mean(one.between_tokens)) for one in by_users.values()]
@@ -118,7 +115,6 @@ def draw_users(by_users: Mapping[int, Replay]) -> None:
     axes[1].set(title="What one user sees", ylabel="time between tokens (ms)", ylim=(0, None))
     for ax in axes:
         ax.set_xlabel("users at a time (count)")
-    figure.tight_layout()
 
 
 def draw_gains(gains: Mapping[int, Mapping[int, Comparison]]) -> None:

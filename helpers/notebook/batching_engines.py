@@ -78,6 +78,6 @@ def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[R
         found[name], found[OURS] = theirs, [*found[OURS], *beside]
         count = min(len(theirs), len(beside))
         gain = note_gain(results, KEYS[name], theirs[:count], beside[:count])
-        print(f"{WORDS[name]}: {tokens_per_second(theirs):.0f} tokens/s; ours {tokens_per_second(beside):.0f}, {gain}")
-    show_replays(results, {WORDS[name]: runs for name, runs in found.items() if runs})
+        print(f"{WORDS[name]}: {tokens_per_second(theirs):.0f} tokens/s; ours {tokens_per_second(beside):.0f}; {gain}")
+    show_replays(results, {name: runs for name, runs in found.items() if runs}, WORDS)
     return found

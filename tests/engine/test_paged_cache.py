@@ -118,7 +118,7 @@ def test_without_a_block_nothing_changes():
     cache = PagedCache.for_model(model, 2, 4)
     read(model, cache, "a", [1, 2, 3])
     assert cache.can_append("a", 5) and not cache.can_append("a", 6) and not cache.can_append("b", 5)
-    with pytest.raises(CacheFullError, match="has 1 free blocks of 4 tokens and 2 were needed"):
+    with pytest.raises(CacheFullError, match="has 1 free blocks of 4 tokens, 2 were needed"):
         cache.begin([Feed("a", [4, 5]), Feed("b", [1])])
     assert cache.lengths == {"a": 3} and cache.tokens == {"a": [1, 2, 3]}
     with pytest.raises(CourseError, match="one block of one token at least"):

@@ -25,15 +25,15 @@ def test_the_step_in_cpp_has_the_same_bits_however_a_text_is_read():
 @needs_cpp
 def test_one_other_bit_is_counted(monkeypatch):
     native = NativeLlama(tiny().float())
-    forward = native.forward
+    read = native.read
 
-    def depends(input_ids, **more):
-        output = forward(input_ids, **more)
+    def depends(feeds, starts, cache):
+        output = read(feeds, starts, cache)
         logits = output.logits.clone()
-        logits[..., 7] += 1e-4 * (input_ids.shape[1] > 1)
+        logits[..., 7] += 1e-4 * (len(feeds[0]) > 1)
         return output._replace(logits=logits)
 
-    monkeypatch.setattr(native, "forward", depends)
+    monkeypatch.setattr(native, "read", depends)
     [first, second] = against_one_by_one(native, TEXTS)[ALL_AT_ONCE]
     assert first.numbers == second.numbers == 1 and 0 < first.largest < 2e-4
 

@@ -206,7 +206,8 @@ print("one step, in which Bob's read two guesses:", shared.lengths)
 shared.keep("Bob", certain, [0])
 print("the first guess was right, and is kept:   ", shared.lengths)
 shared.free("Ann")
-print("Ann's is freed, Cleo's has taken its block: ", shared.lengths, "blocks", shared.blocks)
+print("Ann's is freed, Cleo's has taken its block:", shared.lengths)
+print("which block is whose:                    ", shared.blocks)
 print(f"it holds {shared.nbytes / 1e6:.2f} MB")
 
 # %% [markdown]

@@ -61,18 +61,18 @@ def in_order_of_length(unread, budget):
 WRONG = {
     "05.1": [
         (waits_for_the_batch, "(the example), it is 13, it should be 9"),
-        (in_turns, "(the example), it is 13, it should be 9."),
+        (in_turns, "(the example), it is 13, it should be 9 (yours is 1.44 times that)"),
         (the_work_evenly_shared, "(the example), it is 8, it should be 9"),
     ],
     "05.2": [
-        (without_the_table, "(the example), at [0, 0], it is 0, it should be 7"),
-        (swapped, "(the example), at [0, 0], it is 0, it should be 7;"),
-        (from_one_on, "(the example), at [0, 1], it is 1, it should be 0"),
+        (without_the_table, "(the example), at [0][0], it is 0, it should be 7"),
+        (swapped, "(the example), at [0][0], it is 0, it should be 7."),
+        (from_one_on, "(the example), at [0][1], it is 1, it should be 0"),
     ],
     "05.3": [
         (first_come, "(a long one and two short ones), at [0], it is 256, it should be 128"),
-        (shortest_alone, "(too little for all), at [0]"),
+        (shortest_alone, "(a long one and two short ones), at [0], it is 126, it should be 128"),
         (half_rounded_down, "(an odd budget), at [0]"),
-        (in_order_of_length, "(a long one and two short ones), at [0], it is 38"),
+        (in_order_of_length, "(a long one and two short ones), at [0], it is 40"),
     ],
 }
