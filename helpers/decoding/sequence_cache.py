@@ -7,6 +7,7 @@ in: a piece for each sequence (kv_cache.py), or blocks that come as they are nee
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -27,7 +28,12 @@ class CacheLayer(CacheLayerMixin):
 
     def __init__(self, cache: SequenceCache):
         super().__init__()
-        self.cache = cache
+        self._cache = weakref.ref(cache)  # a cycle would keep the memory until Python looks for cycles
+
+    @property
+    def cache(self) -> SequenceCache:
+        """Whose layer it is."""
+        return self._cache()
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         heads, blocks, size = key_states.shape[1], self.cache.num_blocks, self.cache.block_size

@@ -30,10 +30,19 @@ class Engine:
     Scheduler: max_tokens, max_sequences, share_prefixes.
     """
 
-    def __init__(self, model, num_blocks: int, *, block_size: int = BLOCK, proposer: Proposer | None = None, **options):
+    def __init__(
+        self,
+        model,
+        num_blocks: int,
+        *,
+        block_size: int = BLOCK,
+        proposer: Proposer | None = None,
+        scheduler: type[Scheduler] = Scheduler,
+        **options,
+    ):
         self.forward, self.proposer, self.eos = Forward(model), proposer, eos_tokens(model)
         self.cache = PagedCache.for_model(model, num_blocks, block_size)
-        self.scheduler = Scheduler(self.cache, **options)
+        self.scheduler = scheduler(self.cache, **options)
         self.reads_feeds = getattr(model, "reads_feeds", False)
 
     @property

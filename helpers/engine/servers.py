@@ -94,6 +94,19 @@ class Static:
         return {number: request.num_tokens for number, request, _ in done}
 
 
+class WholePrompts(Scheduler):
+    """Those who write, then the oldest prompt wholly, then the next, as far as the budget goes: how engines began."""
+
+    def _shares(self) -> dict[int, int]:
+        left, shares = self.max_tokens, {}
+        for sequence in sorted(self.running, key=lambda sequence: sequence.prefilling):
+            unread = len(sequence.known) - sequence.cached + len(sequence.proposal.tokens)
+            left = left if unread <= left else 0  # nobody passes one who has to wait
+            shares[sequence.id] = min(unread, left)
+            left -= shares[sequence.id]
+        return shares
+
+
 class RecomputingScheduler(Scheduler):
     """Whenever one comes in, everybody's keys and values are computed anew, as a batch that is built afresh does; what
     NeuronX's rolling batch did before it could insert a new row beside the others."""

@@ -18,7 +18,7 @@ from helpers.decoding.proposer import Proposer
 from helpers.engine import check, trace
 from helpers.engine.engine import Engine
 from helpers.engine.paged_cache import BLOCK
-from helpers.engine.servers import Continuous, RecomputingScheduler, Static
+from helpers.engine.servers import Continuous, Static, WholePrompts
 from helpers.engine.traffic import Replay, Request, Server, replay
 from helpers.kernels.fastest_step import fastest_step
 from helpers.measuring.cost_model import kv_heads_of
@@ -66,14 +66,9 @@ class BatchingBench:
         """A fresh engine; prefixes are shared only where that is asked for: most engines below don't."""
         seats = seats or self.sizes.seats
         options = dict(max_tokens=max(BUDGET, seats), share_prefixes=False) | options
-        blocks = options.pop("num_blocks", self.num_blocks)
-        return Engine(self.model, blocks, proposer=proposer, max_sequences=seats, **options)
-
-    def recomputing(self) -> Engine:
-        """An engine that computes everybody's keys and values anew whenever one joins."""
-        engine = self.engine()
-        options = dict(max_tokens=BUDGET, max_sequences=self.sizes.seats, share_prefixes=False)
-        engine.scheduler = RecomputingScheduler(engine.cache, **options)
+        engine = Engine(self.model, self.num_blocks, proposer=proposer, max_sequences=seats, **options)
+        engine.add([0, 0], max_new_tokens=1)
+        engine.run()  # memory is set aside when an engine starts, not while its first request waits
         return engine
 
     def requests(self, per_second: float = float("inf")) -> list[Request]:
@@ -195,12 +190,11 @@ def compare_chunks(
     requests = bench.requests()
     per_second = load * len(requests) / median(one.seconds for one in at_once)
     longest = max(len(request.prompt) for request in requests)
-    servers = {
-        "whole prompts": lambda: Continuous(
-            _first_come_first_served(bench.engine(max_tokens=bench.sizes.seats + longest))
-        ),
-        "chunks": lambda: Continuous(bench.engine(max_tokens=max(budget, bench.sizes.seats))),
+    ways = {
+        "whole prompts": dict(max_tokens=bench.sizes.seats + longest, scheduler=WholePrompts),
+        "chunks": dict(max_tokens=max(budget, bench.sizes.seats)),
     }
+    servers = {name: (lambda options=options: Continuous(bench.engine(**options))) for name, options in ways.items()}
     kept, _ = replays(servers, bench.requests(per_second), bench.sizes.runs)
     worst = {name: [float(np.percentile(one.to_first_token, 99)) for one in runs] for name, runs in kept.items()}
     ratio = median(worst["chunks"]) / median(worst["whole prompts"])
@@ -213,29 +207,11 @@ def compare_chunks(
     return kept
 
 
-def _first_come_first_served(engine: Engine) -> Engine:
-    """The oldest prompt wholly, then the next, as far as the budget goes: how engines began."""
-    scheduler = engine.scheduler
-
-    def shares() -> dict[int, int]:
-        left, of_all = scheduler.max_tokens, {}
-        for sequence in sorted(scheduler.running, key=lambda sequence: sequence.prefilling):
-            unread = len(sequence.known) - sequence.cached + len(sequence.proposal.tokens)
-            left = left if unread <= left else 0  # nobody passes one who has to wait
-            of_all[sequence.id] = min(unread, left)
-            left -= of_all[sequence.id]
-        return of_all
-
-    scheduler._shares = shares
-    return engine
-
-
 def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:
-    """The trace's first requests by so many users at a time, one replay each; writes tokens a second and the time
-    between a user's tokens."""
-    found = {}
+    """The same requests by so many users at a time, one replay each; writes tokens a second and the time between a
+    user's tokens."""
+    found, requests = {}, bench.requests()[: bench.sizes.by_users]
     for users in bench.sizes.users:
-        requests = bench.requests()[: users * bench.sizes.per_user]
         kept, _ = replays({"": lambda users=users: Continuous(bench.engine(users))}, requests, 1, users)
         one = found[users] = kept[""][0]
         gap = 1e3 * float(np.mean(one.between_tokens))

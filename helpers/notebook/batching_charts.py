@@ -126,7 +126,7 @@ def draw_gains(gains: Mapping[int, Mapping[int, Comparison]]) -> None:
         below = [max(0, gain.ratio - gain.low) for gain in by_users.values()]
         above = [max(0, gain.high - gain.ratio) for gain in by_users.values()]
         look = {"color": plots.COLORS[place], "marker": plots.MARKERS[place], "linestyle": ("-", "--")[place % 2]}
-        ax.errorbar(list(by_users), ratios, (below, above), capsize=3, label=f"{2 * count} guesses", **look)
+        ax.errorbar(list(by_users), ratios, (below, above), capsize=3, label=f"{count} guesses", **look)
     ax.axhline(1, color="#555555", linewidth=1)
     ax.legend()
     users = list(next(iter(gains.values())))

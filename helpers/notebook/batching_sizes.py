@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class BatchingSizes:
     """The model's first layers (None: all); requests of the trace, and the longest answer (None: as in the trace);
     sequences at a time; sizes of static batches; replays of each arm, and of other engines (0: they take no part);
-    users who ask one after the other, and requests of each; prompts compared with what they get alone, in float32;
-    random schedules on a tiny model; how the fastest linears are chosen (packed_linear.install)."""
+    users who ask one after the other, and requests of all of them together; prompts compared with what they get alone,
+    in float32; random schedules on a tiny model; how the fastest linears are chosen (packed_linear.install)."""
 
     layers: int | None
     requests: int
@@ -20,15 +20,15 @@ class BatchingSizes:
     runs: int
     other_runs: int
     users: tuple[int, ...]
-    per_user: int
+    by_users: int
     exact: int
     schedules: int
     turns: int
 
 
 BATCHING = {
-    "smoke": BatchingSizes(2, 6, 6, 4, (2, 4), 2, 0, (1, 2), 1, 3, 5, 0),
-    "cpu": BatchingSizes(None, 32, None, 16, (8, 16), 3, 2, (1, 2, 4, 8, 16), 3, 12, 100, 2),
-    "full": BatchingSizes(None, 192, None, 16, (4, 8, 16, 32), 5, 3, (1, 2, 4, 8, 16), 8, 100, 1000, 5),
-    "gpu": BatchingSizes(None, 192, None, 64, (16, 32, 64), 5, 3, (1, 2, 4, 8, 16, 32), 8, 100, 1000, 5),
+    "smoke": BatchingSizes(2, 6, 6, 4, (2, 4), 2, 0, (1, 2), 4, 3, 5, 0),
+    "cpu": BatchingSizes(None, 32, None, 16, (8, 16), 3, 2, (1, 2, 4, 8, 16), 32, 12, 100, 2),
+    "full": BatchingSizes(None, 192, None, 16, (4, 8, 16, 32), 5, 3, (1, 2, 4, 8, 16), 96, 100, 1000, 5),
+    "gpu": BatchingSizes(None, 192, None, 64, (16, 32, 64), 5, 3, (1, 2, 4, 8, 16, 32), 192, 100, 1000, 5),
 }

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from helpers.decoding.in_batches import answers_in_batches
-from helpers.decoding.proposer import Proposer
 from helpers.engine.servers import Continuous
 from helpers.engine.traffic import Request
 from helpers.measuring.timing import Comparison
 from helpers.notebook.batching_bench import BatchingBench, note_gain, replays
 from helpers.notebook.results import Results
 from helpers.profiling.arms import training_answers
-from helpers.speculation.combine import Together
-from helpers.speculation.recycling import TokenRecycling, fixed_tree
 from helpers.speculation.suffix import SuffixMatch
 from helpers.text_to_sql.dataset import load_split
 from helpers.weights.quantization.calibration import answer_pairs
@@ -30,33 +27,30 @@ def natural_requests(bench: BatchingBench, count: int) -> list[Request]:
     return [Request(0.0, prompt, len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def guessing(bench: BatchingBench, count: int) -> Proposer:
-    """What followed the longest match in prompt, answer and training answers, and what followed each token before:
-    `count` guesses of each, in one tree (notebook 07)."""
-    known = SuffixMatch(count, earlier=training_answers(bench.tokenizer))
-    return Together(TokenRecycling(fixed_tree(count)), known)
-
-
-def _served(bench: BatchingBench, users: int, guesses: int = 0) -> Continuous:
-    return Continuous(bench.engine(users, guessing(bench, guesses) if guesses else None))
-
-
 def compare_guessing(
-    results: Results, bench: BatchingBench, counts: tuple[int, ...] = (4, 1)
+    results: Results, bench: BatchingBench, counts: tuple[int, ...] = (4, 2)
 ) -> Mapping[int, Mapping[int, Comparison]]:
     """For each number of guesses and of users: tokens a second with guesses over those without; writes the ratios of
-    the first number as `batching.speculation_gain.N`, and of the others with their number behind."""
-    sizes = bench.sizes
-    asked = natural_requests(bench, max(sizes.users) * sizes.per_user)
+    the first number as `batching.speculation_gain.N`, and of the others with their number behind.
+
+    Guesses are what followed the longest match in prompt, answer and the training split's answers (notebook 07). All
+    arms share prefixes: what is read once for everybody is not what guesses are about.
+    """
+    sizes, earlier = bench.sizes, training_answers(bench.tokenizer)
+
+    def served(users: int, guesses: int) -> Continuous:
+        proposer = SuffixMatch(guesses, earlier=earlier) if guesses else None
+        return Continuous(bench.engine(users, proposer, share_prefixes=True))
+
+    asked = natural_requests(bench, sizes.by_users)
     gains: dict[int, dict[int, Comparison]] = {count: {} for count in counts}
     for users in sizes.users:
-        servers = {"plain": partial(_served, bench, users)}
-        servers |= {str(count): partial(_served, bench, users, count) for count in counts}
-        kept, _ = replays(servers, asked[: users * sizes.per_user], sizes.runs, users)
-        for place, count in enumerate(counts):
-            key = f"speculation_gain.{users}" + (f".guesses_{2 * count}" if place else "")
-            gains[count][users] = note_gain(results, key, kept["plain"], kept[str(count)])
-            print(f"{users:>2} users, {2 * count} guesses: {gains[count][users]}")
+        servers = {guesses: partial(served, users, guesses) for guesses in (0, *counts)}
+        kept, _ = replays(servers, asked, sizes.runs, users)
+        for count in counts:
+            key = f"speculation_gain.{users}" + ("" if count == counts[0] else f".guesses_{count}")
+            gains[count][users] = note_gain(results, key, kept[0], kept[count])
+            print(f"{users:>2} users, {count} guesses: {gains[count][users]}")
     return gains
 
 

@@ -201,11 +201,11 @@ draw_memory(steps, bytes_per_token_of(bench))
 # Before engines could insert a new row beside the others, some built the batch afresh whenever somebody came in, and computed everybody's keys and values again. (AWS's rolling batch on NeuronX did so at first, and reports a third more throughput since.)
 
 # %%
-from helpers.engine.servers import Continuous
+from helpers.engine.servers import Continuous, RecomputingScheduler
 from helpers.notebook.batching_bench import replays
 
 ways = {
-    "computed anew": lambda: Continuous(bench.recomputing()),
+    "computed anew": lambda: Continuous(bench.engine(scheduler=RecomputingScheduler)),
     "inserted": lambda: Continuous(bench.engine()),
 }
 rows, _ = replays(ways, at_once, sizes.runs)

@@ -1,5 +1,8 @@
 """A cache in blocks holds what plain recomputation gives, shares beginnings, and gives back what it doesn't need."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from helpers.decoding.cache_check import equals_recomputation
 from helpers.decoding.feed import Feed
 from helpers.decoding.forward import Forward
+from helpers.decoding.kv_cache import KVCache
 from helpers.decoding.sequence_cache import CacheFullError
 from helpers.engine.blocks import BlockPool
 from helpers.engine.paged_cache import PagedCache
@@ -149,3 +153,18 @@ def test_blocks_are_those_that_the_tokens_need(parts):
         used = sum(cache.blocks_for(length) for length in cache.lengths.values())
         assert len(cache.pool.free) == 40 - used
     assert isinstance(cache.pool, BlockPool)
+
+
+def test_memory_is_free_as_soon_as_nobody_has_the_cache():
+    model, tokens = tiny(), [5, 6, 7]
+    for make in (lambda: PagedCache.for_model(model, 8, 4), lambda: KVCache.for_model(model, 8)):
+        cache = make()
+        Forward(model)([Feed(0, tokens)], cache)
+        held = weakref.ref(cache.layers[0].keys)
+        assert held() is not None
+        gc.disable()
+        try:
+            del cache
+            assert held() is None
+        finally:
+            gc.enable()

@@ -2,7 +2,8 @@
 
 from helpers.decoding.generate import plain_greedy
 from helpers.engine.engine import Engine
-from helpers.engine.servers import Continuous, RecomputingScheduler, Static
+from helpers.engine.scheduler import Scheduler
+from helpers.engine.servers import Continuous, RecomputingScheduler, Static, WholePrompts
 from helpers.engine.traffic import Request, replay
 from tests.tiny_models import tiny
 
@@ -33,13 +34,23 @@ def test_a_static_batch_ends_with_its_longest_answer():
 
 def test_who_recomputes_writes_the_same_with_more_reading():
     model, read = tiny(), {}
-    for kind in (None, RecomputingScheduler):
-        made = Engine(model, 40, block_size=4, max_sequences=2, share_prefixes=False)
-        if kind:
-            made.scheduler = kind(made.cache, max_sequences=2, share_prefixes=False)
+    for kind in (Scheduler, RecomputingScheduler):
+        made = Engine(model, 40, block_size=4, max_sequences=2, share_prefixes=False, scheduler=kind)
         requests = [made.add(r.prompt, max_new_tokens=r.num_tokens) for r in TRACE]
         read[kind] = 0
         while made.busy:
             read[kind] += sum(len(one.feed) for one in made.step())
         assert [r.written for r in requests] == [plain_greedy(model, r.prompt, r.num_tokens) for r in TRACE]
-    assert read[RecomputingScheduler] > read[None]
+    assert read[RecomputingScheduler] > read[Scheduler]
+
+
+def test_whole_prompts_are_read_in_one_step_and_nobody_passes():
+    model = tiny()
+    made = Engine(model, 40, block_size=4, max_tokens=12, max_sequences=3, share_prefixes=False, scheduler=WholePrompts)
+    long, longer, short = (made.add(range(3, 3 + n), max_new_tokens=2, eos=()) for n in (9, 10, 2))
+    assert [(one.sequence.id, len(one.feed)) for one in made.step()] == [(long.id, 9)]  # 10 more don't fit, 2 would
+    assert [(one.sequence.id, len(one.feed)) for one in made.step()] == [(long.id, 1), (longer.id, 10)]
+    made.run()
+    for request in (long, longer, short):
+        prompt = request.known[: request.num_prompt_tokens]
+        assert request.written == plain_greedy(model, prompt, 2)
