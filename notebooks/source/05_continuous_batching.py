@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 9
 #     headline: >-
 #       One trace of requests, all at once: continuous batching writes {batching.continuous_vs_static:.2f} times as many
 #       tokens a second as static batches of their best size, {batching.vs_hf_generate_batch:.2f} times as many as
@@ -20,7 +20,7 @@
 # | previous, next | 04 pruning, 07 speculative decoding (06 several devices: planned) |
 # | the term it attacks | weight bytes / bandwidth, shared by everybody who reads them |
 # | you will be able to | say why static batches idle, and compute by how much; write a scheduler's budget and a block table; say what chunked prefill trades; tell when guesses stop paying |
-# | time | 45 minutes for you without the exercises, which take 35 more; about 5 for the machine under the profile `cpu` |
+# | time | 45 minutes for you without the exercises, which take 35 more; about 9 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 #
 # A decode step reads all weights for a single token. If ten people wait for a token, the same reading can serve all ten. So one should **batch**. But answers are of unlike lengths, and people come when they like.
@@ -241,7 +241,7 @@ draw_users(concurrent)
 # %% [markdown]
 # ## Guesses in a batch
 #
-# Guesses (07, 08) are tokens that a step reads in the hope that they are right. With one user they are nearly free, because the step waits for the weights. With many users the step computes, and each guess costs. Each sequence accepts its own number of guesses. (Natural answers here, that end where the model ends them.)
+# Guesses (07, 08) are tokens that a step reads in the hope that they are right. With one user they are nearly free, because the step waits for the weights. With many users the step computes, and each guess costs. Each sequence accepts its own number of guesses. Here they are what followed the longest match in prompt, answer and the training split's answers. (The answers end where the model ends them.)
 
 # %%
 from helpers.notebook.batching_charts import draw_gains
