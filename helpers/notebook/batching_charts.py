@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from helpers.engine.servers import Occupancy
 from helpers.engine.traffic import Replay, Request
@@ -56,9 +57,10 @@ def draw_timeline(spans_by_way: Mapping[str, Spans]) -> None:
         for number, (first, last) in spans.items():
             look = dict(color=plots.COLORS[2 * (number % 2)], edgecolor="white", linewidth=0.5)
             ax.barh(places[number], last - first + 1, left=first, height=0.9, **look)
-        ax.set(title=f"{name}: {steps} steps, {busy:.0%} of the places at work", ylabel="place in the batch")
+        ax.set(title=f"{name}: {steps} steps, {busy:.0%} of the places at work", ylabel="place in the batch (number)")
         ax.set_xlim(0, end)
         ax.invert_yaxis()
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(visible=False)
     axes[-1, 0].set_xlabel("step (count)")
 

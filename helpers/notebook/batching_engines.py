@@ -53,7 +53,7 @@ def settings_of(bench: BatchingBench) -> dict[str, tuple[str, dict]]:
 
 
 def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[Request]) -> Mapping[str, list[Replay]]:
-    """All engines on the same requests, one process after the other, ours before and after each of them; writes the
+    """All engines on the first of these requests, one process after the other, ours before and after each; writes the
     ratios of whole times. An engine that takes no part says why."""
     if not bench.sizes.other_runs:
         print(
@@ -61,6 +61,8 @@ def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[R
         )
         return {}
     found: dict[str, list[Replay]] = {OURS: []}
+    requests = requests[: bench.sizes.other_requests]
+    print(f"The first {len(requests)} requests of the trace.")
 
     def ours() -> list[Replay]:
         kept, _ = replays({OURS: lambda: Continuous(bench.engine())}, requests, 2)

@@ -137,6 +137,7 @@ NAMES = {
         "continuous_vs_static": "tokens a second of continuous batching, over static batches of their best size",
         "continuous_vs_static.steps": "steps of static batches, over those of continuous batching",
         "insert_vs_recompute": "tokens a second of rows that are inserted, over computing all anew",
+        "time_to_first_token_p90_ratio": "time to the first token at p90 with chunks, over that with whole prompts",
         "time_to_first_token_p99_ratio": "time to the first token at p99 with chunks, over that with whole prompts",
         "kv_waste": "KV memory that is set aside and holds nothing",
         "tokens_per_second": "tokens a second of all requests together",

@@ -216,7 +216,7 @@ print("inserting rows against computing them anew:", gain)
 # %% [markdown]
 # ## Chunks, and how long people wait
 #
-# Now people come one by one, about as fast as the engine can serve them. Whole prompts in one step, whoever comes first, against chunks and the budget from above. What matters is the **time to the first token**, above all for the unlucky ones: p99 means that one in a hundred waits longer.
+# Now people come one by one, about as fast as the engine can serve them. Whole prompts in one step, whoever comes first, against chunks and the budget from above. What matters is the **time to the first token**, above all for the unlucky ones: p90 means that one in ten waits longer, p99 that one in a hundred does.
 
 # %%
 from helpers.notebook.batching_bench import compare_chunks
@@ -254,7 +254,7 @@ read_crossing(next(iter(gains.values())))
 # %% [markdown] tags=["library"]
 # ## The engines that people use
 #
-# The same model and the same requests, all at once: transformers' `generate` on padded batches and its continuous batching, vLLM on this CPU, and llama.cpp's server with as many slots. Ours runs before and after each of them.
+# The same model and the first of the same requests, all at once: transformers' `generate` on padded batches and its continuous batching, vLLM on this CPU, and llama.cpp's server with as many slots. Ours runs before and after each of them.
 
 # %%
 from helpers.notebook.batching_engines import compare_engines

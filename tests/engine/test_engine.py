@@ -11,6 +11,9 @@ from helpers.engine.engine import Engine
 from helpers.engine.paged_cache import PagedCache
 from helpers.engine.scheduler import Scheduler
 from helpers.errors import CourseError
+from helpers.speculation.draft_model import DraftModel
+from helpers.speculation.medusa import Medusa
+from helpers.speculation.medusa_heads import MedusaHeads
 from helpers.speculation.ngram import PromptLookup
 from tests.tiny_models import tiny
 
@@ -96,6 +99,27 @@ def test_guesses_are_verified_for_each_sequence_by_itself():
         accepted += [len(one.verified.accepted) for one in engine_.step()]
     assert [r.written for r in requests] == [plain_greedy(model, p * 2, 12) for p in PROMPTS]
     assert len(set(accepted)) > 1
+
+
+def heads_of(model):
+    torch.manual_seed(0)
+    heads = MedusaHeads(model.get_output_embeddings().weight, heads=3)
+    for parameter in heads.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return heads
+
+
+@pytest.mark.parametrize("make", [
+    lambda model: DraftModel(tiny(seed=1), model, count=3),
+    lambda model: DraftModel(model, count=3),
+    lambda model: Medusa(heads_of(model), [(0,), (1,), (0, 0), (0, 1), (0, 0, 0)]),
+], ids=["draft", "its own draft", "heads"])  # fmt: skip
+def test_whoever_guesses_the_tokens_stay(make):
+    model = tiny()
+    engine_ = engine(model, num_blocks=16, max_tokens=14, max_sequences=3, proposer=make(model))
+    requests = [engine_.add(prompt, max_new_tokens=8) for prompt in PROMPTS]
+    engine_.run()
+    assert [r.written for r in requests] == [plain_greedy(model, p, 8) for p in PROMPTS]
 
 
 def test_a_cancelled_request_leaves_at_once_and_others_stay():

@@ -113,7 +113,7 @@ def test_where_guesses_stop_paying_is_named(capsys):
 def test_other_engines_are_left_out_aloud(results, bench, capsys, monkeypatch):
     assert batching_engines.compare_engines(results, bench, bench.requests()) == {}
     assert "left out under this profile" in capsys.readouterr().out
-    several = replace(bench, sizes=replace(SIZES, other_runs=2))
+    several = replace(bench, sizes=replace(SIZES, other_runs=2, other_requests=4))
     monkeypatch.setattr(
         batching_engines, "settings_of", lambda bench: {"vllm": ("vllm", {}), "generate": ("generate", {})}
     )
