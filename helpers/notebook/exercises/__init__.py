@@ -12,7 +12,6 @@ from collections.abc import Callable
 from helpers.errors import CourseError
 from helpers.notebook.exercises import (
     adapters,
-    batching,
     fp8,
     half_precision,
     kernels,
@@ -42,7 +41,6 @@ NOTEBOOKS = (
     lora,
     adapters,
     pruning,
-    batching,
     speculative,
     medusa,
     opponents,
