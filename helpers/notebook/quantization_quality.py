@@ -93,14 +93,16 @@ def as_it_answers(model: nn.Module) -> nn.Module:
     return fastest_step(widened(model), turns=0)
 
 
-def answers_of(wide: nn.Module, step: nn.Module, tokenizer, examples: Sequence[Example], longest: int) -> Judged:
-    """The greedy answers of a widened model and its fused step. Layers that round what they read turn the smallest
-    difference into a whole step, so the course's decoder, which wants batches to change nothing, refuses them:
-    transformers' own loop answers then."""
+def answers_of(
+    wide: nn.Module, tokenizer, examples: Sequence[Example], longest: int, step: nn.Module | None = None
+) -> Judged:
+    """The greedy answers of a widened model, by its fused `step` where there is one already. Layers that round what
+    they read turn the smallest difference into a whole step, so the course's decoder, which wants batches to change
+    nothing, refuses them: transformers' own loop answers then."""
     if any(isinstance(module, Int8Linear) for module in wide.modules()):
         prompts = [prompt_for(tokenizer, example) for example in examples]
         return Judged.of(examples, answer_in_batches(wide, tokenizer, prompts, max_new_tokens=longest))
-    return Judged.by(step, tokenizer, examples, longest)
+    return Judged.by(step or fastest_step(wide, turns=0), tokenizer, examples, longest)
 
 
 def measure_quality(
@@ -118,7 +120,7 @@ def measure_quality(
     fast = fastest_step(wide, turns=0)
     sequences = [[*prompt, *answer] for prompt, answer in texts.pairs[: sizes.logits]]
     worst = worst_logit_error(logits_of(fast), exact, sequences)
-    judged = answers_of(wide, fast, tokenizer, texts.test[: sizes.answers], sizes.longest)
+    judged = answers_of(wide, tokenizer, texts.test[: sizes.answers], sizes.longest, fast)
     return Quality(words, *size, perplexity_of(fast, texts.pairs), worst, len(sequences), judged)
 
 

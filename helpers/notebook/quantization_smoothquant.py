@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from helpers.kernels.fastest_step import fastest_step
 from helpers.measuring.quality import logits_of, paired, worst_logit_error
 from helpers.notebook import plots
 from helpers.notebook.answers import Judged
@@ -153,8 +152,7 @@ def show_answers(
             ("w8a8", w8a8),
             ("smoothquant", lambda copy, which=which: smoothquant(copy, texts.calibration, alphas[which])),
         ):
-            wide = widened(make(copy_of(model)))
-            judged = answers_of(wide, fastest_step(wide, turns=0), tokenizer, asked, sizes.longest)
+            judged = answers_of(widened(make(copy_of(model))), tokenizer, asked, sizes.longest)
             change = paired(exact.right, judged.right)
             broken[name] = change.broken
             ending = f"{name}.{KEYS[which]}"
