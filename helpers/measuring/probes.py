@@ -9,16 +9,38 @@ from statistics import median
 
 import torch
 
+from helpers.measuring.memory import HugePages
 from helpers.measuring.timing import take_turns
 
 
-@torch.inference_mode()
+class Memory:
+    """Far more memory than any cache holds, which all threads together `read` in order. Read it between the rounds of
+    what is compared with the bandwidth: a machine's bandwidth drifts with what its neighbours do."""
+
+    def __init__(self, megabytes: int = 512, device: str = "cpu"):
+        num_bytes, self.device = megabytes * 2**20, device
+        on_cpu = torch.device(device).type == "cpu"
+        room = HugePages(num_bytes).free if on_cpu else torch.empty(num_bytes, dtype=torch.uint8, device=device)
+        self.numbers = room.view(torch.float32).fill_(1)
+        self.numbers.sum()  # the first time is no measurement
+        self.seconds: list[float] = []
+
+    def read(self) -> None:
+        """Read it once more."""
+        self.seconds += take_turns({"": self.numbers.sum}, 1, device=self.device)[""]
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second, the median of all readings so far."""
+        return self.numbers.nbytes / median(self.seconds)
+
+
 def bandwidth(megabytes: int = 512, repeats: int = 15, device: str = "cpu") -> float:
-    """Bytes per second at which all threads together read memory in order, far more of it than any cache holds: in a
-    sum, or in the product of one token with a weight, whichever is faster."""
-    weight = torch.ones(megabytes * 2**20 // 4, device=device).view(-1, 4096)
-    ways = {"sum": weight.sum, **_packed_product(weight.new_ones(1, 4096), weight)}
-    return weight.nbytes / _fastest(ways, repeats, device)
+    """Bytes per second at which memory is read, as of now."""
+    memory = Memory(megabytes, device)
+    for _ in range(repeats):
+        memory.read()
+    return memory.bandwidth
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import comb, exp, sqrt
 
 import torch
 
@@ -66,6 +66,18 @@ class Paired:
     fixed: int
     broken: int
     n: int
+
+    @property
+    def chance(self) -> float:
+        """How likely a split of fixed and broken at least as uneven is, were both equally likely: the exact sign test
+        (Arbuthnot 1710), both sides."""
+        moved, fewer = self.fixed + self.broken, min(self.fixed, self.broken)
+        return min(1.0, 2 * sum(comb(moved, k) for k in range(fewer + 1)) / 2**moved)
+
+    @property
+    def real(self) -> bool:
+        """Whether chance explains the difference in fewer than one of 20 such comparisons."""
+        return self.chance < 0.05
 
     def __str__(self) -> str:
         return f"{self.fixed} fixed, {self.broken} broken, of {self.n}"

@@ -72,16 +72,17 @@ def measure_ladder(bench: MedusaBench, found: FixedTree, plan: Plan, prompts: Se
         answer(prompts[-1])
     prompts = prompts[:-1] or prompts
     device = bench.lesson.device
-    reading = {MEMORY: lambda prompt: probes.bandwidth(repeats=3, device=device)}  # in turns: its speed drifts
+    memory = probes.Memory(device=device)
+    reading = {MEMORY: lambda prompt: memory.read()}
     timed = interleave(arms | reading, prompts, warmup=0, device=device)
-    bandwidth = median(timed.pop(MEMORY).results)
+    del timed[MEMORY]
     decode = {arm: [seconds for _, seconds in one.results] for arm, one in timed.items()}
     tokens = {arm: sum(count for count, _ in one.results) for arm, one in timed.items()}
     gains = {}
     for kind, name in arms:
         if name != GREEDY and len(prompts) > 1:
             gains[kind, name] = speedup(timed[kind, GREEDY].seconds, timed[kind, name].seconds)
-    floor = Shape.of(bench.models[BFLOAT16]).weight_bytes / bandwidth
+    floor = Shape.of(bench.models[BFLOAT16]).weight_bytes / memory.bandwidth
     return Ladder({arm: sum(decode[arm]) / max(1, tokens[arm]) for arm in arms}, floor, gains)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from helpers.notebook import plots
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.weights.quantization.calibration import InputSizes, observe
 from helpers.weights.quantization.quality import layer_errors
-
-WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
 def input_norms(seen: Mapping[str, InputSizes]) -> dict[str, Tensor]:
@@ -47,7 +45,7 @@ def show_outliers(results: Results, model: nn.Module, prompts: Sequence[Sequence
     ordered = sorted(peaks, key=peaks.get, reverse=True)[:3]
     listed = [f"input {norms[name].argmax()} of {_short(name)} ({peaks[name]:.0f} times)" for name in ordered]
     middle = median(peaks.values())
-    _say(
+    say(
         f"Largest over the middle one: {', '.join(listed)}; in the middle layer it is {middle:.1f} times.",
         "A weight that multiplies such an input counts so many times as much as its size says."
         if middle > 3
@@ -87,10 +85,6 @@ def _short(name: str) -> str:
     number = next((int(part) + 1 for part in name.split(".") if part.isdigit()), None)
     last = name.split(".")[-1]
     return last if number is None else f"{last} of layer {number}"
-
-
-def _say(*sentences: str) -> None:
-    print(textwrap.fill(" ".join(sentences), WIDTH))
 
 
 def toy() -> tuple[Tensor, Tensor]:

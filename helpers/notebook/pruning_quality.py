@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from math import comb
 
 import matplotlib.pyplot as plt
 from torch import nn
@@ -133,13 +132,6 @@ def _write(results: Results, key: str, one: Outcome) -> None:
     results.metric(f"pruning.perplexity.{key}", one.perplexity, "tokens", n=one.num_pairs)
 
 
-def is_real(change: Paired) -> bool:
-    """Whether more were fixed than broken, or the other way round, than chance explains: the exact sign test, 95 %."""
-    changed = change.fixed + change.broken
-    tail = sum(comb(changed, fewer) for fewer in range(min(change.fixed, change.broken) + 1))
-    return 2 * tail / 2**changed < 0.05
-
-
 def read_outcomes(dense: Outcome, outcomes: Mapping[tuple[str, Amount], Outcome], guess: float) -> None:
     """Which method is ahead at each amount, question by question; what is the most that costs nothing; the guess."""
     amounts = list(dict.fromkeys(amount for _, amount in outcomes))
@@ -151,7 +143,7 @@ def read_outcomes(dense: Outcome, outcomes: Mapping[tuple[str, Amount], Outcome]
         verdict = f"{'Wanda' if change.fixed > change.broken else 'magnitude'} is better"
         print(
             f"{words_of(amount)}: from magnitude to Wanda {change}:",
-            verdict if is_real(change) else "no difference shown",
+            verdict if change.real else "no difference shown",
         )
     for method in ("magnitude", "wanda"):
         tried = sorted(a for m, a in outcomes if m == method and a != TWO_OF_FOUR)
@@ -170,7 +162,7 @@ def read_outcomes(dense: Outcome, outcomes: Mapping[tuple[str, Amount], Outcome]
 
 def _is_harmless(dense: Outcome, one: Outcome) -> bool:
     change = paired(dense.judged.right, one.judged.right)
-    return change.fixed >= change.broken or not is_real(change)
+    return change.fixed >= change.broken or not change.real
 
 
 def draw_outcomes(dense: Outcome, outcomes: Mapping[tuple[str, Amount], Outcome], dtype: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,14 +16,13 @@ from helpers.measuring.memory import weight_bytes
 from helpers.measuring.quality import logits_of, paired, perplexity
 from helpers.notebook import plots
 from helpers.notebook.lesson import Lesson
-from helpers.notebook.pruning_quality import Outcome, is_real, note_change
+from helpers.notebook.pruning_quality import Outcome, note_change
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.notebook.tuning import train_adapter
 from helpers.text_to_sql.dataset import load_split
 from helpers.weights.pruning.structured import Importance, Pairs, Plan, check_structure, smaller
 from helpers.weights.quantization.calibration import answer_pairs
-
-WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
 def can_be_cut(model: nn.Module) -> bool:
@@ -115,17 +113,13 @@ def show_structured(results: Results, dense: Outcome, cut: Outcome, recovered: O
     back, left = (paired(one.judged.right, recovered.judged.right) for one in (cut, dense))
     helped = (
         "The training brought answers back"
-        if is_real(back) and back.fixed > back.broken
+        if back.real and back.fixed > back.broken
         else ("So short a training brings no answers back that could be counted")
     )
-    worse = is_real(left) and left.broken > left.fixed
-    _say(
+    worse = left.real and left.broken > left.fixed
+    say(
         f"{helped} ({back}).",
         "It is still worse than what it was cut from."
         if worse
         else "It can't be told from what it was cut from, by so many answers.",
     )
-
-
-def _say(*sentences: str) -> None:
-    print(textwrap.fill(" ".join(sentences), WIDTH))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Sequence
 
@@ -19,12 +18,12 @@ from helpers.notebook.quantization_models import Texts, copy_of
 from helpers.notebook.quantization_quality import Perplexity, as_it_answers, perplexity_of, ratio_of
 from helpers.notebook.quantization_sizes import QuantizationSizes
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.weights.quantization.calibration import Hessian, observe
 from helpers.weights.quantization.gptq import gptq, gptq_weight, inverse_factor, round_columns
 from helpers.weights.quantization.integer import Group, grouped, install, round_to_nearest, weight_grid
 from helpers.weights.quantization.quality import layer_errors, output_error
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 DAMPING = 0.01  # gptq.py's default
 
 
@@ -177,7 +176,7 @@ def draw_layer_errors(
     for line in ax.lines:
         line.set(marker=".", markersize=3, linewidth=0.8)
     text = f"GPTQ's error is the smaller one in {better} of {layers} layers. (These prompts were not calibrated on.)"
-    print(textwrap.fill(text, WIDTH))
+    say(text)
 
 
 def show_answers_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -15,12 +14,12 @@ from helpers.notebook.diagrams.nf4_levels import draw_nf4_levels
 from helpers.notebook.diagrams.quantization_grid import draw_grid
 from helpers.notebook.quantization_models import Pair, copy_of
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.weights.quantization.calibration import observed_linears
 from helpers.weights.quantization.integer import IntegerLinear, round_to_nearest
 from helpers.weights.quantization.nf4_codes import LEVELS, Nf4Linear
 from helpers.weights.quantization.q4_1 import through_q4_1
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -128,7 +127,7 @@ def _read_own_grid(errors: Mapping[tuple[str, str], float]) -> None:
             f"The fine-tuned weights {left}: {tuned:.2%}. On the base a method that happens to use the grid of the "
             "file would look perfect, so methods are compared on the fine-tuned weights."
         )
-    print(textwrap.fill(" ".join(sentences), WIDTH))
+    say(*sentences)
 
 
 def draw_block(weight: torch.Tensor, block: int = 64) -> None:
@@ -136,7 +135,7 @@ def draw_block(weight: torch.Tensor, block: int = 64) -> None:
     draw_nf4_levels(LEVELS.tolist(), weight.detach().float().flatten()[:block].tolist())
 
 
-def show_four_bits(linears: Mapping[str, nn.Linear]) -> dict[str, float]:
+def show_four_bits(linears: Mapping[str, nn.Linear]) -> None:
     """The error of all these weights together in four bits, by kind of grid, a scale for 64 or 32 weights."""
     kinds: dict[str, Callable[[nn.Linear], nn.Module]] = {
         "even grid, groups of 64": lambda linear: IntegerLinear.of(linear, 4, 64),
@@ -161,7 +160,6 @@ def show_four_bits(linears: Mapping[str, nn.Linear]) -> dict[str, float]:
     if even and normal:
         print(f"With a scale for 64 weights each, NF4's error is {normal / even:.0%} of the even grid's.", end=" ")
     print("Smaller groups buy a smaller error with more bits.")
-    return errors
 
 
 def show_double_quantization(linear: nn.Linear, block: int = 64) -> None:

@@ -20,6 +20,7 @@ from helpers.notebook.quantization_quality import (
     HEADER,
     Quality,
     as_it_answers,
+    as_multiple,
     measure_quality,
     note_quality,
     perplexity_of,
@@ -167,10 +168,6 @@ def broken_per_hundred(results: Results, quality: Mapping[str, Quality], guess: 
     print(f"Of 100 right answers {broken:.1f} are wrong in {METHODS[key].words}; you guessed {guess:g}.")
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:.3f} times" if ratio >= 0.01 else f"1/{1 / ratio:,.0f} of"
-
-
 def compare_few_bits(results: Results, tuned: nn.Module, texts: Texts, sizes: QuantizationSizes) -> None:
     """Plain rounding, AWQ and GPTQ in few bits, a scale a channel: perplexity, and its ratio to plain rounding's, text
     by text; writes both."""
@@ -188,8 +185,8 @@ def compare_few_bits(results: Results, tuned: nn.Module, texts: Texts, sizes: Qu
                 print(flush=True)
                 continue
             ratio, low, high = ratio_of(one, found["rtn"])
-            told = "lower" if high < 1 else "higher" if low > 1 else "not to be told apart"
-            print(f", {_times(ratio)} plain rounding's: {told}", flush=True)
+            verdict = "lower" if high < 1 else "higher" if low > 1 else "not to be told apart"
+            print(f", {as_multiple(ratio)} plain rounding's: {verdict}", flush=True)
             results.metric(
                 f"quantization.perplexity_over_rtn.{name}.{bits}bit", ratio, "ratio", low=low, high=high, n=one.n
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,10 +11,10 @@ from torch import nn
 from helpers.notebook import plots
 from helpers.notebook.diagrams.outlier_columns import draw_outlier_columns
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.weights.precision.ranges import recording
 from helpers.weights.quantization.calibration import InputSizes
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 THRESHOLD = 6.0  # the paper's
 
 
@@ -45,7 +44,7 @@ def draw_outliers(results: Results, sizes: Mapping[str, InputSizes], threshold: 
         f"{having} of {len(sizes)} linear layers read outliers, {share:.2%} of all columns. Where they stand out most, "
         f"in {name}, the largest value is {absmax.max():.0f}, {stand_out[name]:.0f} times the middle column's."
     )
-    print(textwrap.fill(text, WIDTH))
+    say(text)
     return name
 
 

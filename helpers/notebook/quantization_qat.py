@@ -13,7 +13,7 @@ from helpers.measuring.quality import paired
 from helpers.notebook import plots
 from helpers.notebook.answers import Judged
 from helpers.notebook.quantization_models import Pair, Texts, copy_of
-from helpers.notebook.quantization_quality import Perplexity, as_it_answers, perplexity_of, ratio_of
+from helpers.notebook.quantization_quality import Perplexity, as_it_answers, as_multiple, perplexity_of, ratio_of
 from helpers.notebook.quantization_sizes import QuantizationSizes
 from helpers.notebook.results import Results
 from helpers.text_to_sql.dataset import load_split
@@ -164,7 +164,7 @@ def compare_trained(
         ratio, low, high = ratio_of(one, found["rtn"])
         results.metric(f"qat.perplexity_ratio.{name}.{bits}bit", ratio, "ratio", low=low, high=high, n=one.n)
         verdict = "lower" if high < 1 else "higher" if low > 1 else "not to be told apart"
-        print(f", {ratio:.3f} times plain rounding's: {verdict}")
+        print(f", {as_multiple(ratio)} plain rounding's: {verdict}")
     return found
 
 

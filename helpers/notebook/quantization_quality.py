@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from torch import nn
@@ -17,13 +15,12 @@ from helpers.notebook.answers import Judged
 from helpers.notebook.quantization_models import Pair, Texts, copy_of
 from helpers.notebook.quantization_sizes import QuantizationSizes
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.text_to_sql.evaluate import answer_in_batches
 from helpers.text_to_sql.example import Example
 from helpers.text_to_sql.prompts import prompt_for
 from helpers.weights.quantization.integer import to_dense
 from helpers.weights.quantization.llm_int8 import Int8Linear, widen_codes
-
-WIDTH = 92  # characters: what a page shows without a scroll bar
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,11 @@ def measure_quality(
     return Quality(words, *size, perplexity_of(fast, texts.pairs), worst, len(sequences), judged)
 
 
+def as_multiple(ratio: float) -> str:
+    """ "0.873 times", or "1/250 of", where three places would say nothing."""
+    return f"{ratio:.3f} times" if ratio >= 0.01 else f"1/{1 / ratio:,.0f} of"
+
+
 HEADER = f"{'':34}{'bits':>6}{'MB':>7}{'perplexity':>12}{'logits off':>12}{'right':>7}{'fixed':>7}{'broken':>7}"
 
 
@@ -148,12 +150,6 @@ def note_quality(results: Results, key: str, one: Quality, exact: Quality) -> No
         results.metric(f"quantization.answers_broken.{key}", change.broken, "answers", n=change.n)
 
 
-def chance_of(change: Paired) -> float:
-    """How likely a split of fixed and broken at least as uneven is if both were equally likely (exact sign test)."""
-    moved, fewer = change.fixed + change.broken, min(change.fixed, change.broken)
-    return min(1.0, 2 * sum(comb(moved, k) for k in range(fewer + 1)) / 2**moved)
-
-
 def read_quality(quality: Mapping[str, Quality]) -> None:
     """What the table says: of 8 bits, of 4 bits, and whether the methods can be told apart."""
     exact = quality["fp32"]
@@ -170,13 +166,11 @@ def read_quality(quality: Mapping[str, Quality]) -> None:
             )
     clever = [key for key in ("awq", "gptq", "nf4") if key in moved]
     if "rtn" in moved and clever:
-        told = [
-            quality[key].words
-            for key in clever
-            if chance_of(paired(quality["rtn"].judged.right, quality[key].judged.right)) < 0.05
+        apart = [
+            quality[key].words for key in clever if paired(quality["rtn"].judged.right, quality[key].judged.right).real
         ]
-        if told:
-            sentences.append(f"By its answers {' and '.join(told)} can be told from plain rounding to 4 bits.")
+        if apart:
+            sentences.append(f"By its answers {' and '.join(apart)} can be told from plain rounding to 4 bits.")
         else:
             sentences.append("In 4 bits no method's answers can be told from those of plain rounding, in these groups.")
     if "beside" in moved:
@@ -184,4 +178,4 @@ def read_quality(quality: Mapping[str, Quality]) -> None:
             f"The base in its own 4 bits, with the adapter beside it, breaks {moved['beside'].broken} and fixes "
             f"{moved['beside'].fixed}: it is the merging that takes the weights off the grid that they came from."
         )
-    print(textwrap.fill(" ".join(sentences), WIDTH))
+    say(*sentences)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -24,12 +23,12 @@ from helpers.notebook.quantization_quality import (
 )
 from helpers.notebook.quantization_sizes import QuantizationSizes
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.weights.quantization import llm_int8
 from helpers.weights.quantization.calibration import InputSizes, Prompts, observe
 from helpers.weights.quantization.rescaling import norm_folds, rescale_norm
 from helpers.weights.quantization.smoothquant import alpha_sweep, smooth, smoothquant, w8a8
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 FACTOR, STEP = 64.0, 20  # outliers are so many times as large, in every 20th channel
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -164,7 +163,7 @@ def show_answers(
         else:
             sentences.append(f"The model {which}: smoothing saves no answer.")
         plain[which] = broken["w8a8"]
-    print(textwrap.fill(" ".join(sentences), WIDTH))
+    say(*sentences)
     return plain, sum(exact.right)
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 from torch import nn
 
 from helpers import models
 from helpers.measuring.cost_model import Shape, StepTime
+from helpers.measuring.probes import Memory
 from helpers.measuring.timing import Comparison
 from helpers.notebook.quantization_charts import draw_by_rows
 from helpers.notebook.quantization_models import Opened, in_bfloat16
 from helpers.notebook.quantization_sizes import QuantizationSizes
 from helpers.notebook.results import Results
+from helpers.notebook.sentences import say
 from helpers.notebook.step_times import note_speedup
 from helpers.profiling.quantized_steps import PROMPT, QuantizedSteps, quantized_arms, time_quantized_steps
 
-WIDTH = 92  # characters: what a page shows without a scroll bar
 CONTEXT = 128  # tokens before a step, as notebook 00's
 WORDS = {
     "float32": "float32",
@@ -60,12 +60,12 @@ def predict_steps(results: Results, equation: StepTime, shape_name: str, group: 
     return predicted
 
 
-def time_shape(sizes: QuantizationSizes, group: int, rounds: int) -> dict[str, QuantizedSteps]:
-    """Steps of the random shape in float32, bfloat16, int8 and int4, which take turns."""
+def time_shape(sizes: QuantizationSizes, group: int, rounds: int, memory: Memory) -> dict[str, QuantizedSteps]:
+    """Steps of the random shape in float32, bfloat16, int8 and int4, which take turns; memory is read between them."""
     model = models.shape_only(sizes.shape, "bfloat16")
     arms = quantized_arms(model, SHAPE, group=group, turns=min(sizes.turns, 2))
     del model
-    return time_quantized_steps(arms, rounds=rounds)
+    return time_quantized_steps(arms, rounds=rounds, before=memory.read)
 
 
 def model_arms(opened: Opened, group: int, turns: int) -> dict[str, nn.Module]:
@@ -140,7 +140,7 @@ def read_steps(timed: Mapping[str, QuantizedSteps], what: str) -> None:
         sentences.append(f"{WORDS[name]} against bfloat16 {'; '.join(parts)}.")
     verify = [f"{WORDS[name]} {one.median(8) / one.median():.2f}" for name, one in timed.items() if name != "float32"]
     sentences.append(f"Checking 7 guesses in a step (8 rows) costs, in steps of one row: {'; '.join(verify)}.")
-    print(textwrap.fill(f"{what}: " + " ".join(sentences), WIDTH))
+    say(f"{what}:", *sentences)
 
 
 def read_guess(results: Results, predicted: Mapping[str, float], guess: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -52,10 +52,12 @@ def time_steps(
     *,
     context: int = 128,
     rounds: int = 15,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, Steps]:
-    """Steps of several models of one shape and dtype, which take turns."""
+    """Steps of several models of one shape and dtype, which take turns. `before` is called ahead of each step, off the
+    clock: `Memory.read`, where the steps are compared with the bandwidth."""
     dtype = str(next(iter(arms.values())).dtype).removeprefix("torch.")
-    seconds = steps_in_turns(arms, num_tokens, context=context, rounds=rounds)
+    seconds = steps_in_turns(arms, num_tokens, context=context, rounds=rounds, before=before)
     return {name: Steps(name, shape, dtype, context, seconds[name]) for name in arms}
 
 

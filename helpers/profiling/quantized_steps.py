@@ -68,16 +68,18 @@ def time_quantized_steps(
     context: int = CONTEXT,
     rounds: int = 15,
     slow: Collection[str] = (),
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, QuantizedSteps]:
     """Steps after `context` tokens and prefills, of arms that take turns. Those named in `slow` take turns among
-    themselves, a third of the rounds, so that the others don't wait for them."""
+    themselves, a third of the rounds, so that the others don't wait for them. `before` is called ahead of each step,
+    off the clock: `Memory.read`, where the steps are compared with the bandwidth."""
     timed: dict[str, QuantizedSteps] = {}
     for slowly in (False, True):
         group = {name: arm for name, arm in arms.items() if (name in slow) == slowly}
         if not group:
             continue
         turns = max(3, rounds // 3) if slowly else rounds
-        steps = steps_in_turns(group, num_tokens, context=context, rounds=turns)
+        steps = steps_in_turns(group, num_tokens, context=context, rounds=turns, before=before)
         prefills = steps_in_turns(group, [prompt], context=0, rounds=max(3, turns // 3))
         for name, arm in group.items():
             timed[name] = QuantizedSteps(name, bytes_read(arm), steps[name], prompt, prefills[name][prompt])

@@ -243,10 +243,11 @@ from helpers.profiling.model_steps import time_random_shapes, time_steps
 
 fused = fused_steps(dict(zip(DTYPES, (tuned, half))), start.turns)
 timing_options = dict(context=128, rounds=sizes.rounds)
-steps = {}
+steps, memory = {}, probes.Memory(device=device)
 for d, library in zip(DTYPES, (tuned, half)):
     arms = {"transformers": library, "fused": fused[d]}
-    steps[d] = time_steps(arms, shapes[d], start.num_tokens, **timing_options)
+    options = dict(timing_options, before=memory.read)
+    steps[d] = time_steps(arms, shapes[d], start.num_tokens, **options)
 options = dict(timing_options, device=device, turns=min(start.turns, 2))
 others = time_random_shapes(sizes.shapes, DTYPES, start.num_tokens, **options)
 points = [p for each in (steps[d]["fused"] for d in DTYPES) for p in each.points()]
@@ -290,7 +291,7 @@ from helpers.notebook.step_times import note_steps, show_verify_cost
 lines = {f"{way}, {d}": steps[d][way] for d in DTYPES for way in steps[d]}
 show_verify_cost(lines)
 for d in DTYPES:
-    note_steps(results, steps[d], bandwidth)
+    note_steps(results, steps[d], memory.bandwidth)
 
 # %% [markdown]
 # ## The roofline
@@ -300,7 +301,7 @@ for d in DTYPES:
 # %%
 from helpers.notebook.step_times import show_roofline
 
-show_roofline(steps["bfloat16"], bandwidth, rates["bfloat16"])
+show_roofline(steps["bfloat16"], memory.bandwidth, rates["bfloat16"])
 
 # %% [markdown]
 # ## A step's time as a bar

@@ -208,7 +208,7 @@ from helpers.weights.quantization.calibration import observed_linears
 
 show_double_quantization(linear)
 print()
-errors = show_four_bits(observed_linears(tuned))
+show_four_bits(observed_linears(tuned))
 
 # %% [markdown]
 # ## Not all weights matter alike
@@ -310,7 +310,7 @@ print(lines_of(CODES, first, last))
 # First what the course's equation says. Then a shape with random weights, and the course's model. **Rows** are the tokens that a step reads: sequences of several users, or guesses to be checked.
 
 # %%
-from helpers.measuring import probes
+from helpers.measuring.probes import Memory
 from helpers.notebook.equation import equation_here
 from helpers.notebook.quantization_speed import (
     draw_steps,
@@ -323,13 +323,12 @@ from helpers.notebook.quantization_speed import (
 )
 
 predicted = predict_steps(results, equation_here(lesson), sizes.shape, GROUP)
-before, rounds = probes.bandwidth(), lesson.sizes.rounds
-of_shape = time_shape(sizes, GROUP, rounds)
-bandwidth = max(before, probes.bandwidth())  # the memory's speed drifts
+rounds, memory = lesson.sizes.rounds, Memory()
+of_shape = time_shape(sizes, GROUP, rounds, memory)
 
 # %%
-show_steps(of_shape, bandwidth, f"{sizes.shape}, random weights")
-note_shape(results, of_shape, bandwidth)
+show_steps(of_shape, memory.bandwidth, f"{sizes.shape}, random weights")
+note_shape(results, of_shape, memory.bandwidth)
 draw_steps(of_shape, f"{sizes.shape}: a step by rows and format")
 read_steps(of_shape, sizes.shape)
 read_guess(results, predicted, GUESS_INT4_SPEEDUP)
@@ -344,9 +343,10 @@ from helpers.notebook.quantization_speed import model_arms, note_model
 from helpers.profiling.quantized_steps import time_quantized_steps
 
 arms = model_arms(opened, GROUP, sizes.turns)
-of_model = time_quantized_steps(arms, rounds=rounds)
-show_steps(of_model, bandwidth, "the fine-tuned model")
-note_model(results, of_model, bandwidth)
+memory = Memory()
+of_model = time_quantized_steps(arms, rounds=rounds, before=memory.read)
+show_steps(of_model, memory.bandwidth, "the fine-tuned model")
+note_model(results, of_model, memory.bandwidth)
 draw_steps(of_model, "The fine-tuned model: a step by rows and format")
 read_steps(of_model, "the fine-tuned model")
 

@@ -7,6 +7,15 @@ from torch import nn
 from helpers.measuring import probes
 
 
+def test_the_bandwidth_is_of_the_middle_reading():
+    memory = probes.Memory(megabytes=1)
+    for _ in range(3):
+        memory.read()
+    assert len(memory.seconds) == 3 and min(memory.seconds) > 0 and memory.numbers.nbytes == 2**20
+    memory.seconds = [1.0, 2.0, 8.0]
+    assert memory.bandwidth == 2**19
+
+
 def test_the_machine_s_limits_are_positive_and_of_their_order():
     assert 1e8 < probes.bandwidth(megabytes=16, repeats=3) < 1e13
     assert 1e8 < probes.matmul_rate(size=128, repeats=3) < 1e15

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from helpers.errors import CourseError
-from helpers.measuring.quality import logits_of, paired, perplexity, wilson, worst_logit_error
+from helpers.measuring.quality import Paired, logits_of, paired, perplexity, wilson, worst_logit_error
 from tests.tiny_models import tiny
 
 
@@ -90,3 +91,18 @@ def test_nothing_to_judge_is_refused(model):
     ):
         with pytest.raises(CourseError, match="at least one"):
             call()
+
+
+@pytest.mark.parametrize(("fixed", "broken", "chance"), [(0, 0, 1.0), (0, 5, 0.0625), (5, 0, 0.0625), (3, 3, 1.0)])
+def test_the_sign_test_is_that_of_scipy(fixed, broken, chance):
+    assert Paired(fixed, broken, 20).chance == pytest.approx(chance)
+    if fixed + broken:
+        assert Paired(fixed, broken, 20).chance == pytest.approx(binomtest(fixed, fixed + broken).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "real"),
+    [(0, 0, False), (0, 5, False), (0, 6, True), (3, 3, False), (10, 1, True), (8, 2, False)],
+)
+def test_few_changes_show_nothing(fixed, broken, real):
+    assert Paired(fixed, broken, 40).real == real

@@ -13,7 +13,6 @@ import torch
 from helpers import models
 from helpers.course.notebooks import from_source, front_matter, source_files
 from helpers.measuring.cost_model import StepTime
-from helpers.measuring.quality import Paired
 from helpers.measuring.timing import Comparison
 from helpers.notebook import (
     pruning_layers,
@@ -141,14 +140,6 @@ def test_a_sparsity_behind_a_harmful_one_is_not_called_harmless(capsys):
     dense, lost = outcome([1] * 20), outcome([0] * 20)
     pruning_quality.read_outcomes(dense, {("wanda", 0.3): dense, ("wanda", 0.4): lost, ("wanda", 0.6): dense}, 0.5)
     assert "wanda: up to 30% can't be told" in printed(capsys)
-
-
-@pytest.mark.parametrize(
-    ("fixed", "broken", "real"),
-    [(0, 0, False), (0, 5, False), (0, 6, True), (3, 3, False), (10, 1, True), (8, 2, False)],
-)
-def test_few_changes_show_nothing(fixed, broken, real):
-    assert pruning_quality.is_real(Paired(fixed, broken, 40)) == real
 
 
 def test_keys_are_words():

@@ -22,7 +22,8 @@ from helpers.errors import CourseError
 from helpers.kernels.fused_llama import FusedLlama, Output, check_kind, too_long
 from helpers.kernels.native import library
 from helpers.kernels.native.matrices import bias, matrix
-from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, Codes, HugePages, Weight, described, most_bytes, tiles
+from helpers.kernels.native.tiles import DTYPES, LANES, ROWS, Codes, Weight, described, most_bytes, tiles
+from helpers.measuring.memory import HugePages
 from helpers.weights.quantization.linear import Stored
 
 HEAD_SIZES = (1, 2, 3, 4, 6, 8, 16)  # vectors of LANES lanes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from helpers.errors import CourseError
 from helpers.kernels.native import library
+from helpers.measuring.memory import HugePages
 
 LANES, ROWS = 16, 32  # as in vectors.h
 DTYPES = {torch.float32: 1, torch.bfloat16: 2}  # numbers in a lane
@@ -81,23 +81,6 @@ class Codes:
             raise CourseError("Layers that read the same input are joined: quantize them with the same settings.")
         codes, scales = (torch.cat([getattr(part, name) for part in parts]) for name in ("codes", "scales"))
         return replace(first, codes=codes, scales=scales)
-
-
-class HugePages:
-    """Room that the kernel may map in pages of 2 MiB: with 4 KiB, addresses are looked up too often for the memory's
-    full speed."""
-
-    def __init__(self, num_bytes: int):
-        room = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared has small pages
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            room.madvise(mmap.MADV_HUGEPAGE)
-        self.free = torch.frombuffer(room, dtype=torch.uint8)
-
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A contiguous copy, after what was put before."""
-        num_bytes = tensor.numel() * tensor.element_size()
-        here, self.free = self.free[:num_bytes], self.free[num_bytes + -num_bytes % 64 :]
-        return here.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def most_bytes(weight: torch.Tensor | Codes) -> int:

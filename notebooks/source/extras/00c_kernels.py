@@ -224,13 +224,14 @@ from helpers.notebook.kernel_parts import named
 from helpers.notebook.step_times import note_steps, show_times, show_verify_cost
 from helpers.profiling.model_steps import time_steps
 
-options = dict(context=128, rounds=sizes.rounds)
+memory = probes.Memory(device=lesson.device)
+options = dict(context=128, rounds=sizes.rounds, before=memory.read)
 steps = {}
 for d in DTYPES:
     steps[d] = time_steps(arms[d], Shape.of(loaded[d]), NUM_TOKENS, **options)
     print(d)
     show_times(named(steps[d]), NUM_TOKENS)
-    note_steps(results, steps[d], bandwidth, prefix="kernels")
+    note_steps(results, steps[d], memory.bandwidth, prefix="kernels")
 
 # %% [markdown]
 # The same, beside the time of one token. The flatter a line, the cheaper are guesses that are checked in one step.
@@ -264,7 +265,7 @@ print(f"float32: {same} of {of} answers the same, token for token, by every way"
 # %%
 from helpers.notebook.kernel_parts import draw_shares
 
-draw_shares(steps, bandwidth)
+draw_shares(steps, memory.bandwidth)
 
 # %%
 from helpers.notebook.kernel_parts import note_gains
