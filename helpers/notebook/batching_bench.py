@@ -66,10 +66,7 @@ class BatchingBench:
         """A fresh engine; prefixes are shared only where that is asked for: most engines below don't."""
         seats = seats or self.sizes.seats
         options = dict(max_tokens=max(BUDGET, seats), share_prefixes=False) | options
-        engine = Engine(self.model, self.num_blocks, proposer=proposer, max_sequences=seats, **options)
-        engine.add([0, 0], max_new_tokens=1)
-        engine.run()  # memory is set aside when an engine starts, not while its first request waits
-        return engine
+        return Engine(self.model, self.num_blocks, proposer=proposer, max_sequences=seats, **options)
 
     def requests(self, per_second: float = float("inf")) -> list[Request]:
         return trace.requests(self.tokenizer, self.sizes.requests, per_second, self.sizes.longest)
@@ -121,6 +118,20 @@ def compare_batching(bench: BatchingBench, requests: Sequence[Request]) -> tuple
         "continuous": lambda: Continuous(bench.engine()),
     }
     return replays(servers, requests, bench.sizes.runs)
+
+
+def compare_sharing(results: Results, bench: BatchingBench, requests: Sequence[Request]) -> None:
+    """The engine with each beginning read once for all who have it, and with everybody's own; writes the ratio of their
+    tokens a second, and the share of tokens that needn't be read."""
+    servers = {
+        "alone": lambda: Continuous(bench.engine()),
+        "shared": lambda: Continuous(bench.engine(share_prefixes=True)),
+    }
+    kept, last = replays(servers, requests, bench.sizes.runs)
+    saved = 1 - last["shared"].tokens_read / last["alone"].tokens_read
+    results.metric("batching.tokens_saved.shared_prefixes", saved, "share", n=last["alone"].tokens_read)
+    gain = note_gain(results, "shared_prefixes", kept["alone"], kept["shared"])
+    say(f"Sharing what prompts have in common saves {saved:.0%} of the tokens that steps read: {gain}.")
 
 
 def note_replays(results: Results, key: str, runs: Sequence[Replay]) -> None:
@@ -186,7 +197,7 @@ def compare_chunks(
 ) -> Replays:
     """Whole prompts, whoever comes first, against chunks under `budget`, while people come at `load` times the rate
     that the engine served when all were there; writes the ratios of the times to the first token that one in ten and
-    one in a hundred have to wait."""
+    one in a hundred have to wait, and one in a hundred of those whose prompt fits a step."""
     requests = bench.requests()
     per_second = load * len(requests) / median(one.seconds for one in at_once)
     longest = max(len(request.prompt) for request in requests)
@@ -196,18 +207,31 @@ def compare_chunks(
     }
     servers = {name: (lambda options=options: Continuous(bench.engine(**options))) for name, options in ways.items()}
     kept, _ = replays(servers, bench.requests(per_second), bench.sizes.runs)
-    for percent, words in ((90, "ten"), (99, "a hundred")):
-        whole, chunks = (
-            median(float(np.percentile(one.to_first_token, percent)) for one in kept[name]) for name in ways
+    short = [number for number, request in enumerate(requests) if len(request.prompt) <= budget]
+    everybody, n = range(len(requests)), bench.sizes.runs
+
+    def waits(name: str, percent: int, numbers: Sequence[int]) -> float:
+        return median(float(np.percentile([one.to_first_token[k] for k in numbers], percent)) for one in kept[name])
+
+    ratios = {}
+    for percent, numbers, key, words in (
+        (90, everybody, "p90_ratio", "One in ten"),
+        (99, everybody, "p99_ratio", "One in a hundred"),
+        (99, short, "p99_ratio.short_prompts", "Of those with short prompts one in a hundred"),
+    ):
+        whole, chunks = (waits(name, percent, numbers) for name in ways)
+        ratios[key] = chunks / whole
+        results.metric(f"batching.time_to_first_token_{key}", ratios[key], "ratio", n=n * len(numbers))
+        say(
+            f"{words} waits longer than {whole:.2f} s for whole prompts, than {chunks:.2f} s for chunks:",
+            f"{ratios[key]:.2f} times as long.",
         )
-        key = f"time_to_first_token_p{percent}_ratio"
-        results.metric(f"batching.{key}", chunks / whole, "ratio", n=bench.sizes.runs)
-        print(f"One in {words} waits longer than {whole:.2f} s for whole prompts,", end=" ")
-        print(f"than {chunks:.2f} s for chunks: {chunks / whole:.2f} times as long.")
-    long = sum(len(request.prompt) > budget for request in requests)
     say(
-        f"{per_second:.1f} requests a second, and {long} of {len(requests)} prompts are longer than a step's {budget}",
-        "tokens: the unluckiest are those who sent them.",
+        f"{per_second:.1f} requests a second, and {len(requests) - len(short)} of {len(requests)} prompts are longer",
+        f"than a step's {budget} tokens.",
+        "Who sends one of those gains nothing: it has to be read in any case, and others are served meanwhile."
+        if short != [*everybody] and ratios["p99_ratio"] > 0.95
+        else "",
     )
     return kept
 

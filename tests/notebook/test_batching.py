@@ -113,7 +113,7 @@ def test_where_guesses_stop_paying_is_named(capsys):
 def test_other_engines_are_left_out_aloud(results, bench, capsys, monkeypatch):
     assert batching_engines.compare_engines(results, bench, bench.requests()) == {}
     assert "left out under this profile" in capsys.readouterr().out
-    several = replace(bench, sizes=replace(SIZES, other_runs=2, other_requests=4))
+    several = replace(bench, sizes=replace(SIZES, other_runs=2, other_requests=4, generate_requests=3))
     monkeypatch.setattr(
         batching_engines, "settings_of", lambda bench: {"vllm": ("vllm", {}), "generate": ("generate", {})}
     )
@@ -121,10 +121,21 @@ def test_other_engines_are_left_out_aloud(results, bench, capsys, monkeypatch):
     def elsewhere(kind, settings, traces, seats):
         if kind == "vllm":
             raise CourseError("it is not here.")
-        return {name: Replay([0.0] * 4, [[9.0] * each.num_tokens for each in trace]) for name, trace in traces.items()}
+        return {
+            name: Replay([0.0] * len(trace), [[9.0] * each.num_tokens for each in trace])
+            for name, trace in traces.items()
+        }
 
     monkeypatch.setattr(batching_engines, "replay_in_own_process", elsewhere)
     found = batching_engines.compare_engines(results, several, bench.requests())
-    assert "vllm" not in found and len(found["generate"]) == 2
+    assert "vllm" not in found and [len(one.tokens) for one in found["generate"]] == [3, 3]
     assert results.metrics["batching.vs_hf_generate"]["value"] > 1 and "batching.vs_vllm" not in results.metrics
     assert "vLLM, compiled takes no part: it is not here." in capsys.readouterr().out
+
+
+def test_shared_beginnings_are_read_once(results, bench, capsys):
+    alike = [Request(0.0, [*range(5, 25), k], 2) for k in range(SIZES.seats + 2)]  # two come in when blocks are full
+    batching_bench.compare_sharing(results, bench, alike)
+    saved = results.metrics["batching.tokens_saved.shared_prefixes"]
+    assert saved["n"] == len(alike) * (21 + 1) and saved["value"] == pytest.approx(2 * 16 / saved["n"])
+    assert "saves" in capsys.readouterr().out

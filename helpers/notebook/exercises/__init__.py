@@ -12,6 +12,7 @@ from collections.abc import Callable
 from helpers.errors import CourseError
 from helpers.notebook.exercises import (
     adapters,
+    batching,
     fp8,
     half_precision,
     kernels,
@@ -20,6 +21,7 @@ from helpers.notebook.exercises import (
     medusa,
     mixed_precision,
     opponents,
+    parallel,
     pruning,
     quantization,
     quantization_extras,
@@ -41,6 +43,8 @@ NOTEBOOKS = (
     lora,
     adapters,
     pruning,
+    batching,
+    parallel,
     speculative,
     medusa,
     opponents,

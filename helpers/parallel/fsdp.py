@@ -1,0 +1,108 @@
+"""Each rank stores a part of every matrix, and gathers whole ones when it computes with them (notebook 06).
+
+Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020; Zhao et al., "PyTorch
+FSDP: Experiences on Scaling Fully Sharded Data Parallel", 2023. Every rank computes everything, each for texts of its
+own. So a model fits that wouldn't, and no token comes sooner.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
+
+from helpers.parallel.heads import split_evenly
+
+
+class _Piece(nn.Module):
+    """Some rows of an embedding that is also the output layer."""
+
+    def __init__(self, weight: torch.Tensor, tokens: range):
+        super().__init__()
+        self.weight, self.tokens = nn.Parameter(weight[tokens.start : tokens.stop].clone()), tokens
+
+    def forward(self, x: torch.Tensor, look_up: bool) -> torch.Tensor:
+        if not look_up:
+            return F.linear(x, self.weight)
+        here = (x >= self.tokens.start) & (x < self.tokens.stop)
+        return F.embedding((x - self.tokens.start) * here, self.weight) * here[..., None]
+
+
+class _LookUp(nn.Module):
+    def __init__(self, pieces: nn.ModuleList):
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return sum(piece(ids, True) for piece in self.pieces)
+
+
+class _Logits(nn.Module):
+    def __init__(self, pieces: nn.ModuleList):
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([piece(x, False) for piece in self.pieces], -1)
+
+
+def vocabulary_in_pieces(model: nn.Module, count: int) -> nn.ModuleList:
+    """Cut the embedding that a small model shares with its output layer into `count` modules; changes the model. A
+    module is gathered whole, and this is the largest of all."""
+    weight = model.get_input_embeddings().weight
+    pieces = nn.ModuleList(_Piece(weight.detach(), tokens) for tokens in split_evenly(len(weight), count))
+    model.set_input_embeddings(_LookUp(pieces))
+    model.set_output_embeddings(_Logits(pieces))
+    return pieces
+
+
+def shard_fully(model: nn.Module, pieces: int = 0) -> nn.Module:
+    """Shard each layer, and what is left, among all ranks; changes the model. A module is gathered when it is called,
+    and given up behind it. With `pieces` an embedding that is also the output layer is cut into so many first."""
+    mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
+    units = list(vocabulary_in_pieces(model, pieces)) if pieces else []
+    for unit in [*model.model.layers, *units]:
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+    return fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def local_bytes(model: nn.Module) -> int:
+    """Bytes of parameters that this rank stores."""
+    parameters = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
+    return sum(p.nbytes for p in parameters)
+
+
+class Gathered:
+    """The most bytes of whole parameters that lie beside the sharded ones: looked at in every module that has
+    parameters of its own, when it is called."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.peak = model, 0
+        for module in model.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                module.register_forward_pre_hook(self._look)
+
+    def _look(self, module: nn.Module, inputs: tuple) -> None:
+        whole = sum(p.nbytes for p in self.model.parameters() if not isinstance(p, DTensor))
+        self.peak = max(self.peak, whole)
+
+
+def train(model: nn.Module, batches: list[torch.Tensor], learning_rate: float, ranks: int = 1) -> list[float]:
+    """A step of SGD for each batch of token ids (texts, n), of which each of the ranks takes as many. The loss is the
+    mean over all texts, and so is the gradient: FSDP averages over ranks. Returns the losses."""
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=learning_rate), []
+    for batch in batches:
+        mine = batch.chunk(ranks)[dist.get_rank()] if ranks > 1 else batch
+        loss = model(input_ids=mine, labels=mine, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        mean = loss.detach() / ranks
+        if ranks > 1:
+            dist.all_reduce(mean)
+        losses.append(mean.item())
+    return losses

@@ -1,0 +1,73 @@
+"""Wrong answers to the exercises of notebook 06."""
+
+from helpers.parallel.heads import split_evenly
+from helpers.parallel.tensor_parallel import partial_products
+
+
+def by_rows(x, weight, ranks):
+    return [x @ weight[mine].T for mine in split_evenly(len(weight), ranks)]
+
+
+def already_added(x, weight, ranks):
+    return sum(partial_products(x, weight, ranks))
+
+
+def all_of_x(x, weight, ranks):
+    return [x @ weight.T for _ in range(ranks)]
+
+
+def every_head_its_own(heads, group):
+    return list(heads), list(range(len(heads)))
+
+
+def numbers_of_the_model(heads, group):
+    read = [head // group for head in heads]
+    return sorted(set(read)), read
+
+
+def kept_for_each(heads, group):
+    read = [head // group for head in heads]
+    return read, list(range(len(read)))
+
+
+def without_the_embedding(layers, hidden, bytes_per_number):
+    return 2 * layers * hidden * bytes_per_number
+
+
+def one_a_layer(layers, hidden, bytes_per_number):
+    return (layers + 1) * hidden * bytes_per_number
+
+
+def every_to_every(num_bytes, ranks, latency, bandwidth):
+    return (ranks - 1) * (latency + num_bytes / bandwidth)
+
+
+def once_around(num_bytes, ranks, latency, bandwidth):
+    return (ranks - 1) * (latency + num_bytes / ranks / bandwidth)
+
+
+def latency_once(num_bytes, ranks, latency, bandwidth):
+    return latency + 2 * (ranks - 1) / ranks * num_bytes / bandwidth
+
+
+WRONG = {
+    "06.1": [
+        (by_rows, "(the example), at [0], its shape is (2, 2), it should be (2, 4)"),
+        (already_added, "(the example), it is a tensor, it should be a list"),
+        (all_of_x, "(the example), at [0]"),
+    ],
+    "06.2": [
+        (every_head_its_own, "(the first of two ranks), at [0], its length is 5, it should be 2"),
+        (numbers_of_the_model, "(the second of two), at [1][0], it is 1, it should be 0"),
+        (kept_for_each, "(the first of two ranks), at [0]"),
+    ],
+    "06.3": [
+        (without_the_embedding, "(the course's model), it is 138240, it should be 140544"),
+        (one_a_layer, "(the course's model), it is 71424, it should be 140544"),
+    ],
+    "06b.1": [
+        (every_to_every, "(four ranks)"),
+        (once_around, "(two ranks), it is 0.00051, it should be 0.00102"),
+        (latency_once, "(two ranks), it is 0.00101, it should be 0.00102"),
+    ],
+}

@@ -1,0 +1,56 @@
+"""Processes start, answer, and end together, whatever happens to one of them."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from helpers.errors import CourseError
+from helpers.parallel import runs
+from helpers.parallel.ranks import RankError, on_ranks
+from tests.parallel import asked
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left():
+    before, handlers = set(psutil.Process().children(recursive=True)), signal.getsignal(signal.SIGINT)
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert signal.getsignal(signal.SIGINT) is handlers  # a notebook's interrupt is still one
+
+
+def test_what_ranks_return_and_print(capsys):
+    assert on_ranks(runs.hello, 3) == [3, 3, 3]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" |")[0] for line in lines] == ["rank 0", "rank 1", "rank 2"]
+    assert "is rank 1 of 3; together 3" in lines[1]
+
+
+def test_cores_are_shared_out():
+    threads, processes = zip(*on_ranks(asked.number_of_threads, 2))
+    assert set(threads) == {max(1, (int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count()) // 2)}
+    assert len({*processes, os.getpid()}) == 3
+
+
+def test_a_rank_that_is_killed_ends_all_and_is_named():
+    with pytest.raises(RankError, match="Rank 1 of 2 stopped: signal SIGKILL ended it; too little memory"):
+        on_ranks(runs.lose_one, 2, {"rank": 1})
+
+
+def test_a_rank_s_own_error_is_told_and_not_that_of_those_who_waited():
+    with pytest.raises(RankError, match=r"Rank 0 of 2 stopped: ValueError: no sense in it\. The others were ended\."):
+        on_ranks(asked.complain, 2, {"rank": 0})
+
+
+def test_the_time_is_bounded():
+    began = time.monotonic()
+    with pytest.raises(RankError, match="2 processes were not done after 6 s and were ended"):
+        on_ranks(asked.sleep, 2, {"seconds": 600}, timeout=6)
+    assert time.monotonic() - began < 30
+
+
+def test_a_course_error_keeps_its_sentence():
+    with pytest.raises(CourseError, match="must stand once among the members, which are"):
+        on_ranks(runs.exchange, 2, dict(members=[0, 1, 1], numbers=4, repeats=1))
