@@ -19,7 +19,7 @@
 #
 # | | |
 # |---|---|
-# | previous, next | 03 LoRA and QLoRA, 07 speculative decoding (05 continuous batching: planned) |
+# | previous, next | 03 LoRA and QLoRA, 05 continuous batching (06 several devices: planned) |
 # | the term it attacks | weight bytes / bandwidth |
 # | you will be able to | write Wanda's score and mask, and a 2:4 mask; say when Wanda differs from magnitude; remove heads and channels by gradients; say which zeros make a step faster |
 # | time | 45 minutes for you without the third exercise, which takes 20 more; about 3 for the machine under the profile `cpu` |
