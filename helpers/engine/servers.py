@@ -109,6 +109,17 @@ class WholePrompts(Scheduler):
         return shares
 
 
+class OldestFirst(Scheduler):
+    """Chunks, and the oldest prompt takes as much of the budget as it needs."""
+
+    @staticmethod
+    def divide(unread: list[int], budget: int) -> list[int]:
+        shares: list[int] = []
+        for tokens in unread:
+            shares.append(min(tokens, budget - sum(shares)))
+        return shares
+
+
 class RecomputingScheduler(Scheduler):
     """Whenever one comes in, everybody's keys and values are computed anew, as a batch that is built afresh does; what
     NeuronX's rolling batch did before it could insert a new row beside the others."""

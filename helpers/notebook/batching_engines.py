@@ -62,10 +62,14 @@ def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[R
         return {}
     found: dict[str, list[Replay]] = {OURS: []}
     sizes = bench.sizes
-    print(f"The first {sizes.other_requests} requests of the trace, {sizes.generate_requests} of them for `generate`.")
+    print(
+        f"The first {sizes.other_requests} requests of the trace, {sizes.generate_requests} of them for `generate`;",
+        end=" ",
+    )
+    print(f"{sizes.other_seats} at a time.")
 
     def ours(asked: Sequence[Request]) -> list[Replay]:
-        kept, _ = replays({OURS: lambda: Continuous(bench.engine())}, asked, 2)
+        kept, _ = replays({OURS: lambda: Continuous(bench.engine(sizes.other_seats))}, asked, 2)
         return kept[OURS]
 
     for name, (kind, settings) in settings_of(bench).items():
@@ -73,7 +77,7 @@ def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[R
         before = ours(asked)
         try:
             traces = {str(run): asked for run in range(sizes.other_runs)}
-            theirs = list(replay_in_own_process(kind, settings, traces, sizes.seats).values())
+            theirs = list(replay_in_own_process(kind, settings, traces, sizes.other_seats).values())
         except CourseError as reason:
             print(f"{WORDS[name]} takes no part: {reason}")
             continue

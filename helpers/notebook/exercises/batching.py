@@ -6,7 +6,7 @@ from helpers.notebook.exercises.exercise import Exercise
 
 
 def lengths_and_places() -> list[tuple]:
-    """Answers' lengths, places in the batch."""
+    """Answers' lengths, slots of the batch."""
     return [
         ([2, 9, 1, 4], 2),
         ([5, 5, 5], 3),
@@ -18,7 +18,7 @@ def lengths_and_places() -> list[tuple]:
 
 
 def tables() -> list[tuple]:
-    """Places, block table, tokens in a block."""
+    """Positions, block table, tokens in a block."""
     return [
         ([0, 15, 16, 40], [7, 2, 9], 16),
         (range(6), [1, 0, 2], 2),
@@ -47,17 +47,17 @@ EXERCISES: tuple[Exercise, ...] = (
         "helpers.engine.steps_needed:continuous_steps",
         lengths_and_places,
         (
-            "For each place keep the step at which it is free again. Where does the next answer go?",
-            "To the place that is free first: its end moves by the answer's length. The last end is the result.",
-            "ends = [0] * batch_size, and for each length: place = ends.index(min(ends)); ends[place] += length.",
+            "For each slot keep the step at which it is free again. Where does the next answer go?",
+            "To the slot that is free first: its end moves by the answer's length. The last end is the result.",
+            "ends = [0] * batch_size, and for each length: slot = ends.index(min(ends)); ends[slot] += length.",
         ),
         case_names=(
             "the example",
             "all at once",
-            "more places than answers",
+            "more slots than answers",
             "long and short in turns",
             "a long one comes late",
-            "one place",
+            "one slot",
         ),
     ),
     Exercise(
@@ -65,10 +65,10 @@ EXERCISES: tuple[Exercise, ...] = (
         "helpers.decoding.sequence_cache:locate",
         tables,
         (
-            "How many whole blocks stand before a place, and how many tokens are left over?",
-            "blocks[place // block_size] is the block, place % block_size the place in it.",
+            "How many whole blocks stand before a position, and how many tokens are left over?",
+            "blocks[position // block_size] is the block, position % block_size the offset in it.",
         ),
-        case_names=("the example", "small blocks", "backwards", "no place", "a token a block"),
+        case_names=("the example", "small blocks", "backwards", "no position", "a token a block"),
     ),
     Exercise(
         "05.3",
