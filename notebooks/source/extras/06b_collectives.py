@@ -54,36 +54,27 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from helpers.parallel.rings import Ring
-
 # %%
 # show: helpers.parallel.rings:reduce_scatter
-
 # %% [markdown]
 # **All-gather**: each chunk goes round once more, and everybody keeps a copy.
-
 # %%
 # show: helpers.parallel.rings:all_gather
-
 # %% [markdown]
 # One after the other they are an **all-reduce**. Each rank sends `n - 1` chunks in each of the two, and a chunk is the `n`-th part: `2 (n - 1) / n` times the data, never more than twice.
-
 # %%
 # show: helpers.parallel.rings:all_reduce
-
 # %% [markdown]
 # **All-to-all** is a transposition: chunk k of every rank goes to rank k. Mixtures of experts need it, and sequences that are cut over devices.
-
 # %%
 # show: helpers.parallel.rings:all_to_all
-
 # %% [markdown]
 # **Exercise 06b.1** (5 minutes) *Why it matters: it is the time of every all-reduce in notebook 06.*
 #
 # A message of `b` bytes takes `latency + b / bandwidth` seconds. Return the seconds of a ring all-reduce of `num_bytes` bytes over `ranks` ranks.
-
 # %%
 from helpers.notebook.exercises import check, hint, solution
+from helpers.parallel.rings import Ring
 
 
 def my_ring_seconds(num_bytes, ranks, latency, bandwidth):
