@@ -95,14 +95,14 @@ class ParallelBench:
         return Found(way, ranks, on_ranks(runs.compare, ranks, asked, show=False))
 
 
-HEADER = f"{'':28}{'ranks':>6}{'logits off':>12}{'same answers':>14}{'memory of one':>15}{'sent a token':>14}"
+HEADER = f"{'':28}{'ranks':>6}{'logits off':>12}{'same answers':>14}{'memory of one':>15}{'collectives':>14}"
 
 
 def show_found(found: Found) -> None:
-    """A line of the table."""
-    sent = sum(found.by_rank[0]["bytes"].values())
+    """A line of the table; the last column has the bytes that collectives reduce or gather for a token."""
+    counted = sum(found.by_rank[0]["bytes"].values())
     print(f"{WORDS[found.way]:28}{found.ranks:6}{found.worst:12.1e}{f'{found.same} of {found.of}':>14}", end="")
-    print(f"{found.memory_share:15.0%}{in_bytes(sent):>14}", flush=True)
+    print(f"{found.memory_share:15.0%}{in_bytes(counted):>14}", flush=True)
 
 
 def in_bytes(count: float) -> str:
@@ -194,7 +194,8 @@ def compare_training(results: Results, bench: ParallelBench, length: int = 32) -
     print("loss alone and by FSDP:", ", ".join(f"{a:.4f} {b:.4f}" for a, b in losses))
     print(f"After {len(batches)} steps no parameter differs by more than {worst:.1e}.")
     sent = {kind: count / len(batches) for kind, count in one["bytes"].items()}
-    print("A step sends", ", ".join(f"{in_bytes(count)} by {kind.replace('_', '-')}" for kind, count in sent.items()))
+    large = {kind: count for kind, count in sent.items() if count > 1000}  # the loss is four bytes
+    print("A step takes", ", ".join(f"{in_bytes(count)} of {kind.replace('_', '-')}" for kind, count in large.items()))
     results.metric("parallel.fsdp_training_difference", worst, "weight", n=len(batches))
 
 
@@ -232,5 +233,7 @@ def explain_step(results: Results, bench: ParallelBench, link: Link, seconds: Ma
     talking = (2 * layers + 1) * link.all_reduce(4 * hidden, 2)
     step = float(np.median(seconds["tensor_parallel"]))
     results.metric("parallel.talking_share.predicted", talking / step, "share", kind="predicted")
-    print(f"{2 * layers + 1} all-reduces of {4 * hidden / 1e3:.1f} kB should take {1e3 * talking:.1f} ms", end=" ")
-    print(f"of a step's {1e3 * step:.1f} ms.")
+    lost = 1e3 * (step - float(np.median(seconds["whole"])))
+    print(f"{2 * layers + 1} all-reduces of {4 * hidden / 1e3:.1f} kB should take {1e3 * talking:.1f} ms by the link.")
+    verb = "more" if lost > 0 else "less"
+    print(f"The cut step takes {abs(lost):.1f} ms {verb} than the whole model's {1e3 * step - lost:.1f} ms.")

@@ -13,7 +13,7 @@ from helpers.parallel.heads import shard_heads
 from helpers.parallel.layouts import Device, Layout, Served, best_layout, layouts
 from helpers.parallel.links import Link
 
-LOOKS = {"replicas": ("-", "o"), "tensor": ("--", "s"), "pipeline": (":", "^")}
+LOOKS = {"replicas": ("-", "o"), "tensor": ("--", "s"), "tensor in a node": ("-.", "D"), "pipeline": (":", "^")}
 
 
 def draw_heads(heads: int, kv_heads: int, ranks: Sequence[int]) -> None:

@@ -7,28 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ParallelSizes:
-    """The model's first layers (None: all); how many ranks are tried; prompts and tokens of an answer that are compared
-    with the whole model's; a random shape whose steps are timed, and steps of each way; steps of training; sizes of
-    all-reduces (bytes), and how often each; random cases of each collective; whether vLLM takes part."""
+    """How much of everything."""
 
-    layers: int | None
-    ranks: tuple[int, ...]
-    prompts: int
-    longest: int
-    shape: str
-    rounds: int
-    training: int
-    messages: tuple[int, ...]
-    repeats: int
-    cases: int
-    vllm: bool
+    layers: int | None  # the model's first ones; None: all
+    ranks: tuple[int, ...]  # how many are tried
+    prompts: int  # compared with the whole model's answers
+    longest: int  # tokens of an answer
+    shape: str  # of random weights, whose steps are timed
+    rounds: int  # steps of each way
+    training: int  # steps
+    messages: tuple[int, ...]  # bytes of all-reduces that are timed
+    repeats: int  # of each
+    cases: int  # random ones of each collective
+    in_groups: int  # ranks that exchange in groups
+    vllm: bool  # whether it takes part
 
 
 MESSAGES = tuple(4**k for k in range(4, 13))  # from 256 bytes to 16 MiB
 
 PARALLEL = {
-    "smoke": ParallelSizes(2, (2, 3), 2, 4, "llama-tiny", 3, 2, MESSAGES[:3], 3, 5, False),
-    "cpu": ParallelSizes(None, (2, 3, 4), 4, 16, "llama-300m", 15, 4, MESSAGES, 30, 50, True),
-    "full": ParallelSizes(None, (2, 3, 4), 32, 64, "llama-500m", 40, 10, MESSAGES, 200, 500, True),
-    "gpu": ParallelSizes(None, (2, 4), 32, 64, "llama-8b", 40, 10, MESSAGES, 200, 500, True),
+    "smoke": ParallelSizes(2, (2, 3), 2, 4, "llama-tiny", 3, 2, MESSAGES[:3], 3, 5, 4, False),
+    "cpu": ParallelSizes(None, (2, 3, 4), 4, 16, "llama-300m", 15, 4, MESSAGES, 30, 50, 8, True),
+    "full": ParallelSizes(None, (2, 3, 4), 32, 64, "llama-500m", 40, 10, MESSAGES, 200, 500, 8, True),
+    "gpu": ParallelSizes(None, (2, 4), 32, 64, "llama-8b", 40, 10, MESSAGES, 200, 500, 4, True),
 }

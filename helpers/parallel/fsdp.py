@@ -70,6 +70,15 @@ def shard_fully(model: nn.Module, pieces: int = 0) -> nn.Module:
     return fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
+def training_bytes(parameters: float, ranks: int, stage: int) -> float:
+    """Bytes that training takes on each rank in float32, with Adam: a weight, a gradient and two
+    moments for each parameter, 4 bytes each. Stage 0 is plain data parallelism; ZeRO's stage 1
+    shards the moments, 2 the gradients, too, 3 (FSDP) the weights as well."""
+    weights, gradients, moments = 4 * parameters, 4 * parameters, 8 * parameters
+    shares = [1 / ranks if stage >= least else 1 for least in (3, 2, 1)]
+    return weights * shares[0] + gradients * shares[1] + moments * shares[2]
+
+
 def local_bytes(model: nn.Module) -> int:
     """Bytes of parameters that this rank stores."""
     parameters = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())

@@ -65,19 +65,29 @@ class Layout:
 
 
 def layouts(model: Served, device: Device, devices: int, users: int, context: int) -> list[Layout]:
-    """Replicas, tensor parallelism and a pipeline over all devices, for so many users at a time."""
+    """Replicas, tensor parallelism over all devices and over those of each node (replicas of nodes), and a pipeline,
+    for so many users at a time."""
     each = users / devices
     alone = model.step(device, each, context)
-    hidden = users * model.hidden * model.bytes_per_number
-    link = device.link(devices)
-    reduced = 2 * model.layers * link.all_reduce(hidden, devices) if devices > 1 else 0.0
-    tensor = model.step(device, users, context, 1 / devices) + reduced
     # Each of `devices` groups of users is at another stage: a device reads its layers for one group after the other.
-    pipeline = alone + (devices - 1) * link.send(hidden / devices)
+    hidden = each * model.hidden * model.bytes_per_number
+    pipeline = alone + (devices - 1) * device.link(devices).send(hidden)
+
+    def cut(ranks: int) -> tuple[float, float]:
+        """Seconds of a step that so many ranks do together, and bytes of one of them."""
+        together = each * ranks
+        size = together * model.hidden * model.bytes_per_number
+        reduced = 2 * model.layers * device.link(ranks).all_reduce(size, ranks)
+        return model.step(device, together, context, 1 / ranks) + reduced, model.held(together, context) / ranks
+
+    ways = {
+        "replicas": (alone, model.held(each, context)),
+        "tensor": cut(devices),
+        "tensor in a node": cut(min(devices, device.per_node)),
+        "pipeline": (pipeline, model.held(users, context) / devices),
+    }
     return [
-        Layout("replicas", devices, alone, users / alone, model.held(each, context) <= device.memory),
-        Layout("tensor", devices, tensor, users / tensor, model.held(users, context) / devices <= device.memory),
-        Layout("pipeline", devices, pipeline, users / pipeline, model.held(users, context) / devices <= device.memory),
+        Layout(way, devices, seconds, users / seconds, held <= device.memory) for way, (seconds, held) in ways.items()
     ]
 
 

@@ -8,22 +8,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from helpers.errors import CourseError
-
 
 def parallelize_by_plan(model: nn.Module) -> nn.Module:
-    """Cut a decoder with Llama's layers by PyTorch's `parallelize_module`; changes the model.
-
-    Raises:
-        CourseError: the ranks don't divide its heads: DTensor cuts rows evenly, through the middle of a head.
-    """
-    ranks, config = dist.get_world_size(), model.config
-    if config.num_attention_heads % ranks or config.num_key_value_heads % ranks:
-        raise CourseError(
-            f"{ranks} ranks don't divide {config.num_attention_heads} heads and {config.num_key_value_heads} "
-            "key-value heads: DTensor would cut through a head. Take a number of ranks that divides both."
-        )
-    mesh = init_device_mesh(next(model.parameters()).device.type, (ranks,))
+    """Cut a decoder with Llama's layers by PyTorch's `parallelize_module`; changes the model. It cuts evenly: where the
+    ranks don't divide the heads it goes through the middle of one, and attention stops at a shape that doesn't fit."""
+    mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
     plan = {f"self_attn.{name}_proj": ColwiseParallel() for name in "qkv"}
     plan |= {"mlp.gate_proj": ColwiseParallel(), "mlp.up_proj": ColwiseParallel()}
     plan |= {"self_attn.o_proj": RowwiseParallel(), "mlp.down_proj": RowwiseParallel()}

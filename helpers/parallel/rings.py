@@ -43,15 +43,21 @@ class Ring:
         self.swap(sent, received, (self.place + 1) % self.size, (self.place - 1) % self.size)
 
 
+def chunk_sent(place: int, step: int, n: int) -> int:
+    """Which of n chunks the rank at this place passes on in a step of a reduce-scatter, if
+    chunk k is to end at place k after n - 1 steps to the right."""
+    return (place - 1 - step) % n
+
+
 def reduce_scatter(chunks: torch.Tensor, ring: Ring) -> torch.Tensor:
     """Chunk k of (n, ...), summed over all ranks, ends at rank k. Each chunk goes round
     once, and each rank adds its own."""
     n, place = ring.size, ring.place
-    total = chunks[(place - 1) % n].clone()  # it has the longest way to go
+    total = chunks[chunk_sent(place, 0, n)].clone()
     received = torch.empty_like(total)
-    for step in range(n - 1):
+    for step in range(1, n):
         ring.pass_on(total, received)
-        total = received + chunks[(place - 2 - step) % n]
+        total = received + chunks[chunk_sent(place, step, n)]
     return total
 
 
@@ -76,8 +82,8 @@ def all_reduce(x: torch.Tensor, ring: Ring) -> torch.Tensor:
 
 
 def all_to_all(chunks: torch.Tensor, ring: Ring) -> torch.Tensor:
-    """Chunk k of (n, ...) goes to rank k: what rank r gets are the chunks r of all ranks.
-    A transposition, as experts and sequence parallelism need it."""
+    """Chunk k of (n, ...) goes straight to rank k: what rank r gets are the chunks r of all
+    ranks. A transposition, as experts and sequence parallelism need it."""
     n, place = ring.size, ring.place
     received = torch.empty_like(chunks)
     for step in range(n):

@@ -18,9 +18,9 @@ from helpers.decoding.kv_cache import KVCache
 from helpers.measuring.timing import take_turns
 from helpers.models.first_layers import keep
 from helpers.parallel import rings
+from helpers.parallel.counted import Counted
 from helpers.parallel.fsdp import Gathered, local_bytes, shard_fully, train
 from helpers.parallel.library import parallelize_by_plan
-from helpers.parallel.sent import Sent
 from helpers.parallel.tensor_parallel import parallelize
 
 WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -86,7 +86,7 @@ def compare(way: str, which: dict, prompts: Sequence[Sequence[int]], max_new_tok
     for prompt, (logits, answer) in zip(prompts, exact, strict=True):
         worst = max(worst, (logits_of(model, prompt) - logits.to(device())).abs().max().item())
         same += greedy(model, prompt, max_new_tokens) == answer
-    sent = _of_a_step(model, prompts[0])
+    counted = _of_a_step(model, prompts[0])
     return dict(
         worst=worst,
         same=same,
@@ -94,8 +94,8 @@ def compare(way: str, which: dict, prompts: Sequence[Sequence[int]], max_new_tok
         local_bytes=local_bytes(model),
         gathered_bytes=gathered.peak,
         whole_bytes=whole,
-        calls=dict(sent.calls),
-        bytes=dict(sent.bytes),
+        calls=dict(counted.calls),
+        bytes=dict(counted.bytes),
     )
 
 
@@ -127,18 +127,18 @@ def compare_training(which: dict, batches: Sequence, learning_rate: float) -> di
     alone = Which(**which).open().train()
     losses = train(alone, batches, learning_rate)
     model = shard_fully(Which(**which).open().train())
-    with Sent() as sent:
+    with Counted() as counted:
         sharded = train(model, batches, learning_rate, dist.get_world_size())
     pairs = zip(model.parameters(), alone.parameters(), strict=True)
     worst = max((_whole(p) - q).abs().max().item() for p, q in pairs)
-    return dict(alone=losses, sharded=sharded, worst=worst, calls=dict(sent.calls), bytes=dict(sent.bytes))
+    return dict(alone=losses, sharded=sharded, worst=worst, calls=dict(counted.calls), bytes=dict(counted.bytes))
 
 
 def hello() -> int:
-    """What every rank is: its number, how many there are, and what they have when they add up their numbers."""
-    mine = torch.tensor(dist.get_rank(), device=device())
+    """A rank says who it is, and adds its 1, 10 or 100 to those of the others."""
+    mine = torch.tensor(10 ** dist.get_rank(), device=device())
     dist.all_reduce(mine)
-    print(f"process {os.getpid()} is rank {dist.get_rank()} of {dist.get_world_size()}; together {int(mine)}")
+    print(f"process {os.getpid()} of {dist.get_world_size()}: the sum is {int(mine)}")
     return int(mine)
 
 
@@ -159,7 +159,7 @@ def all_reduce_seconds(sizes: Sequence[int], repeats: int) -> dict[str, float]:
 
 def compare_rings(cases: int, seed: int, members: Sequence[int] | None = None) -> dict:
     """Our four collectives against PyTorch's, on random whole numbers, whose sums are exact: how many are equal, and
-    what this rank sent for each, in shares of the data."""
+    what this rank sent for each, as a share of the whole data: what is reduced, gathered, scattered or exchanged."""
     everybody = list(range(dist.get_world_size()))
     chosen = everybody if members is None else list(members)
     group = dist.new_group(chosen)
@@ -176,15 +176,15 @@ def compare_rings(cases: int, seed: int, members: Sequence[int] | None = None) -
             before = ring.bytes_sent
             same += torch.equal(ours(), theirs)
             of += 1
-            shares[name] = (ring.bytes_sent - before) / chunks.nbytes
+            whole = n * chunks.nbytes if name == "all_gather" else chunks.nbytes
+            shares[name] = (ring.bytes_sent - before) / whole
     return dict(same=same, of=of, shares=shares)
 
 
-def exchange(members: Sequence[int] | None, numbers: int, repeats: int) -> dict:
-    """An all-to-all of so many numbers at each member: bytes that this rank sends, and its median time."""
-    chosen = list(range(dist.get_world_size())) if members is None else list(members)
-    if dist.get_rank() not in chosen:
-        return dict(bytes=0, seconds=0.0)
+def exchange(groups: Sequence[Sequence[int]], numbers: int, repeats: int) -> dict:
+    """An all-to-all of so many numbers a rank in each of the groups, all of them at once: bytes that this rank sends,
+    and its median time."""
+    chosen = next(list(group) for group in groups if dist.get_rank() in group)
     ring = rings.Ring(chosen)
     chunks = torch.zeros(len(chosen), numbers // len(chosen))
     rings.all_to_all(chunks, ring)
@@ -236,8 +236,8 @@ def _step(model: nn.Module, tokens: Sequence[int], cache: KVCache) -> Callable[[
     return step
 
 
-def _of_a_step(model: nn.Module, tokens: Sequence[int]) -> Sent:
+def _of_a_step(model: nn.Module, tokens: Sequence[int]) -> Counted:
     step = _step(model, tokens, KVCache.for_model(model, len(tokens) + 1))
-    with Sent() as sent:
+    with Counted() as counted:
         step()
-    return sent
+    return counted

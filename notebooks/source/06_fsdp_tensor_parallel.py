@@ -17,13 +17,15 @@
 #
 # | | |
 # |---|---|
-# | previous, next | 05 continuous batching, 07 speculative decoding |
+# | previous, next | 05 continuous batching, 07 speculative decoding; 06b takes collectives apart |
 # | the term it attacks | weight bytes / bandwidth: several memories are read at once |
 # | you will be able to | cut a model over devices so that it computes the same; say what tensor parallelism and FSDP send, and how often; choose between replicas, tensor parallelism and a pipeline |
-# | time | 45 minutes for you without the exercises, which take 20 more; about 5 for the machine under the profile `cpu` |
+# | time | 45 minutes for you without the exercises, which take 25 more; about 5 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 #
-# Everything here runs in **real processes** that send real messages, as on several machines. Only the devices are few: the processes share this machine's cores and its memory. So memory and messages are measured, and what many GPUs would do is simulated, and called so.
+# Everything here runs in **real processes** that send real messages, here over the loopback interface. Only the devices are few: the processes share this machine's cores and its memory. So memory and messages are measured, and what many GPUs would do is simulated, and called so.
+#
+# A process that computes its part is called a **rank**. (Not LoRA's rank of 03.)
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure
@@ -56,11 +58,11 @@ results.prediction("parallel.step_speedup.fsdp", GUESS_FSDP, "x")
 # A linear layer is `y = W x`. Two devices can share it in two ways:
 #
 # * **by rows** of W: each makes some of the outputs, from all of x. Nothing has to be added.
-# * **by columns** of W: each reads some of the inputs, and has a *part of every sum*. The parts have to be added up: an **all-reduce**.
+# * **by columns** of W: each reads some of the inputs, and has a *part of every sum*. The parts have to be added up, and every device needs the sum: an **all-reduce**.
 #
-# **Exercise 06.1** (5 minutes) *Why it matters: this sum is all that tensor parallelism sends.*
+# **Exercise 06.1** (5 minutes) *Why it matters: these sums are nearly all that tensor parallelism sends.*
 #
-# Return for each of `ranks` devices what it adds to `W x`, if it holds some columns of `weight` (out, in) and the numbers of `x` (n, in) that they read. `split_evenly(in, ranks)` gives each one's columns.
+# Return for each of `ranks` devices what it adds to `x @ weight.T`, if it holds some columns of `weight` (out, in) and the numbers of `x` (n, in) that they read. `split_evenly(in, ranks)` gives each one's columns: `split_evenly(6, 3)` is `[range(0, 2), range(2, 4), range(4, 6)]`.
 
 # %%
 import torch
@@ -81,7 +83,9 @@ print([tuple(part.shape) for part in parts])
 print("off by", (sum(parts) - x @ weight.T).abs().max().item())
 
 # %% [markdown]
-# **Megatron-LM** (Shoeybi et al. 2019) puts the two behind each other. In the MLP `gate` and `up` are cut by rows: each rank makes some of the 1,536 numbers between. `down` is cut by columns, and reads just those. So the numbers between are never sent, and a layer needs two all-reduces: one after attention, one after the MLP.
+# **Megatron-LM** (Shoeybi et al. 2019) puts the two behind each other. In the MLP `gate` and `up` are cut by rows: each rank makes some of the numbers between, and these are finished. So it can go on with `silu(gate) * up`, which of a part of a sum would be no part of the result. `down` is cut by columns, and reads just the numbers that the rank has. Nothing between is sent, and a layer needs two all-reduces: one after attention, one after the MLP.
+#
+# Megatron and PyTorch write `y = x A`, with `A` the transpose of W. So what is cut by rows of W they call **column-parallel**, and by columns **row-parallel**:
 
 # %%
 import torch.distributed as dist
@@ -97,13 +101,13 @@ from torch.nn import functional as F
 # %% [markdown]
 # ## Cut the heads
 #
-# Attention is cut by **heads**: one head's softmax needs all of its numbers, and nobody else's. But this model has 9 query heads and 3 key-value heads, and three query heads each share one (00b).
+# Attention is cut by **heads**: one head's softmax needs all of its numbers, and nobody else's. With the heads the KV cache is cut, too. But this model has 9 query heads and 3 key-value heads, and three query heads each share one (00b).
 #
-# Three ranks share them evenly. With two or four a key-value head is needed twice. Then both ranks keep it.
+# Three ranks share them evenly. With two or four some key-value heads are needed by two ranks. Then both keep them.
 #
 # **Exercise 06.2** (10 minutes) *Why it matters: "shard over heads" is an option of every serving engine, and the reason why some numbers of devices are refused.*
 #
-# A rank computes the query heads `heads`, neighbours. `group` query heads share a key-value head. Return two lists: the key-value heads that it has to keep, in order; and for each of its heads the place of its own among these.
+# A rank computes the consecutive query heads `heads`. Query head h reads key-value head `h // group`. Return two lists: the key-value heads that the rank has to keep, in order; and for each of its query heads the index of its key-value head in that first list.
 
 
 # %%
@@ -123,13 +127,21 @@ draw_heads(9, 3, (2, 3, 4))
 # %% [markdown]
 # ## Processes
 #
-# `on_ranks` starts processes as `torchrun` does, and they meet in a **process group**. Each has a number, its **rank**. What one of them prints is shown behind its rank.
+# `on_ranks` starts processes as `torchrun` does, and they meet in a **process group**. All of them run the same function. This one adds up 1, 10 and 100:
+
+# %%
+import os
+
+from helpers.parallel.runs import device
+
+# %%
+# show: helpers.parallel.runs:hello
 
 # %%
 from helpers.parallel import runs
 from helpers.parallel.ranks import RankError, on_ranks
 
-on_ranks(runs.hello, 3)
+sums = on_ranks(runs.hello, 3)
 
 # %% [markdown]
 # What if one of them dies while the others wait for it? Here rank 1 is killed. The others are ended, and you get a sentence, not a cell that hangs.
@@ -145,7 +157,7 @@ except RankError as error:
 #
 # **Exercise 06.3** (5 minutes) *Why it matters: these bytes, times the tokens, have to go through the link between your devices.*
 #
-# How many bytes do the all-reduces of a decode step add up, for one token? Each of `layers` layers has two, and the embedding one more (each rank looks up its own part of the vocabulary). Each takes a vector of `hidden` numbers.
+# How many bytes go through all-reduces in a decode step, for one token? Each of `layers` layers has two of them, and the embedding one more (each rank looks up its own part of the vocabulary). Each takes a vector of `hidden` numbers.
 
 
 # %%
@@ -157,10 +169,46 @@ def my_bytes_reduced(layers, hidden, bytes_per_number):
 bytes_reduced = check("06.3", my_bytes_reduced)
 print(f"30 layers, 576 numbers of 4 bytes: {bytes_reduced(30, 576, 4):,} bytes")
 
-# %% [markdown] tags=["library"]
-# ## As libraries do it
+# %% [markdown]
+# Once more something is sent at the end of a step: each rank has the logits of its part of the vocabulary, and an **all-gather** puts them side by side.
 #
-# PyTorch's **DTensor** takes a plan: `q_proj` by rows, `o_proj` by columns, and so on. It cuts evenly, which would go through the middle of a head here, unless the ranks divide the heads. **vLLM** has a parameter, `tensor_parallel_size`. What do both say to 2 ranks?
+# ## FSDP: store a part, gather the whole
+#
+# **Fully sharded data parallelism** (ZeRO, Rajbhandari et al. 2020) cuts only what is *stored*. When a layer is called, the ranks send each other their parts (an all-gather), compute with the whole layer, and give it up again. Each rank has texts of its own.
+#
+# It is made for training. Plain data parallelism keeps everything on each device: a weight, its gradient and Adam's two moments, 16 bytes a parameter in float32. ZeRO shards the moments (stage 1), the gradients, too (2), and the weights as well (3, which is FSDP).
+#
+# **Exercise 06.4** (5 minutes) *Why it matters: this decides whether you can train a model at all.*
+#
+# Return the bytes on each of `ranks` devices for so many parameters and a stage from 0 to 3.
+
+
+# %%
+def my_training_bytes(parameters, ranks, stage):
+    return None  # your code
+
+
+# hint("06.4")  # solution("06.4")
+training_bytes = check("06.4", my_training_bytes)
+for stage in range(4):
+    print(f"stage {stage}: {training_bytes(7e9, 8, stage) / 1e9:5.1f} GB each, 7 billion on 8")
+
+# %% [markdown]
+# In PyTorch it is a call for each module that is to be gathered as a whole. The largest of them has to fit beside the rest, and in this model that is the embedding: a fifth of all weights. In pieces it needs less.
+
+# %%
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from helpers.parallel.fsdp import vocabulary_in_pieces
+
+# %%
+# show: helpers.parallel.fsdp:shard_fully
+
+# %% [markdown] tags=["library"]
+# ## Tensor parallelism as libraries do it
+#
+# PyTorch's **DTensor** takes a plan by names: `q_proj` column-parallel, `o_proj` row-parallel, and so on. It cuts evenly, whatever a head is. **vLLM** has a parameter, `tensor_parallel_size`. What comes out on 2, 3 and 4 ranks? The table shows the largest difference of any logit from the whole model's (sums in another order differ in the last bits), greedy answers that are the same tokens, the weights of the rank that holds the most as a share of the whole, and the bytes that collectives reduce or gather for a token.
 
 # %%
 from helpers.notebook.parallel_bench import ParallelBench, compare_library
@@ -171,7 +219,7 @@ compare_library(results, bench)
 # %% [markdown] tags=["measure"]
 # ## The same function?
 #
-# The model cut by our own code, on all numbers of ranks, against the whole one in float32: the largest difference of any logit, greedy answers token for token, and the memory of the rank that holds the most.
+# The model cut by our own code, against the whole one in float32. Heads that don't come out even are no obstacle.
 
 # %%
 from helpers.notebook.parallel_bench import compare_cuts
@@ -179,11 +227,7 @@ from helpers.notebook.parallel_bench import compare_cuts
 cuts = compare_cuts(results, bench)
 
 # %% [markdown]
-# ## FSDP: store a part, gather the whole
-#
-# **Fully sharded data parallelism** (ZeRO, Rajbhandari et al. 2020) cuts only what is *stored*. When a layer is called, all ranks send each other their parts (an **all-gather**), compute with the whole layer, and give it up again. Each rank has texts of its own.
-#
-# What is gathered at once has to fit, too. The largest module of this model is its embedding: a fifth of all weights. In pieces it needs less.
+# FSDP on two ranks. Its memory is what a rank stores, and the most that is gathered beside it.
 
 # %%
 from helpers.notebook.parallel_bench import compare_fsdp
@@ -191,7 +235,7 @@ from helpers.notebook.parallel_bench import compare_fsdp
 sharded = compare_fsdp(results, bench)
 
 # %% [markdown]
-# It is made for training: gradients are summed where they are stored (a **reduce-scatter**), and an optimizer's state is cut, too.
+# Some steps of training, beside one process with the same texts. Weights are gathered for the forward pass and again for the backward pass. Gradients are summed up where they are stored: a **reduce-scatter**.
 
 # %%
 from helpers.notebook.parallel_bench import compare_training
@@ -201,7 +245,7 @@ compare_training(results, bench)
 # %% [markdown]
 # ## Bytes a token
 #
-# Tensor parallelism sends a few vectors for each token. FSDP sends the weights. Both are counted where they are sent, beside the formula.
+# Tensor parallelism reduces a few vectors for each token, and gathers logits. FSDP gathers the weights. Both are counted where collectives are called, beside the formula.
 
 # %%
 from helpers.notebook.parallel_bench import compare_bytes
@@ -224,9 +268,9 @@ print(f"You guessed {GUESS_TENSOR:g} and {GUESS_FSDP:g}.")
 draw_steps(seconds, WORDS, sizes.shape)
 
 # %% [markdown]
-# Here both processes read the same memory, so nothing can be gained: what is lost is the price of talking. On two GPUs each reads its half from its own memory.
+# Here both processes read the same memory with the same cores. On two GPUs each reads its half from its own memory.
 #
-# What does a message cost? A short one takes as long as the way there, a long one as long as its bytes. Two constants, fitted to all-reduces of many sizes:
+# What does talking cost? A message of `b` bytes takes `latency + b / bandwidth`, and an all-reduce is a few messages (06b). The two constants, fitted to all-reduces of many sizes:
 
 # %%
 from helpers.notebook.parallel_bench import explain_step, fit_messages
@@ -242,8 +286,10 @@ explain_step(results, bench, link, seconds)
 # With such constants one can ask what nobody has here: GPUs. The numbers below are a GPU maker's, typed in: 80 GB, 3.35 TB/s, 989 TFLOP/s, 8 in a node, 450 GB/s between these, and 50 GB/s between nodes. Latencies are guesses of the right size. **Nothing of this is measured.** It says which way is better, not how fast it is.
 #
 # * **Replicas**: each device has the whole model, and users of its own.
-# * **Tensor parallelism**: all devices do each step together.
-# * **Pipeline**: each device has some of the layers; groups of users follow each other.
+# * **Tensor**: all devices do each step together. **Tensor in a node**: those of a node do, and nodes are replicas.
+# * **Pipeline**: each device has some of the layers, and groups of users follow each other. (With fewer groups than devices some idle.)
+#
+# First a model that fits no single device. 8 users for each device, 2,000 tokens of context, and nobody may wait longer than 50 ms for a token.
 
 # %%
 from helpers.notebook.parallel_charts import draw_simulation, read_simulation, simulate
@@ -252,17 +298,21 @@ from helpers.parallel.links import Link
 
 inside, between = Link(1e-6, 450e9), Link(5e-6, 50e9)
 gpu = Device(80e9, 3.35e12, 989e12, 8, inside, between)
-model = Served(70e9, 80, 8192, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
-found = simulate(model, gpu, COUNTS, users_each=8, context=2000)
-draw_simulation(found, "70 billion weights: a token's time")
+large = Served(70e9, 80, 8192, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
+found = simulate(large, gpu, COUNTS, users_each=8, context=2000)
+draw_simulation(found, "70 billion weights")
 read_simulation(found, longest=0.05)
+
+# %% [markdown]
+# Then one that fits each of them, with few users for each device, and with many (and short contexts). With few, replicas all read the same weights for a handful of users. With many, each of them computes.
 
 # %%
 small = Served(8e9, 32, 4096, 2, 131_072)  # 8 billion
-found = simulate(small, gpu, COUNTS, users_each=8, context=2000)
-draw_simulation(found, "8 billion weights: a token's time")
-read_simulation(found, longest=0.02)
+for users, context in ((8, 2000), (1024, 200)):
+    print(f"{users} users a device, {context} tokens of context")
+    found = simulate(small, gpu, COUNTS, users_each=users, context=context)
+    read_simulation(found, longest=0.05)
 results.write()
 results.assert_invariants()
 
@@ -280,8 +330,8 @@ results.assert_invariants()
 # %% [markdown] tags=["limits"]
 # ## When it loses
 #
-# * **The model fits.** Then replicas serve more users: they don't talk at all.
-# * **A slow link.** Two all-reduces a layer wait for each other. Between machines a pipeline sends less.
+# * **The model fits, and users are many.** Then replicas serve more of them: they don't talk at all.
+# * **A slow link.** A layer's two all-reduces can't overlap: each needs the one before. Between machines a pipeline sends less, and replicas nothing.
 # * **More ranks than key-value heads.** Each of them keeps a copy, and the cache isn't cut any further.
 # * **FSDP for single tokens.** All weights go through the link for each step.
 #
@@ -295,28 +345,28 @@ results.assert_invariants()
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# **1.** 8 billion weights in bfloat16, eight GPUs of 80 GB, many users. (a) tensor parallelism over all eight (b) eight replicas (c) FSDP
+# **1.** 8 billion weights in bfloat16, eight GPUs of 80 GB, and so many users that each GPU computes all the time. (a) tensor parallelism over all eight (b) eight replicas (c) FSDP
 #
 # <details><summary>Answer</summary>
 #
-# (b): it fits each of them, and replicas send nothing. (a) makes each user's tokens come sooner, at the price of tokens per second in all. (c) would send all weights for every token.
+# (b): it fits each of them, and replicas send nothing. (a) lets each user's tokens come sooner, and pays when users are few: then the weights are read once for all of them. (c) would gather all weights for every token.
 # </details>
 #
-# **2.** 9 heads, 3 key-value heads, 4 ranks. How many key-value heads are kept in all? (a) 3 (b) 5 (c) 12
+# **2.** 8 query heads, 2 key-value heads, 4 ranks. How many key-value heads are kept in all? (a) 2 (b) 4 (c) 8
 #
 # <details><summary>Answer</summary>
 #
-# (b): the ranks need 1, 1, 2 and 1 of them, as the figure shows. (a) would be the whole model's, each once. (c) is all of them everywhere, which is more than any rank's heads read.
+# (b): each rank has two query heads, which share one key-value head; so each head is kept twice. (a) would be each of them once. (c) is all of them everywhere.
 # </details>
 #
-# **3.** A decode step by FSDP on two ranks gathers all weights. Why is it used for training all the same? (a) training has more ranks (b) one gathering serves thousands of tokens (c) gradients are smaller than weights
+# **3.** A decode step by FSDP gathers all weights. Why is it used for training all the same? (a) training has more ranks (b) one gathering serves thousands of tokens (c) gradients are smaller than weights
 #
 # <details><summary>Answer</summary>
 #
-# (b): the weights are sent once for a whole batch of texts, and computing with these takes longer than sending. (a) doesn't change what is sent for each token. (c) is wrong: there are as many of them.
+# (b): the weights are gathered for a whole batch of texts, and computing with these takes longer than sending. (a) doesn't change what is gathered for each token. (c) is wrong: there are as many of them.
 # </details>
 #
-# **The rule:** replicas while it fits; tensor parallelism inside a node when it doesn't, or when a token must come sooner; a pipeline between nodes; FSDP for training.
+# **The rule:** replicas when the model fits and users are many; tensor parallelism inside a node when it doesn't fit, when users are few, or when a token must come sooner; replicas or a pipeline between nodes; FSDP for training.
 #
 # **What limits it now:** on several devices a step still writes one token for each user. 07 and 08 write several.
 #

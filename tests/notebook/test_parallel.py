@@ -1,5 +1,6 @@
 """What notebooks 06 and 06b write and draw is made from what ranks return; a difference is seen."""
 
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -126,13 +127,19 @@ def test_the_simulation_is_called_so(capsys):
 def test_rings_are_counted_and_a_difference_is_seen(results, monkeypatch, capsys):
     row = dict(same=20, of=20, shares={"all_reduce": 1.0, "all_to_all": 0.5})
     fake(monkeypatch, parallel_collectives, [row, row])
-    parallel_collectives.compare_rings(results, SIZES)
+    parallel_collectives.compare_rings(results, SIZES, 3.0)
     assert results.invariants["parallel.rings_equal_torch"] == {"holds": True, "count": 80, "of": 80}
     assert results.metrics["collectives.sent_share.all_to_all.ranks_2"]["value"] == 0.5
     fake(monkeypatch, parallel_collectives, [row, row | {"same": 19}])
-    parallel_collectives.compare_rings(results, SIZES)
+    parallel_collectives.compare_rings(results, SIZES, 3.0)
     assert not results.invariants["parallel.rings_equal_torch"]["holds"]
-    fake(monkeypatch, parallel_collectives, [dict(bytes=3600, seconds=0.002)], [dict(bytes=2400, seconds=0.001)])
+    fake(monkeypatch, parallel_collectives, [dict(bytes=36_000, seconds=0.002)], [dict(bytes=24_000, seconds=0.001)])
     parallel_collectives.compare_groups(results, SIZES)
     out = capsys.readouterr().out
-    assert "among 4 of 4: a rank sends 3,600 bytes in 3 messages" in out and "67%" in out
+    assert "among 4 of 4: a rank sends 36 kB in 3 messages, 2.0 ms" in out and "67%" in out
+
+
+def test_a_ring_of_small_numbers_ends_with_the_sums(capsys):
+    parallel_collectives.show_ring([[1, 2, 3], [10, 20, 30], [100, 200, 300]])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.findall(r"chunk (\d): (\d+)", last) == [("0", "111"), ("1", "222"), ("2", "333")]

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from helpers.parallel import runs, tensor_parallel
+from helpers.parallel.counted import Counted
 from helpers.parallel.heads import HeadShard, shard_heads
-from helpers.parallel.sent import Sent
 
 
 def sleep(seconds):
@@ -53,8 +53,8 @@ def without_the_mean(**asked):
 def what_is_counted():
     """Calls and bytes of one collective of each kind, of ten float32 numbers a rank."""
     n, x = dist.get_world_size(), torch.ones(10)
-    with Sent() as sent:
+    with Counted() as counted:
         dist.all_reduce(x)
         dist.all_gather_into_tensor(torch.empty(10 * n), x)
         dist.reduce_scatter_tensor(torch.empty(5), x)
-    return dict(calls=dict(sent.calls), bytes=dict(sent.bytes), total=sent.total)
+    return dict(calls=dict(counted.calls), bytes=dict(counted.bytes), total=counted.total)

@@ -1,5 +1,7 @@
 """Which way of using several devices is said to be the better one."""
 
+from dataclasses import replace
+
 import pytest
 
 from helpers.parallel.layouts import Device, Served, best_layout, layouts
@@ -26,12 +28,21 @@ def test_a_small_model_is_copied_and_a_large_one_is_cut():
     assert small["replicas"].fits and small["tensor"].seconds < small["replicas"].seconds  # a user's token comes sooner
     large = by_way(LARGE, DEVICE, 8, 64, 1000)
     assert not large["replicas"].fits and large["tensor"].fits
-    assert best_layout(list(large.values())).way == "tensor"
+    assert best_layout(list(large.values())).way == "tensor" and large["tensor in a node"] == replace(
+        large["tensor"], way="tensor in a node"
+    )
+
+
+def test_with_users_enough_to_compute_replicas_serve_more_and_with_few_of_them_a_cut_does():
+    many, few = (by_way(SMALL, DEVICE, 8, 8 * users, 200) for users in (1024, 8))
+    assert many["replicas"].tokens_per_second > many["tensor"].tokens_per_second
+    assert few["replicas"].tokens_per_second < few["tensor"].tokens_per_second
 
 
 def test_between_nodes_a_pipeline_sends_less():
     wide = by_way(LARGE, DEVICE, 64, 512, 1000)
     assert wide["pipeline"].seconds < wide["tensor"].seconds
+    assert best_layout(list(wide.values())).way == "tensor in a node"  # replicas of nodes
     assert best_layout(list(wide.values()), longest=1e-9) is None
 
 

@@ -22,10 +22,10 @@ def nobody_is_left():
 
 
 def test_what_ranks_return_and_print(capsys):
-    assert on_ranks(runs.hello, 3) == [3, 3, 3]
+    assert on_ranks(runs.hello, 3) == [111, 111, 111]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" |")[0] for line in lines] == ["rank 0", "rank 1", "rank 2"]
-    assert "is rank 1 of 3; together 3" in lines[1]
+    assert "of 3: the sum is 111" in lines[1]
 
 
 def test_cores_are_shared_out():
@@ -53,4 +53,4 @@ def test_the_time_is_bounded():
 
 def test_a_course_error_keeps_its_sentence():
     with pytest.raises(CourseError, match="must stand once among the members, which are"):
-        on_ranks(runs.exchange, 2, dict(members=[0, 1, 1], numbers=4, repeats=1))
+        on_ranks(runs.exchange, 2, dict(groups=[[0, 1, 1]], numbers=3, repeats=1))

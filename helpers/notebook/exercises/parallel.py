@@ -43,6 +43,16 @@ def messages() -> list[tuple]:
     return [(1e6, 2, 1e-5, 1e9), (1e6, 4, 1e-5, 1e9), (1000, 64, 1e-5, 1e9), (1e6, 1, 1e-5, 1e9)]
 
 
+def trainings() -> list[tuple]:
+    """Parameters, ranks, stage."""
+    return [(7e9, 8, 0), (7e9, 8, 1), (7e9, 8, 2), (7e9, 8, 3), (1e6, 1, 3)]
+
+
+def places_and_steps() -> list[tuple]:
+    """A rank's place, the step, how many ranks."""
+    return [(1, 0, 3), (1, 1, 3), (0, 0, 3), (1, 0, 2), (2, 5, 8)]
+
+
 EXERCISES: tuple[Exercise, ...] = (
     Exercise(
         "06.1",
@@ -78,7 +88,29 @@ EXERCISES: tuple[Exercise, ...] = (
         case_names=("the course's model", "one layer", "70 billion weights"),
     ),
     Exercise(
+        "06.4",
+        "helpers.parallel.fsdp:training_bytes",
+        trainings,
+        (
+            "What is sharded at each stage, and what isn't?",
+            "4 bytes for weights, 4 for gradients, 8 for moments; what is sharded is divided by the ranks.",
+            "Stage 1: 4 + 4 + 8 / ranks bytes for each parameter.",
+        ),
+        case_names=("no sharding", "moments", "gradients, too", "everything", "one rank"),
+    ),
+    Exercise(
         "06b.1",
+        "helpers.parallel.rings:chunk_sent",
+        places_and_steps,
+        (
+            "Who sends chunk k last? The rank to the left of place k, in step n - 2.",
+            "A step earlier a chunk is one place further left: the number of the chunk falls with each step.",
+            "(place - 1 - step) % n",
+        ),
+        case_names=("the first step of the example", "its second step", "the first place", "two ranks", "many ranks"),
+    ),
+    Exercise(
+        "06b.2",
         "helpers.parallel.links:ring_seconds",
         messages,
         (

@@ -38,6 +38,23 @@ def one_a_layer(layers, hidden, bytes_per_number):
     return (layers + 1) * hidden * bytes_per_number
 
 
+def all_sharded(parameters, ranks, stage):
+    return 16 * parameters / ranks
+
+
+def gradients_first(parameters, ranks, stage):
+    shares = [1 / ranks if stage >= least else 1 for least in (3, 1, 2)]
+    return parameters * (4 * shares[0] + 4 * shares[1] + 8 * shares[2])
+
+
+def its_own(place, step, n):
+    return (place - step) % n
+
+
+def to_the_left(place, step, n):
+    return (place - 1 + step) % n
+
+
 def every_to_every(num_bytes, ranks, latency, bandwidth):
     return (ranks - 1) * (latency + num_bytes / bandwidth)
 
@@ -65,7 +82,15 @@ WRONG = {
         (without_the_embedding, "(the course's model), it is 138240, it should be 140544"),
         (one_a_layer, "(the course's model), it is 71424, it should be 140544"),
     ],
+    "06.4": [
+        (all_sharded, "(no sharding), it is 14000000000.0, it should be 112000000000"),
+        (gradients_first, "(moments), it is"),
+    ],
     "06b.1": [
+        (its_own, "(the first step of the example), it is 1, it should be 0"),
+        (to_the_left, "(its second step), it is 1, it should be 2"),
+    ],
+    "06b.2": [
         (every_to_every, "(four ranks)"),
         (once_around, "(two ranks), it is 0.00051, it should be 0.00102"),
         (latency_once, "(two ranks), it is 0.00101, it should be 0.00102"),

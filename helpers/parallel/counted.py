@@ -1,4 +1,4 @@
-"""What ranks send each other, counted where it is sent: by our own code, DTensor or FSDP alike (notebook 06)."""
+"""Collectives and their bytes, counted where they are called: by our own code, DTensor or FSDP alike (notebook 06)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ KINDS = {  # of PyTorch's operations, beginning with these words
 }
 
 
-class Sent(TorchDispatchMode):
+class Counted(TorchDispatchMode):
     """Inside it every collective is counted: `calls` and `bytes` by its kind.
 
     Bytes are those of the whole tensor that all ranks together reduce or gather: what an all-reduce takes, what an
-    all-gather gives, what a reduce-scatter takes.
+    all-gather gives, what a reduce-scatter takes. How much of it a rank sends depends on how many there are (06b).
     """
 
     def __init__(self):
