@@ -61,9 +61,11 @@ def vocabulary_in_pieces(model: nn.Module, count: int) -> nn.ModuleList:
 
 
 def shard_fully(model: nn.Module, pieces: int = 0) -> nn.Module:
-    """Shard each layer, and what is left, among all ranks; changes the model. A module is gathered when it is called,
-    and given up behind it. With `pieces` an embedding that is also the output layer is cut into so many first."""
-    mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
+    """Shard each layer, and what is left, among all ranks; changes the model. A module is
+    gathered when it is called, and given up behind it. With `pieces` an embedding that is
+    also the output layer is cut into so many modules first."""
+    device = next(model.parameters()).device.type
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
     units = list(vocabulary_in_pieces(model, pieces)) if pieces else []
     for unit in [*model.model.layers, *units]:
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)

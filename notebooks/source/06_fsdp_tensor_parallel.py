@@ -132,15 +132,14 @@ draw_heads(9, 3, (2, 3, 4))
 # %%
 import os
 
+from helpers.parallel import runs
+from helpers.parallel.ranks import RankError, on_ranks
 from helpers.parallel.runs import device
 
 # %%
 # show: helpers.parallel.runs:hello
 
 # %%
-from helpers.parallel import runs
-from helpers.parallel.ranks import RankError, on_ranks
-
 sums = on_ranks(runs.hello, 3)
 
 # %% [markdown]
@@ -191,19 +190,16 @@ def my_training_bytes(parameters, ranks, stage):
 # hint("06.4")  # solution("06.4")
 training_bytes = check("06.4", my_training_bytes)
 for stage in range(4):
-    print(f"stage {stage}: {training_bytes(7e9, 8, stage) / 1e9:5.1f} GB each, 7 billion on 8")
+    gigabytes = training_bytes(7e9, 8, stage) / 1e9
+    print(f"7 billion on 8, stage {stage}: {gigabytes:5.1f} GB each")
 
 # %% [markdown]
 # In PyTorch it is a call for each module that is to be gathered as a whole. The largest of them has to fit beside the rest, and in this model that is the embedding: a fifth of all weights. In pieces it needs less.
 
 # %%
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from helpers.notebook.source import source_of
 
-from helpers.parallel.fsdp import vocabulary_in_pieces
-
-# %%
-# show: helpers.parallel.fsdp:shard_fully
+print(source_of("helpers.parallel.fsdp", "shard_fully"))
 
 # %% [markdown] tags=["library"]
 # ## Tensor parallelism as libraries do it
