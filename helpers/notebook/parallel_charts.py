@@ -8,9 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from helpers.notebook import plots
-from helpers.notebook.sentences import say
 from helpers.parallel.heads import shard_heads
-from helpers.parallel.layouts import Device, Layout, Served, best_layout, layouts
+from helpers.parallel.layouts import Device, Layout, Served, layouts
 from helpers.parallel.links import Link
 
 LOOKS = {"replicas": ("-", "o"), "tensor": ("--", "s"), "tensor in a node": ("-.", "D"), "pipeline": (":", "^")}
@@ -59,45 +58,38 @@ def draw_steps(seconds: Mapping[str, Sequence[float]], words: Mapping[str, str],
 
 
 def simulate(
-    model: Served, device: Device, counts: Sequence[int], users_each: int, context: int
+    model: Served, device: Device, counts: Sequence[int], context: int, longest: float
 ) -> dict[int, list[Layout]]:
-    """All ways to use so many devices, with as many users for each of them."""
-    return {count: layouts(model, device, count, users_each * count, context) for count in counts}
+    """All ways to use so many devices, each with as many users as memory and `longest` seconds a token allow."""
+    return {count: layouts(model, device, count, context, longest) for count in counts}
 
 
 def draw_simulation(found: Mapping[int, Sequence[Layout]], title: str) -> None:
-    """Time between a user's tokens, and tokens a second for each device, over the devices; hollow where the memory
-    isn't enough."""
+    """Time between the tokens of a user who is alone, and tokens a second for each device with as many users as there
+    is room for, over the devices."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.6))
-    for place, way in enumerate(LOOKS):
-        line, marker = LOOKS[way]
-        points = [one for layouts_ in found.values() for one in layouts_ if one.way == way]
-        counts = [one.devices for one in points]
-        for ax, values in (
-            (axes[0], [1e3 * one.seconds for one in points]),
-            (axes[1], [one.tokens_per_second / one.devices for one in points]),
-        ):
-            color = plots.COLORS[place]
-            ax.plot(counts, values, color=color, linestyle=line, marker="", label=way)
-            for count, value, one in zip(counts, values, points, strict=True):
-                ax.plot(count, value, marker=marker, color=color, markerfacecolor=color if one.fits else "white")
-    for ax, label in zip(axes, ("between a user's tokens (ms)", "tokens per second and device"), strict=True):
-        ax.set(xscale="log", yscale="log", xlabel="devices (count)", ylabel=label)
+    for place, (way, (line, marker)) in enumerate(LOOKS.items()):
+        points = [one for ways in found.values() for one in ways if one.way == way]
+        look = dict(color=plots.COLORS[place], linestyle=line, marker=marker, label=way)
+        axes[0].plot([one.devices for one in points], [1e3 * one.alone for one in points], **look)
+        served = [one for one in points if one.users]
+        rates = [one.tokens_per_second / one.devices for one in served]
+        axes[1].plot([one.devices for one in served], rates, **look)
+    axes[0].set(title=f"{title}: a user alone (simulated)", ylabel="between tokens (ms)", yscale="log")
+    axes[1].set(title="as many users as there is room for (simulated)", ylabel="tokens per second and device")
+    axes[1].set_ylim(bottom=0)
+    for ax in axes:
+        ax.set_xlabel("devices (count)")
         ax.set_xscale("log", base=2)
         ax.set_xticks(list(found), list(map(str, found)))
-    axes[0].set_title(title)
-    axes[1].set_title("simulated; hollow: too little memory")
-    axes[0].legend()
+    axes[0].legend(fontsize=9)
 
 
-def read_simulation(found: Mapping[int, Sequence[Layout]], longest: float) -> None:
-    """For each number of devices the way with the most tokens that keeps a user's wait below `longest` seconds."""
+def read_simulation(found: Mapping[int, Sequence[Layout]]) -> None:
+    """For each number of devices the way that serves most, and the one that is fastest for a user alone."""
+    print(f"simulated{'':10}{'most tokens a second':>36}{'fastest for a user alone':>36}")
     for count, ways in found.items():
-        best = best_layout(list(ways), longest)
-        if best is None:
-            say(f"{count:3} devices: nothing fits the memory and {1e3 * longest:.0f} ms a token.")
-            continue
-        say(
-            f"{count:3} devices: {best.way}, {1e3 * best.seconds:.1f} ms between tokens,",
-            f"{best.tokens_per_second / count:,.0f} tokens per second and device (simulated).",
-        )
+        best, fastest = max(ways, key=lambda one: one.tokens_per_second), min(ways, key=lambda one: one.alone)
+        most = f"{best.way}, {best.tokens_per_second / count:,.0f} a device" if best.users else "it doesn't fit"
+        alone = f"{fastest.way}, {1e3 * fastest.alone:.1f} ms" if best.users else ""
+        print(f"{count:>3} device{'s' * (count > 1):1}{'':8}{most:>36}{alone:>36}")

@@ -34,7 +34,7 @@ def compare_rings(results: Results, sizes: ParallelSizes, guess: float, seed: in
         same, of = same + sum(one["same"] for one in found), of + sum(one["of"] for one in found)
         by_ranks[ranks] = found[0]["shares"]
         for name, share in found[0]["shares"].items():
-            results.metric(f"collectives.sent_share.{name}.ranks_{ranks}", share, "x", n=sizes.cases)
+            results.metric(f"collectives.sent_share.{name}.ranks_{ranks}", share, "share", n=sizes.cases)
     results.invariant("parallel.rings_equal_torch", same == of, same, of)
     print(f"{same} of {of} results are PyTorch's, number for number.")
     print(f"{'a rank sends, times the data':32}" + "".join(f"{ranks} ranks".rjust(10) for ranks in sizes.ranks))

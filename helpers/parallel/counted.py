@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -35,6 +36,8 @@ class Counted(TorchDispatchMode):
         self.calls, self.bytes = Counter(), Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(each is DTensor for each in types):
+            return NotImplemented  # what it does with its parts comes here again
         result = func(*args, **(kwargs or {}))
         if func.namespace in NAMESPACES and (kind := _kind_of(func)):
             self.calls[kind] += 1

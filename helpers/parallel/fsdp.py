@@ -15,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
+from helpers.errors import CourseError
 from helpers.parallel.heads import split_evenly
 
 
@@ -52,8 +53,10 @@ class _Logits(nn.Module):
 
 def vocabulary_in_pieces(model: nn.Module, count: int) -> nn.ModuleList:
     """Cut the embedding that a small model shares with its output layer into `count` modules; changes the model. A
-    module is gathered whole, and this is the largest of all."""
+    module is gathered whole, and this is the largest of all. CourseError where the two aren't one."""
     weight = model.get_input_embeddings().weight
+    if model.get_output_embeddings().weight is not weight:
+        raise CourseError("Its embedding and its output layer are two: shard each of them by itself.")
     pieces = nn.ModuleList(_Piece(weight.detach(), tokens) for tokens in split_evenly(len(weight), count))
     model.set_input_embeddings(_LookUp(pieces))
     model.set_output_embeddings(_Logits(pieces))
@@ -61,9 +64,9 @@ def vocabulary_in_pieces(model: nn.Module, count: int) -> nn.ModuleList:
 
 
 def shard_fully(model: nn.Module, pieces: int = 0) -> nn.Module:
-    """Shard each layer, and what is left, among all ranks; changes the model. A module is
-    gathered when it is called, and given up behind it. With `pieces` an embedding that is
-    also the output layer is cut into so many modules first."""
+    """Shard each layer, and what is left, among all ranks; changes the model. A module
+    is gathered when it is called, and given up behind it. With `pieces` an embedding
+    that is also the output layer is cut into so many modules first."""
     device = next(model.parameters()).device.type
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     units = list(vocabulary_in_pieces(model, pieces)) if pieces else []
@@ -73,9 +76,9 @@ def shard_fully(model: nn.Module, pieces: int = 0) -> nn.Module:
 
 
 def training_bytes(parameters: float, ranks: int, stage: int) -> float:
-    """Bytes that training takes on each rank in float32, with Adam: a weight, a gradient and two
-    moments for each parameter, 4 bytes each. Stage 0 is plain data parallelism; ZeRO's stage 1
-    shards the moments, 2 the gradients, too, 3 (FSDP) the weights as well."""
+    """Bytes that training takes on each rank in float32, with Adam: a weight, a gradient
+    and two moments for each parameter, 4 bytes each. Stage 0 is plain data parallelism;
+    ZeRO's stage 1 shards the moments, 2 the gradients, too, 3 (FSDP) the weights, too."""
     weights, gradients, moments = 4 * parameters, 4 * parameters, 8 * parameters
     shares = [1 / ranks if stage >= least else 1 for least in (3, 2, 1)]
     return weights * shares[0] + gradients * shares[1] + moments * shares[2]
@@ -88,18 +91,21 @@ def local_bytes(model: nn.Module) -> int:
 
 
 class Gathered:
-    """The most bytes of whole parameters that lie beside the sharded ones: looked at in every module that has
-    parameters of its own, when it is called."""
+    """The most bytes of gathered parameters that lie beside the sharded ones: looked at in every module that has
+    parameters of its own, when it is called. (The buffer that they were sent in isn't among them.)"""
 
     def __init__(self, model: nn.Module):
-        self.model, self.peak = model, 0
+        self.model, self.peak, self._own = model, 0, 0
+        self._own = self._whole()  # what isn't sharded at all
         for module in model.modules():
             if next(module.parameters(recurse=False), None) is not None:
                 module.register_forward_pre_hook(self._look)
 
     def _look(self, module: nn.Module, inputs: tuple) -> None:
-        whole = sum(p.nbytes for p in self.model.parameters() if not isinstance(p, DTensor))
-        self.peak = max(self.peak, whole)
+        self.peak = max(self.peak, self._whole())
+
+    def _whole(self) -> int:
+        return sum(p.nbytes for p in self.model.parameters() if not isinstance(p, DTensor)) - self._own
 
 
 def train(model: nn.Module, batches: list[torch.Tensor], learning_rate: float, ranks: int = 1) -> list[float]:

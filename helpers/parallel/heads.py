@@ -28,8 +28,8 @@ class HeadShard:
 
 
 def keys_of(heads: Sequence[int], group: int) -> tuple[list[int], list[int]]:
-    """The key-value heads that these neighbouring heads read, `group` heads each, in order;
-    and for each head the place of its own among them."""
+    """The key-value heads that these neighbouring heads read, `group` heads each, in
+    order; and for each head the place of its own among them."""
     read = [head // group for head in heads]
     kept = sorted(set(read))
     return kept, [kept.index(each) for each in read]

@@ -12,6 +12,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 def parallelize_by_plan(model: nn.Module) -> nn.Module:
     """Cut a decoder with Llama's layers by PyTorch's `parallelize_module`; changes the model. It cuts evenly: where the
     ranks don't divide the heads it goes through the middle of one, and attention stops at a shape that doesn't fit."""
+    tied = model.lm_head.weight is model.model.embed_tokens.weight
     mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
     plan = {f"self_attn.{name}_proj": ColwiseParallel() for name in "qkv"}
     plan |= {"mlp.gate_proj": ColwiseParallel(), "mlp.up_proj": ColwiseParallel()}
@@ -26,4 +27,6 @@ def parallelize_by_plan(model: nn.Module) -> nn.Module:
             "lm_head": ColwiseParallel(output_layouts=Replicate()),
         },
     )
+    if tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
     return model

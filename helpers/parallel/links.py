@@ -11,12 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.errors import CourseError
-
-
-def ring_seconds(num_bytes: float, ranks: int, latency: float, bandwidth: float) -> float:
-    """Seconds of an all-reduce as a ring: each rank sends 2 (n - 1) messages of an n-th of the
-    data, one after the other."""
-    return 2 * (ranks - 1) * (latency + num_bytes / ranks / bandwidth)
+from helpers.parallel.rings import ring_seconds
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from datetime import timedelta
 from functools import reduce
 
@@ -39,7 +40,12 @@ def main() -> None:
     )
     module, name = request["function"].split(":")
     function = reduce(getattr, name.split("."), importlib.import_module(module))
-    answer = function(**request["arguments"])
+    try:
+        answer = function(**request["arguments"])
+    except BaseException as error:  # who was first, and why: those who waited fail, too
+        failed = dict(time=time.time(), why=f"{type(error).__name__}: {error}")
+        write_whole(folder / f"failed-{rank}.json", json.dumps(failed))
+        raise
     write_whole(folder / f"answer-{rank}.json", json.dumps(answer))
     dist.barrier()
     dist.destroy_process_group()

@@ -71,7 +71,7 @@ def on_ranks(
         if show:
             _show(result.stdouts)
         if result.failures:
-            raise RankError(_reason(result.failures, result.stderrs, world_size))
+            raise RankError(_reason(result.failures, folder, result.stderrs, world_size))
         return [json.loads((folder / f"answer-{rank}.json").read_text()) for rank in range(world_size)]
 
 
@@ -103,15 +103,21 @@ def _show(outputs: Mapping[int, str]) -> None:
             print(f"rank {rank} | {line}")
 
 
-def _reason(failures: Mapping[int, ProcessFailure], errors: Mapping[int, str], world_size: int) -> str:
+def _reason(failures: Mapping[int, ProcessFailure], folder: Path, errors: Mapping[int, str], world_size: int) -> str:
     """Who stopped first, and why. A rank that a signal ended leaves no message, and those that waited for it fail, too:
     so it counts before them. SIGTERM is what the launcher ends the others with."""
-    ended_by_us = -signal.SIGTERM
-    own = [failure for failure in failures.values() if failure.exitcode != ended_by_us] or list(failures.values())
-    first = min(own, key=lambda failure: (failure.exitcode >= 0, failure.timestamp))
-    if first.exitcode < 0:
-        why = f"signal {first.signal_name()} ended it; too little memory, perhaps"
+    own = [rank for rank, failure in failures.items() if failure.exitcode != -signal.SIGTERM] or list(failures)
+    told = {path.stem: json.loads(path.read_text()) for path in folder.glob("failed-*.json")}
+
+    def order(rank: int) -> tuple[bool, float]:
+        return failures[rank].exitcode >= 0, told.get(f"failed-{rank}", {}).get("time", 0.0)
+
+    first = min(own, key=order)
+    if failures[first].exitcode < 0:
+        why = f"signal {failures[first].signal_name()} ended it; too little memory, perhaps"
+    elif f"failed-{first}" in told:
+        why = told[f"failed-{first}"]["why"]
     else:
-        lines = Path(errors[first.local_rank]).read_text(errors="replace").strip().splitlines() or ["no message"]
+        lines = Path(errors[first]).read_text(errors="replace").strip().splitlines() or ["no message"]
         why = next((line for line in reversed(lines) if "Error" in line), lines[-1])
-    return f"Rank {first.local_rank} of {world_size} stopped: {why}. The others were ended."
+    return f"Rank {first} of {world_size} stopped: {why.rstrip('.')}. The others were ended."

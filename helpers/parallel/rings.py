@@ -44,8 +44,8 @@ class Ring:
 
 
 def chunk_sent(place: int, step: int, n: int) -> int:
-    """Which of n chunks the rank at this place passes on in a step of a reduce-scatter, if
-    chunk k is to end at place k after n - 1 steps to the right."""
+    """Which of n chunks the rank at this place passes on in a step of a reduce-scatter,
+    if chunk k is to end at place k after n - 1 steps to the right."""
     return (place - 1 - step) % n
 
 
@@ -73,7 +73,7 @@ def all_gather(chunk: torch.Tensor, ring: Ring) -> torch.Tensor:
 
 
 def all_reduce(x: torch.Tensor, ring: Ring) -> torch.Tensor:
-    """The sum of all ranks' tensors at each rank: a reduce-scatter, then an all-gather."""
+    """The sum of all ranks' tensors at each rank: a reduce-scatter and an all-gather."""
     flat = x.flatten()
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % ring.size))
     chunks = padded.view(ring.size, -1)
@@ -81,9 +81,15 @@ def all_reduce(x: torch.Tensor, ring: Ring) -> torch.Tensor:
     return total.flatten()[: len(flat)].view(x.shape)
 
 
+def ring_seconds(num_bytes: float, ranks: int, latency: float, bandwidth: float) -> float:
+    """Seconds of an all-reduce as a ring: each rank sends 2 (n - 1) messages of an n-th
+    of the data, one after the other. One of b bytes takes latency + b / bandwidth."""
+    return 2 * (ranks - 1) * (latency + num_bytes / ranks / bandwidth)
+
+
 def all_to_all(chunks: torch.Tensor, ring: Ring) -> torch.Tensor:
-    """Chunk k of (n, ...) goes straight to rank k: what rank r gets are the chunks r of all
-    ranks. A transposition, as experts and sequence parallelism need it."""
+    """Chunk k of (n, ...) goes straight to rank k: what rank r gets are the chunks r of
+    all ranks. A transposition, as experts and sequence parallelism need it."""
     n, place = ring.size, ring.place
     received = torch.empty_like(chunks)
     for step in range(n):

@@ -45,12 +45,12 @@ class Which:
     shape: bool = False
     layers: int | None = None
 
-    def open(self) -> nn.Module:
-        """The model, on this rank's device."""
+    def open(self, device: str = "cpu") -> nn.Module:
+        """The model itself."""
         if self.shape:
-            model = models.shape_only(self.name, self.dtype, device())
+            model = models.shape_only(self.name, self.dtype, device)
         else:
-            model, _ = models.load(self.name, self.dtype, device())
+            model, _ = models.load(self.name, self.dtype, device)
         if self.layers is not None:
             keep(model, self.layers)
         return model
@@ -78,17 +78,17 @@ def compare(way: str, which: dict, prompts: Sequence[Sequence[int]], max_new_tok
     """The model split in a way of WAYS against the whole one: the largest difference of any logit, how many answers
     are the same; bytes of parameters, of the whole model's, and of what is gathered at most; the calls and bytes of the
     collectives of a step that reads one token."""
-    model = Which(**which).open()
+    model = Which(**which).open(device())
     whole = sum(p.nbytes for p in model.parameters())
     exact = _of_first(lambda: [(logits_of(model, p), greedy(model, p, max_new_tokens)) for p in prompts])
     model = WAYS[way](model)
-    gathered, worst, same = Gathered(model), 0.0, 0
+    gathered, off, same = Gathered(model), [], 0
     for prompt, (logits, answer) in zip(prompts, exact, strict=True):
-        worst = max(worst, (logits_of(model, prompt) - logits.to(device())).abs().max().item())
+        off.append((logits_of(model, prompt) - logits.to(device())).abs().max())
         same += greedy(model, prompt, max_new_tokens) == answer
     counted = _of_a_step(model, prompts[0])
     return dict(
-        worst=worst,
+        worst=_largest(off),
         same=same,
         of=len(prompts),
         local_bytes=local_bytes(model),
@@ -102,17 +102,19 @@ def compare(way: str, which: dict, prompts: Sequence[Sequence[int]], max_new_tok
 def time_ways(ways: Sequence[str], which: dict, context: int, rounds: int, threads: int) -> dict[str, list[float]]:
     """Seconds of steps that read one token after `context` tokens: of the whole model at the first rank, with all
     `threads` while the others wait, and cut in each of the ways. They take turns."""
-    own, arms = torch.get_num_threads(), {}
-    for way in (None, *ways):
-        model = Which(**which).open()
-        model = WAYS[way](model) if way else model
-        step = _step(model, list(range(context)), KVCache.for_model(model, context + 1))
-        arms[way or "whole"] = step
+    own, arms, first = torch.get_num_threads(), {}, dist.get_rank() == 0
 
-    def whole(step: Callable[[], object] = arms["whole"]) -> None:
-        if dist.get_rank() == 0:
+    def step_of(model: nn.Module) -> Callable[[], object]:
+        return _step(model, list(range(context)), KVCache.for_model(model, context + 1))
+
+    for way in ways:
+        arms[way] = step_of(WAYS[way](Which(**which).open(device())))
+    of_whole = step_of(Which(**which).open(device())) if first else None
+
+    def whole() -> None:
+        if first:
             torch.set_num_threads(threads)
-            step()
+            of_whole()
             torch.set_num_threads(own)
         dist.barrier()
 
@@ -122,15 +124,15 @@ def time_ways(ways: Sequence[str], which: dict, context: int, rounds: int, threa
 
 def compare_training(which: dict, batches: Sequence, learning_rate: float) -> dict:
     """FSDP against a process by itself, on the same batches: losses, the largest difference of any parameter after the
-    last step, and bytes that a step sends."""
+    last step, and the calls and bytes of all collectives."""
     batches = [torch.tensor(batch, device=device()) for batch in batches]
-    alone = Which(**which).open().train()
+    alone = Which(**which).open(device()).train().requires_grad_(True)
     losses = train(alone, batches, learning_rate)
-    model = shard_fully(Which(**which).open().train())
+    model = shard_fully(Which(**which).open(device()).train().requires_grad_(True))
     with Counted() as counted:
         sharded = train(model, batches, learning_rate, dist.get_world_size())
     pairs = zip(model.parameters(), alone.parameters(), strict=True)
-    worst = max((_whole(p) - q).abs().max().item() for p, q in pairs)
+    worst = _largest([(_whole(p) - q).detach().abs().max() for p, q in pairs])
     return dict(alone=losses, sharded=sharded, worst=worst, calls=dict(counted.calls), bytes=dict(counted.bytes))
 
 
@@ -162,7 +164,7 @@ def compare_rings(cases: int, seed: int, members: Sequence[int] | None = None) -
     what this rank sent for each, as a share of the whole data: what is reduced, gathered, scattered or exchanged."""
     everybody = list(range(dist.get_world_size()))
     chosen = everybody if members is None else list(members)
-    group = dist.new_group(chosen)
+    group = dist.new_group(chosen, sort_ranks=False)
     same, of, shares = 0, 0, {}
     if dist.get_rank() not in chosen:
         return dict(same=same, of=of, shares=shares)
@@ -171,7 +173,7 @@ def compare_rings(cases: int, seed: int, members: Sequence[int] | None = None) -
     lengths = torch.Generator().manual_seed(seed)  # the same at every rank
     for _ in range(cases):
         length = int(torch.randint(1, 50, (), generator=lengths))
-        chunks = torch.randint(-99, 99, (n, length), generator=draw).float()
+        chunks = torch.randint(-99, 99, (n, length), generator=draw).float().to(device())
         for name, ours, theirs in _pairs(chunks, ring, group):
             before = ring.bytes_sent
             same += torch.equal(ours(), theirs)
@@ -186,7 +188,7 @@ def exchange(groups: Sequence[Sequence[int]], numbers: int, repeats: int) -> dic
     and its median time."""
     chosen = next(list(group) for group in groups if dist.get_rank() in group)
     ring = rings.Ring(chosen)
-    chunks = torch.zeros(len(chosen), numbers // len(chosen))
+    chunks = torch.zeros(len(chosen), numbers // len(chosen), device=device())
     rings.all_to_all(chunks, ring)
     sent = ring.bytes_sent
     times = take_turns({"": lambda: rings.all_to_all(chunks, ring)}, repeats, warmup=2)
@@ -199,7 +201,7 @@ def _pairs(chunks: torch.Tensor, ring: rings.Ring, group) -> list[tuple]:
     summed = chunks.clone()
     dist.all_reduce(summed, group=group)
     gathered = chunks.new_empty(n * len(chunks), chunks.shape[1])
-    dist.all_gather_into_tensor(gathered, chunks, group=group)
+    dist.all_gather_single(gathered, chunks, group=group)
     every = [torch.empty_like(chunks) for _ in range(n)]
     dist.all_gather(every, chunks, group=group)
     exchanged = torch.stack([one[ring.place] for one in every])
@@ -209,6 +211,10 @@ def _pairs(chunks: torch.Tensor, ring: rings.Ring, group) -> list[tuple]:
         ("reduce_scatter", lambda: rings.reduce_scatter(chunks, ring), summed[ring.place]),
         ("all_to_all", lambda: rings.all_to_all(chunks, ring), exchanged),
     ]
+
+
+def _largest(values: Sequence[torch.Tensor]) -> float:
+    return torch.stack(list(values)).max().item()  # Python's own max loses a NaN
 
 
 def _whole(parameter: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism", 2019. A matrix
 that is cut by its rows gives each rank some of the outputs; the next one, cut by its columns, takes just these as its
-inputs and gives a part of each sum. One all-reduce adds the parts up: two for a layer, and nothing else is sent.
+inputs and gives a part of each sum. One all-reduce adds the parts up: two for a layer, and one more for
+the embedding. At the end logits are gathered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
@@ -23,16 +24,16 @@ from helpers.parallel.heads import HeadShard, shard_heads, split_evenly
 ATTENTION = "sharded_heads"
 
 
-def partial_products(x: torch.Tensor, weight: torch.Tensor, ranks: int) -> list[torch.Tensor]:
-    """What each rank adds to W x for x (n, in) and W (out, in), if it holds some columns of W
-    and the numbers of x that they read: (n, out) each."""
+def partial_products(x: Tensor, weight: Tensor, ranks: int) -> list[Tensor]:
+    """What each rank adds to W x for x (n, in) and W (out, in), if it holds some columns
+    of W and the numbers of x that they read: (n, out) each."""
     columns = split_evenly(weight.shape[1], ranks)
     return [x[:, mine] @ weight[:, mine].T for mine in columns]
 
 
 def bytes_reduced(layers: int, hidden: int, bytes_per_number: int) -> int:
-    """Bytes that all-reduces add up in a decode step of one token: two vectors of `hidden`
-    numbers in each layer, and one for the embedding."""
+    """Bytes that all-reduces add up in a decode step of one token: two vectors of
+    `hidden` numbers in each layer, and one for the embedding."""
     return (2 * layers + 1) * hidden * bytes_per_number
 
 
@@ -40,16 +41,17 @@ def column_parallel(linear: nn.Linear, outputs: Sequence[int]) -> nn.Linear:
     """The rows of W that make these outputs: each rank computes its own, and nothing is
     sent. (Megatron writes x W, so that these are columns there.)"""
     mine = torch.as_tensor(outputs)
-    part = nn.Linear(linear.in_features, len(mine), linear.bias is not None, device="meta")
+    biased = linear.bias is not None
+    part = nn.Linear(linear.in_features, len(mine), biased, device="meta")
     part.weight = nn.Parameter(linear.weight[mine].clone(), requires_grad=False)
-    if linear.bias is not None:
+    if biased:
         part.bias = nn.Parameter(linear.bias[mine].clone(), requires_grad=False)
     return part
 
 
 class RowParallel(nn.Module):
-    """The columns of W that read these inputs. Each rank has a part of every sum, and an
-    all-reduce adds them up."""
+    """The columns of W that read these inputs. Each rank has a part of every sum, and
+    an all-reduce adds them up."""
 
     def __init__(self, linear: nn.Linear, inputs: Sequence[int]):
         super().__init__()
@@ -57,21 +59,21 @@ class RowParallel(nn.Module):
         self.weight = nn.Parameter(linear.weight[:, mine].clone(), requires_grad=False)
         self.bias = linear.bias
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight)
         dist.all_reduce(y)
         return y if self.bias is None else y + self.bias
 
 
 class VocabularyParallelEmbedding(nn.Module):
-    """The rows of some tokens. Others look up zeros, and an all-reduce puts in what another
-    rank has found."""
+    """The rows of some tokens. Others look up zeros, and an all-reduce puts in what
+    another rank has found."""
 
     def __init__(self, weight: nn.Parameter, tokens: range):
         super().__init__()
         self.weight, self.tokens = weight, tokens
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids: Tensor) -> Tensor:
         here = (ids >= self.tokens.start) & (ids < self.tokens.stop)
         x = F.embedding((ids - self.tokens.start) * here, self.weight) * here[..., None]
         dist.all_reduce(x)
@@ -85,10 +87,10 @@ class VocabularyParallelHead(nn.Module):
         super().__init__()
         self.weight, self.bias, self.vocabulary = weight, bias, vocabulary
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         logits = F.linear(x, self.weight, self.bias)
         parts = logits.new_empty(dist.get_world_size(), *logits.shape)
-        dist.all_gather_into_tensor(parts.flatten(0, 1), logits)
+        dist.all_gather_single(parts.flatten(0, 1), logits)
         return torch.cat(parts.unbind(0), -1)[..., : self.vocabulary]
 
 
@@ -110,11 +112,12 @@ def parallelize(model: nn.Module, rank: int, ranks: int) -> nn.Module:
         CourseError: its layers have other names, or there are more ranks than heads.
     """
     config = model.config
-    if not all(hasattr(layer.self_attn, "q_proj") and hasattr(layer.mlp, "gate_proj") for layer in model.model.layers):
+    layers = getattr(getattr(model, "model", None), "layers", ())
+    if not layers or not all(hasattr(one.self_attn, "q_proj") and hasattr(one.mlp, "gate_proj") for one in layers):
         raise CourseError("Only layers like Llama's are cut into parts here: q_proj, k_proj, v_proj, gate_proj, ...")
     shard = shard_heads(config.num_attention_heads, config.num_key_value_heads, ranks)[rank]
     middle = split_evenly(config.intermediate_size, ranks)[rank]
-    for layer in model.model.layers:
+    for layer in layers:
         _cut_attention(layer.self_attn, shard)
         mlp = layer.mlp
         mlp.gate_proj, mlp.up_proj = (column_parallel(each, middle) for each in (mlp.gate_proj, mlp.up_proj))
@@ -143,7 +146,7 @@ def _cut_vocabulary(model: nn.Module, rank: int, ranks: int) -> None:
     size = -(-vocabulary // ranks)
     mine = range(rank * size, (rank + 1) * size)
 
-    def part(weight: torch.Tensor) -> nn.Parameter:
+    def part(weight: Tensor) -> nn.Parameter:
         kept = weight[mine.start : mine.stop]
         filled = F.pad(kept, (*[0, 0] * (kept.dim() - 1), 0, size - len(kept)))
         return nn.Parameter(filled.clone(), requires_grad=False)

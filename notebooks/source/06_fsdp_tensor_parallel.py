@@ -60,7 +60,7 @@ results.prediction("parallel.step_speedup.fsdp", GUESS_FSDP, "x")
 # * **by rows** of W: each makes some of the outputs, from all of x. Nothing has to be added.
 # * **by columns** of W: each reads some of the inputs, and has a *part of every sum*. The parts have to be added up, and every device needs the sum: an **all-reduce**.
 #
-# **Exercise 06.1** (5 minutes) *Why it matters: these sums are nearly all that tensor parallelism sends.*
+# **Exercise 06.1** (5 minutes) *Why it matters: these sums are what every layer sends.*
 #
 # Return for each of `ranks` devices what it adds to `x @ weight.T`, if it holds some columns of `weight` (out, in) and the numbers of `x` (n, in) that they read. `split_evenly(in, ranks)` gives each one's columns: `split_evenly(6, 3)` is `[range(0, 2), range(2, 4), range(4, 6)]`.
 
@@ -88,6 +88,8 @@ print("off by", (sum(parts) - x @ weight.T).abs().max().item())
 # Megatron and PyTorch write `y = x A`, with `A` the transpose of W. So what is cut by rows of W they call **column-parallel**, and by columns **row-parallel**:
 
 # %%
+from collections.abc import Sequence
+
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
@@ -207,9 +209,14 @@ print(source_of("helpers.parallel.fsdp", "shard_fully"))
 # PyTorch's **DTensor** takes a plan by names: `q_proj` column-parallel, `o_proj` row-parallel, and so on. It cuts evenly, whatever a head is. **vLLM** has a parameter, `tensor_parallel_size`. What comes out on 2, 3 and 4 ranks? The table shows the largest difference of any logit from the whole model's (sums in another order differ in the last bits), greedy answers that are the same tokens, the weights of the rank that holds the most as a share of the whole, and the bytes that collectives reduce or gather for a token.
 
 # %%
-from helpers.notebook.parallel_bench import ParallelBench, compare_library
+from helpers.notebook.parallel_bench import (
+    ParallelBench,
+    compare_library,
+    predict_bytes,
+)
 
 bench = ParallelBench.of(lesson, sizes)
+predict_bytes(results, bench)
 compare_library(results, bench)
 
 # %% [markdown] tags=["measure"]
@@ -246,14 +253,14 @@ compare_training(results, bench)
 # %%
 from helpers.notebook.parallel_bench import compare_bytes
 
-compare_bytes(results, bench, cuts[2], sharded["fsdp"])
+compare_bytes(results, cuts[2], sharded["fsdp"])
 
 # %% [markdown]
 # So FSDP makes a model fit, and doesn't make a token come sooner. It pays where one gathering serves many tokens: in training, or for the prefill of large batches.
 #
 # ## A step's time
 #
-# Random weights of a larger shape, float32. One process with all cores, against two processes with half of them each.
+# Random weights of a larger shape, float32. One process with all threads, against two with half of them each (but one at least).
 
 # %%
 from helpers.notebook.parallel_bench import WORDS, time_steps
@@ -279,36 +286,37 @@ explain_step(results, bench, link, seconds)
 # %% [markdown]
 # ## Many devices: a simulation
 #
-# With such constants one can ask what nobody has here: GPUs. The numbers below are a GPU maker's, typed in: 80 GB, 3.35 TB/s, 989 TFLOP/s, 8 in a node, 450 GB/s between these, and 50 GB/s between nodes. Latencies are guesses of the right size. **Nothing of this is measured.** It says which way is better, not how fast it is.
+# With such constants one can ask what nobody has here: GPUs. The numbers in the next cell are a GPU maker's, typed in; latencies are guesses of the right size. **Nothing of this is measured.** It says which way is better, not how fast it is.
 #
 # * **Replicas**: each device has the whole model, and users of its own.
 # * **Tensor**: all devices do each step together. **Tensor in a node**: those of a node do, and nodes are replicas.
 # * **Pipeline**: each device has some of the layers, and groups of users follow each other. (With fewer groups than devices some idle.)
 #
-# First a model that fits no single device. 8 users for each device, 2,000 tokens of context, and nobody may wait longer than 50 ms for a token.
+# Two questions. How soon does the next token come for a user who is alone? And how many tokens come in all, with as many users as memory and patience allow? First a model that fits no single device.
 
 # %%
 from helpers.notebook.parallel_charts import draw_simulation, read_simulation, simulate
 from helpers.parallel.layouts import Device, Served
 from helpers.parallel.links import Link
 
-inside, between = Link(1e-6, 450e9), Link(5e-6, 50e9)
-gpu = Device(80e9, 3.35e12, 989e12, 8, inside, between)
+inside = Link(1e-6, 450e9)  # between the 8 devices of a node: seconds, bytes per second
+between = Link(5e-6, 50e9)  # between nodes
+gpu = Device(80e9, 3.35e12, 989e12, 8, inside, between)  # bytes, bytes/s, operations/s
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
-large = Served(70e9, 80, 8192, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
-found = simulate(large, gpu, COUNTS, users_each=8, context=2000)
-draw_simulation(found, "70 billion weights")
-read_simulation(found, longest=0.05)
+LONGEST = 0.05  # seconds that a user waits for a token
+large = Served(70e9, 80, 8192, 8, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
+found = simulate(large, gpu, COUNTS, context=2000, longest=LONGEST)
+draw_simulation(found, "70 billion")
+read_simulation(found)
 
 # %% [markdown]
-# Then one that fits each of them, with few users for each device, and with many (and short contexts). With few, replicas all read the same weights for a handful of users. With many, each of them computes.
+# Then one that fits each of them.
 
 # %%
-small = Served(8e9, 32, 4096, 2, 131_072)  # 8 billion
-for users, context in ((8, 2000), (1024, 200)):
-    print(f"{users} users a device, {context} tokens of context")
-    found = simulate(small, gpu, COUNTS, users_each=users, context=context)
-    read_simulation(found, longest=0.05)
+small = Served(8e9, 32, 4096, 8, 2, 131_072)  # 8 billion
+found = simulate(small, gpu, COUNTS, context=2000, longest=LONGEST)
+draw_simulation(found, "8 billion")
+read_simulation(found)
 results.write()
 results.assert_invariants()
 
@@ -328,7 +336,7 @@ results.assert_invariants()
 #
 # * **The model fits, and users are many.** Then replicas serve more of them: they don't talk at all.
 # * **A slow link.** A layer's two all-reduces can't overlap: each needs the one before. Between machines a pipeline sends less, and replicas nothing.
-# * **More ranks than key-value heads.** Each of them keeps a copy, and the cache isn't cut any further.
+# * **More ranks than key-value heads.** Some keep copies, and the cache isn't cut any further.
 # * **FSDP for single tokens.** All weights go through the link for each step.
 #
 # | you see | do |
@@ -345,7 +353,7 @@ results.assert_invariants()
 #
 # <details><summary>Answer</summary>
 #
-# (b): it fits each of them, and replicas send nothing. (a) lets each user's tokens come sooner, and pays when users are few: then the weights are read once for all of them. (c) would gather all weights for every token.
+# (b): it fits each of them, and replicas send nothing. (a) pays when users are few: then their tokens come sooner, because all memories are read at once. (c) would gather all weights for every token.
 # </details>
 #
 # **2.** 8 query heads, 2 key-value heads, 4 ranks. How many key-value heads are kept in all? (a) 2 (b) 4 (c) 8

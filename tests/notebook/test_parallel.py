@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from helpers.errors import CourseError
+from helpers.models import shape_only
 from helpers.notebook import parallel_bench, parallel_charts, parallel_collectives
 from helpers.notebook.parallel_bench import Found, ParallelBench
 from helpers.notebook.parallel_sizes import PARALLEL
@@ -26,7 +27,7 @@ def results(tmp_path):
 
 @pytest.fixture
 def bench():
-    return ParallelBench(Which("tiny"), None, [[1, 2]], SIZES, SimpleNamespace(seed=0, profile="smoke"))
+    return ParallelBench(Which("tiny"), None, [[1, 2]], SIZES, SimpleNamespace(seed=0, profile="smoke", device="cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +107,18 @@ def test_steps_messages_and_what_they_explain(results, bench, monkeypatch, capsy
     assert "all-reduces of" in capsys.readouterr().out
 
 
+def test_bytes_are_predicted_before_they_are_counted(results, bench, monkeypatch, capsys):
+    monkeypatch.setattr(Which, "open", lambda self: shape_only("llama-tiny"))  # 2 layers, hidden 64, vocabulary 97
+    parallel_bench.predict_bytes(results, bench)
+    predicted = {
+        name: results.metrics[f"parallel.bytes_per_token.{name}.predicted"] for name in ("tensor_parallel", "fsdp")
+    }
+    assert predicted["tensor_parallel"]["value"] == 4 * (5 * 64 + 98)
+    parallel_bench.compare_bytes(results, Found("tensor_parallel", 2, [answer()]), Found("fsdp", 2, [answer()]))
+    assert results.metrics["parallel.bytes_per_token.fsdp"]["value"] == 2000
+    assert "counted    2.0 kB in 5 all-reduces" in capsys.readouterr().out
+
+
 def test_training_is_told_by_its_losses_and_differences(results, bench, monkeypatch, capsys):
     row = dict(alone=[2.0, 1.0], sharded=[2.0, 1.0], worst=1e-7, bytes={"all_gather": 4_000_000}, calls={})
     fake(monkeypatch, parallel_bench, [row, row | {"worst": 3e-7}])
@@ -116,11 +129,13 @@ def test_training_is_told_by_its_losses_and_differences(results, bench, monkeypa
 
 def test_the_simulation_is_called_so(capsys):
     gpu = Device(80e9, 3e12, 1e15, 8, Link(1e-6, 4e11), Link(5e-6, 5e10))
-    found = parallel_charts.simulate(Served(70e9, 80, 8192, 2, 327_680), gpu, (1, 8, 64), 8, 2000)
+    found = parallel_charts.simulate(Served(70e9, 80, 8192, 8, 2, 327_680), gpu, (1, 8, 64), 2000, 0.05)
     parallel_charts.draw_simulation(found, "70 billion")
-    parallel_charts.read_simulation(found, 0.05)
-    lines = capsys.readouterr().out.splitlines()
-    assert "nothing fits" in lines[0] and all("simulated" in line for line in lines[1:])
+    assert all("simulated" in ax.get_title() for ax in plt.gcf().axes)
+    parallel_charts.read_simulation(found)
+    head, one, *others = capsys.readouterr().out.splitlines()
+    assert head.startswith("simulated") and "it doesn't fit" in one and max(map(len, (head, one, *others))) <= 92
+    assert all("tensor in a node" in line or "tensor" in line for line in others)
     parallel_charts.draw_heads(9, 3, (2, 3, 4))
 
 

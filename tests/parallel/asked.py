@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from helpers.parallel import runs, tensor_parallel
+from helpers.parallel import rings, runs, tensor_parallel
 from helpers.parallel.counted import Counted
 from helpers.parallel.heads import HeadShard, shard_heads
 
@@ -55,6 +55,11 @@ def what_is_counted():
     n, x = dist.get_world_size(), torch.ones(10)
     with Counted() as counted:
         dist.all_reduce(x)
-        dist.all_gather_into_tensor(torch.empty(10 * n), x)
-        dist.reduce_scatter_tensor(torch.empty(5), x)
+        dist.all_gather_single(torch.empty(10 * n), x)
+        dist.reduce_scatter_single(torch.empty(5), x)
     return dict(calls=dict(counted.calls), bytes=dict(counted.bytes), total=counted.total)
+
+
+def sum_of_seven():
+    """Our all-reduce of 0, 1, ..., 6."""
+    return rings.all_reduce(torch.arange(7.0), rings.Ring()).tolist()

@@ -19,7 +19,7 @@
 # | the term it attacks | what devices send each other |
 # | you will be able to | say how the collectives work, and what each rank sends; compute their time; split ranks into groups |
 # | time | 25 minutes for you; about 2 for the machine under the profile `cpu` |
-# | memory | 4 GiB |
+# | memory | 6 GiB |
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure

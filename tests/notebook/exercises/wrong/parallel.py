@@ -47,6 +47,19 @@ def gradients_first(parameters, ranks, stage):
     return parameters * (4 * shares[0] + 4 * shares[1] + 8 * shares[2])
 
 
+def one_moment(parameters, ranks, stage):
+    shares = [1 / ranks if stage >= least else 1 for least in (3, 2, 1)]
+    return 4 * parameters * sum(shares)
+
+
+def numbers_not_bytes(layers, hidden, bytes_per_number):
+    return (2 * layers + 1) * hidden
+
+
+def without_the_ring(place, step, n):
+    return place - 1 - step
+
+
 def its_own(place, step, n):
     return (place - step) % n
 
@@ -81,18 +94,21 @@ WRONG = {
     "06.3": [
         (without_the_embedding, "(the course's model), it is 138240, it should be 140544"),
         (one_a_layer, "(the course's model), it is 71424, it should be 140544"),
+        (numbers_not_bytes, "(the course's model), it is 35136, it should be 140544"),
     ],
     "06.4": [
-        (all_sharded, "(no sharding), it is 14000000000.0, it should be 112000000000"),
+        (all_sharded, "(no sharding), it is 1.4e+10, it should be 1.12e+11"),
         (gradients_first, "(moments), it is"),
+        (one_moment, "(no sharding), it is 8.4e+10, it should be 1.12e+11"),
     ],
     "06b.1": [
         (its_own, "(the first step of the example), it is 1, it should be 0"),
         (to_the_left, "(its second step), it is 1, it should be 2"),
+        (without_the_ring, "(its second step), it is -1, it should be 2"),
     ],
     "06b.2": [
-        (every_to_every, "(four ranks)"),
-        (once_around, "(two ranks), it is 0.00051, it should be 0.00102"),
-        (latency_once, "(two ranks), it is 0.00101, it should be 0.00102"),
+        (every_to_every, "(four ranks), it is 0.00303, it should be 0.00156"),
+        (once_around, "(four ranks), it is 0.00078, it should be 0.00156"),
+        (latency_once, "(four ranks), it is 0.00151, it should be 0.00156"),
     ],
 }
