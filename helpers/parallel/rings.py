@@ -81,10 +81,10 @@ def all_reduce(x: torch.Tensor, ring: Ring) -> torch.Tensor:
     return total.flatten()[: len(flat)].view(x.shape)
 
 
-def ring_seconds(num_bytes: float, ranks: int, latency: float, bandwidth: float) -> float:
+def ring_seconds(size: float, ranks: int, latency: float, bandwidth: float) -> float:
     """Seconds of an all-reduce as a ring: each rank sends 2 (n - 1) messages of an n-th
     of the data, one after the other. One of b bytes takes latency + b / bandwidth."""
-    return 2 * (ranks - 1) * (latency + num_bytes / ranks / bandwidth)
+    return 2 * (ranks - 1) * (latency + size / ranks / bandwidth)
 
 
 def all_to_all(chunks: torch.Tensor, ring: Ring) -> torch.Tensor:

@@ -91,7 +91,7 @@ print("off by", (sum(parts) - x @ weight.T).abs().max().item())
 from collections.abc import Sequence
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 # %%

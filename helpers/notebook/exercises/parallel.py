@@ -115,7 +115,7 @@ EXERCISES: tuple[Exercise, ...] = (
         messages,
         (
             "How many messages does a rank send, one after the other, and how long is each?",
-            "2 * (ranks - 1) messages of num_bytes / ranks bytes.",
+            "2 * (ranks - 1) messages of size / ranks bytes.",
             "Each takes latency + its bytes / bandwidth.",
         ),
         case_names=("four ranks", "two ranks", "many ranks, short messages", "one rank"),

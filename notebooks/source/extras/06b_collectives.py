@@ -102,11 +102,11 @@ from helpers.parallel.rings import Ring
 # %% [markdown]
 # **Exercise 06b.2** (5 minutes) *Why it matters: it is the time of every all-reduce in notebook 06.*
 #
-# A message of `b` bytes takes `latency + b / bandwidth` seconds. Return the seconds of a ring all-reduce of `num_bytes` bytes over `ranks` ranks.
+# A message of `b` bytes takes `latency + b / bandwidth` seconds. Return the seconds of a ring all-reduce of `size` bytes over `ranks` ranks.
 
 
 # %%
-def my_ring_seconds(num_bytes, ranks, latency, bandwidth):
+def my_ring_seconds(size, ranks, latency, bandwidth):
     return None  # your code
 
 
