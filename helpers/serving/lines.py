@@ -1,0 +1,30 @@
+"""Whole lines from pieces of a stream, however it is cut (notebook 11)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+
+def lines_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a stream without their ends, as soon as each is whole; blank ones are left out. The last one may
+    have no end."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from (line for line in (one.strip() for one in whole) if line)
+    if rest.strip():
+        yield rest.strip()
+
+
+def event_of(line: bytes) -> dict | None:
+    """The JSON of a line, or of a server-sent event; None for what holds none: a comment, a blank line, [DONE]."""
+    data = line.strip().removeprefix(b"data:").strip()
+    return None if not data or data.startswith(b":") or data == b"[DONE]" else json.loads(data)
+
+
+def events_of(pieces: Iterable[bytes]) -> Iterator[dict]:
+    """The events of a stream."""
+    for line in lines_of(pieces):
+        if (event := event_of(line)) is not None:
+            yield event
