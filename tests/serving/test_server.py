@@ -12,7 +12,7 @@ from openai import OpenAI
 from helpers.decoding.generate import plain_greedy
 from helpers.errors import CourseError
 from helpers.serving import client
-from helpers.serving.run import free_socket, running
+from helpers.serving.run import free_socket
 from tests.serving.conftest import served
 
 PROMPT = "How many ships are there?"
@@ -211,7 +211,7 @@ def test_a_full_queue_says_when_to_come_again(model, tokenizer):
 
 
 def test_what_was_accepted_is_finished_when_the_server_ends(model, tokenizer):
-    worker, context = served(model, tokenizer)
+    _, context = served(model, tokenizer)
     told, began = [], threading.Event()
 
     def ask(url):
@@ -255,4 +255,3 @@ def test_counts_for_prometheus(server):
     assert float(values["course_requests_total"]) >= 1 and values["course_kv_blocks"] == "400"
     assert len([line for line in lines if line.startswith("# TYPE")]) == len(values)
     assert httpx.get(server.url + "/ping").json() == {"status": "healthy"}
-    assert running  # imported for the fixtures' sake
