@@ -72,9 +72,9 @@ def test_configurations():
         "option.enable_lora=true",
     ]
     assert environment_of(options)["OPTION_MAX_ROLLING_BATCH_SIZE"] == "32"
-    with pytest.raises(CourseError, match="needs option.model_id"):
+    with pytest.raises(CourseError, match=r"needs option\.model_id"):
         serving_properties({})
-    with pytest.raises(CourseError, match="option.model_id can't stand on a line"):
+    with pytest.raises(CourseError, match=r"option\.model_id can't stand on a line"):
         serving_properties({"model_id": "a\nb"})
     words = shlex.split(vllm_command("m", tensor_parallel=2, max_model_len=4096, medusa="heads"))
     assert words[:4] == ["vllm", "serve", "m", "--tensor-parallel-size"] and '"method": "medusa"' in words[-1]
