@@ -64,10 +64,10 @@ class CacheLayer(CacheLayerMixin):
         self.values[block].zero_()
 
 
-def locate(positions: Sequence[int], blocks: Sequence[int], block_size: int) -> list[tuple[int, int]]:
-    """For each position of a sequence's tokens, from 0 up: the block where it lies, and its
-    offset there. `blocks` are the sequence's, in order: its block table."""
-    return [(blocks[position // block_size], position % block_size) for position in positions]
+def locate(places: Sequence[int], blocks: Sequence[int], block_size: int) -> list[tuple[int, int]]:
+    """For each place of a sequence's tokens, from 0 up: the block where it lies, and the
+    place in it. `blocks` are the sequence's, in order: its block table."""
+    return [(blocks[place // block_size], place % block_size) for place in places]
 
 
 class SequenceCache(Cache):

@@ -93,8 +93,7 @@ def exchange(module: str, request: Mapping, *, name: str, environment: Mapping[s
         answer = Path(folder) / "answer.json"
         if process.returncode or not answer.exists():
             lines = process.stderr.strip().splitlines() or ["it left no message"]
-            named = (line for mark in ("Value error,", "Error") for line in reversed(lines) if mark in line)
-            last = next(named, lines[-1]).strip()  # pydantic's reason stands before its ValidationError
+            last = next((line for line in reversed(lines) if "Error" in line), lines[-1])
             raise CourseError(f"{name} stopped with code {process.returncode}: {last}")
         return json.loads(answer.read_text())
 

@@ -30,19 +30,29 @@ def answers_on_ranks(
     return exchange(MODULE, request, name="vLLM", environment=environment)["token_ids"]
 
 
+def reason_of(message: str) -> str:
+    """vLLM's own sentence of a message that pydantic has wrapped."""
+    marked = [line.strip() for line in message.splitlines() if "Value error," in line]
+    sentence = marked[-1].split("Value error,")[1] if marked else message.strip().splitlines()[-1]
+    return sentence.split("[type=")[0].strip()
+
+
 def main() -> None:
     folder = folder_of_command_line(__doc__.splitlines()[0])
     asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     from vllm import LLM, SamplingParams
 
-    llm = LLM(
-        model=asked["model"],
-        dtype=asked["dtype"],
-        tensor_parallel_size=asked["ranks"],
-        max_model_len=max(1024, asked["longest"] + max(map(len, asked["prompts"]))),
-        enforce_eager=True,
-        seed=0,
-    )
+    try:
+        llm = LLM(
+            model=asked["model"],
+            dtype=asked["dtype"],
+            tensor_parallel_size=asked["ranks"],
+            max_model_len=max(1024, asked["longest"] + max(map(len, asked["prompts"]))),
+            enforce_eager=True,
+            seed=0,
+        )
+    except ValueError as error:  # pydantic's: the reason stands on a line inside
+        raise CourseError(reason_of(str(error))) from None
     greedy = SamplingParams(temperature=0.0, max_tokens=asked["longest"])
     done = llm.generate([{"prompt_token_ids": prompt} for prompt in asked["prompts"]], greedy, use_tqdm=False)
     write_whole(folder / "answer.json", json.dumps({"token_ids": [list(one.outputs[0].token_ids) for one in done]}))

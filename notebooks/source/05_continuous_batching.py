@@ -104,11 +104,11 @@ print(f"By counting steps alone, {sizes.seats} slots: {promised:.2f} times")
 #
 # **Exercise 05.2** (5 minutes) *Why it matters: this is the address computation that every step does for every token.*
 #
-# For each of a sequence's `positions` (0 is its first token) return a pair: the block where that token lies, and its offset in the block. `blocks` is the block table.
+# `places` are positions in a sequence (0 is its first token). Return for each of them a pair: the block where that token lies, and its offset in the block. `blocks` is the block table.
 
 
 # %%
-def my_locate(positions, blocks, block_size):
+def my_locate(places, blocks, block_size):
     return None  # your code: a list of pairs
 
 

@@ -66,7 +66,7 @@ EXERCISES: tuple[Exercise, ...] = (
         tables,
         (
             "How many whole blocks stand before a position, and how many tokens are left over?",
-            "blocks[position // block_size] is the block, position % block_size the offset in it.",
+            "blocks[place // block_size] is the block, place % block_size the offset in it.",
         ),
         case_names=("the example", "small blocks", "backwards", "no position", "a token a block"),
     ),
