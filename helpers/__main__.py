@@ -89,7 +89,24 @@ def models(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"check": check, "run": run, "notebooks": notebooks, "hygiene": hygiene, "lab": lab, "models": models}
+def serve(arguments: argparse.Namespace) -> int:
+    from helpers.serving.run import Settings
+    from helpers.serving.run import serve as serving
+
+    names = ("model", "medusa", "longest", "seats", "max_open", "dialect", "device")
+    serving(Settings(**{name: getattr(arguments, name) for name in names}), arguments.port)
+    return 0
+
+
+COMMANDS = {
+    "check": check,
+    "run": run,
+    "notebooks": notebooks,
+    "hygiene": hygiene,
+    "lab": lab,
+    "models": models,
+    "serve": serve,
+}
 
 
 def main() -> int:
@@ -110,6 +127,15 @@ def main() -> int:
     opening = commands.add_parser("lab", help="open JupyterLab on your own copy of the notebooks, in work/")
     opening.add_argument("options", nargs="*", help="for JupyterLab itself, after --: -- --no-browser --port 9999")
     commands.add_parser("models", help="say which models are there, and train what is missing")
+    serving = commands.add_parser("serve", help="serve a model over HTTP on the loopback interface")
+    serving.add_argument("--model", default="fine-tuned", help="base, fine-tuned, a folder, or owner/name of the Hub")
+    serving.add_argument("--medusa", help="heads that guess: medusa, or a folder")
+    serving.add_argument("--port", type=int, default=8080)
+    serving.add_argument("--longest", type=int, default=2048, help="tokens of prompt and answer together")
+    serving.add_argument("--seats", type=int, default=16, help="sequences at a time")
+    serving.add_argument("--max-open", type=int, default=128, help="requests that may be open")
+    serving.add_argument("--dialect", default="lmi", help="how /invocations answers: lmi or lmi-0.26")
+    serving.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments)

@@ -67,6 +67,12 @@ class Engine:
             sequence.finish_reason = "cancelled"
             self._leave(sequence)
 
+    def abort(self) -> None:
+        """A step has failed: nobody who ran or waited goes on, whatever state it left them in."""
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            sequence.finish_reason = sequence.finish_reason or "cancelled"
+            self._leave(sequence)
+
     @torch.inference_mode()
     def step(self) -> list[Progress]:
         """Everybody's next step; nothing where nobody waits."""

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,10 +28,11 @@ BACKENDS = {
     for one in (
         Backend("vLLM", "many users on GPUs; new models first", "active: the default of most clouds' containers"),
         Backend("LMI", "SageMaker's container for large models, around vLLM and TensorRT-LLM", "active"),
-        Backend("TensorRT-LLM", "the least latency on NVIDIA's GPUs, for models that are compiled once", "active"),
+        Backend("TensorRT-LLM", "the least latency on NVIDIA's GPUs", "active"),
         Backend("llama.cpp", "one user or a few, on a laptop, a CPU or a Mac", "active"),
         Backend("Ray Serve", "several models and steps behind one address, on a cluster (once Aviary)", "active"),
         Backend("Accelerate", "a model larger than the memory, if seconds a token are soon enough", "active"),
+        Backend("DeepSpeed", "training, and inference of models that are larger than a GPU (ZeRO)", "active"),
         Backend("TGI", "many users on GPUs", "in maintenance since 3.3.7: take vLLM"),
         Backend("DeepSpeed-MII", "many users on GPUs", "dormant: take vLLM"),
         Backend("OpenLLM", "models by name behind OpenAI's schema, around vLLM", "active"),
@@ -38,17 +42,23 @@ BACKENDS = {
         Backend("the course's server", "reading how it is done, and CPUs with few users", "this notebook"),
     )
 }
+LEGACY = {  # options of LMI that today's containers rewrite or don't know
+    "rolling_batch": "the container takes vLLM, asynchronous, by itself",
+    "max_rolling_batch_size": "max_num_seqs says how many sequences run at a time",
+}
 DEVICES = ("nvidia", "neuron", "cpu", "mac")
 
 
 @dataclass(frozen=True)
 class Needs:
     """What is there, and what is wanted: the device, its memory (bytes, of all devices together), the weights' bytes,
-    users at a time, whether the model changes often, whether SageMaker hosts it, and how many models there are."""
+    those of all users' keys and values, users at a time, whether the model changes often, whether SageMaker hosts it,
+    and how many models there are."""
 
     device: str
     memory: float
     weight_bytes: float
+    kv_bytes: float = 0.0
     users: int = 16
     changes_often: bool = True
     on_sagemaker: bool = False
@@ -75,41 +85,47 @@ class Choice:
 
 def choose_backend(needs: Needs) -> Choice:
     """The server to try first, with reasons."""
-    reasons = []
+    fits = needs.weight_bytes + needs.kv_bytes <= 0.9 * needs.memory
+    reasons = ["the weights and the users' keys and values fit" if fits else "it doesn't fit the memory as it is"]
 
     def chosen(name: str, *more: str) -> Choice:
         return Choice(name, (*reasons, *more))
 
-    if needs.weight_bytes > 0.9 * needs.memory:
-        return chosen("Accelerate", "the weights don't fit: layers come from main memory or the disk, one by one")
-    reasons.append("the weights fit")
     if needs.device == "neuron":
         return chosen("NeuronX", "only Neuron's own compiler makes code for these devices")
     if needs.device in ("cpu", "mac"):
+        if not fits:
+            return chosen("llama.cpp", "weights of 4 bits are a quarter, and what is over stays in a mapped file")
         if needs.users <= 4 or needs.device == "mac":
-            return chosen("llama.cpp", "few users, and no GPU: its kernels and formats are made for that")
-        return chosen("vLLM", "many users, and no GPU: it batches continuously, and has a CPU build")
+            return chosen("llama.cpp", "no GPU, and few users or a Mac: its kernels and formats are made for that")
+        return chosen("vLLM", "no GPU, and many users: it batches continuously, and has a build for CPUs")
+    if not fits and needs.users == 1:
+        return chosen("Accelerate", "for a single user layers can come from main memory or the disk, one by one")
+    if not fits:
+        reasons.append("with many users: quantize it (02), or take more devices (06), before you choose a server")
     if needs.on_sagemaker:
         return chosen("LMI", "SageMaker hosts it: the container has /invocations, and takes its engine by a setting")
     if needs.num_models > 1:
         return chosen("Ray Serve", "several models behind one address, each with replicas of its own")
     if not needs.changes_often and needs.users <= 8:
-        return chosen("TensorRT-LLM", "a model that stays, and few users: compiling it pays by latency")
-    return chosen("vLLM", "many users on a GPU, and models that change: nothing is compiled for each of them")
+        return chosen("TensorRT-LLM", "a model that stays, and few users on NVIDIA's GPUs: the least latency counts")
+    return chosen("vLLM", "many users on a GPU, and models that change: new ones are there first")
 
 
 def serving_properties(options: Mapping[str, object]) -> str:
     """LMI's serving.properties; the same as OPTION_X in the environment, and stronger than it.
 
     Raises:
-        CourseError: a key or a value that a line can't hold, or no model.
+        CourseError: a key or a value that a line can't hold, an option of the past, or no model.
     """
     if "model_id" not in options:
         raise CourseError("serving.properties needs option.model_id: a Hub id, or an S3 prefix.")
     lines = ["engine=Python"]
     for key, value in options.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        if not key.replace("_", "").isalnum() or "\n" in text:
+        if key in LEGACY:
+            raise CourseError(f"option.{key} is a thing of the past: {LEGACY[key]}.")
+        text = value if isinstance(value, str) else json.dumps(value)
+        if not re.fullmatch(r"[a-z0-9_]+", key) or value is None or re.search(r"[\r\n\\]", text):
             raise CourseError(f"option.{key} can't stand on a line of serving.properties: correct it.")
         lines.append(f"option.{key}={text}")
     return "\n".join(lines) + "\n"
@@ -122,16 +138,20 @@ def environment_of(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def vllm_command(
-    model: str, *, tensor_parallel: int = 1, max_model_len: int | None = None, medusa: str | None = None
+    model: str,
+    *,
+    tensor_parallel: int = 1,
+    max_model_len: int | None = None,
+    medusa: str | None = None,
+    guesses: int = 5,
 ) -> str:
-    """A line that serves the model by vLLM; with Medusa's heads where there are some."""
-    words = ["vllm serve", model]
+    """A line that serves the model by vLLM; with Medusa's heads where there are some, and so many guesses of theirs."""
+    words = ["vllm", "serve", model]
     if tensor_parallel > 1:
-        words.append(f"--tensor-parallel-size {tensor_parallel}")
+        words += ["--tensor-parallel-size", str(tensor_parallel)]
     if max_model_len:
-        words.append(f"--max-model-len {max_model_len}")
+        words += ["--max-model-len", str(max_model_len)]
     if medusa:
-        words.append(
-            f'--speculative-config \'{{"method": "medusa", "model": "{medusa}", "num_speculative_tokens": 4}}\''
-        )
-    return " ".join(words)
+        speculative = {"method": "medusa", "model": medusa, "num_speculative_tokens": guesses}
+        words += ["--speculative-config", json.dumps(speculative)]
+    return shlex.join(words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -16,6 +17,7 @@ from helpers.errors import CourseError
 from helpers.serving.lines import events_of
 
 TIMEOUT = 600  # seconds: a queue may be long
+MIDDLE = "The answer ended in the middle: the server may have stopped. Ask again."
 
 
 @dataclass
@@ -48,7 +50,8 @@ def log_prob_of(token: dict) -> float:
 def ask(url: str, prompt: str, *, path: str = "/invocations", client: httpx.Client | None = None, **parameters) -> Told:
     """A whole answer, with details."""
     body = {"inputs": prompt, "parameters": parameters | {"details": True}}
-    response = (client or httpx).post(url + path, json=body, timeout=TIMEOUT)
+    with _in_words(url):
+        response = (client or httpx).post(url + path, json=body, timeout=TIMEOUT)
     told = _checked(response).json()
     details = told["details"]
     tokens = details["tokens"]
@@ -61,10 +64,14 @@ def ask(url: str, prompt: str, *, path: str = "/invocations", client: httpx.Clie
 
 
 def stream(url: str, prompt: str, *, path: str = "/invocations", **parameters) -> Iterator[Told]:
-    """The answer as it grows: the same `Told` after each token, the last time with its finish_reason."""
-    body = {"inputs": prompt, "parameters": parameters, "stream": True}
+    """The answer as it grows: the same `Told` after each token, the last time with its finish_reason.
+
+    Raises:
+        CourseError: the server isn't there, refuses, or ends in the middle.
+    """
+    body = {"inputs": prompt, "parameters": parameters | {"details": True}, "stream": True}
     told = Told()
-    with httpx.stream("POST", url + path, json=body, timeout=TIMEOUT) as response:
+    with _in_words(url), httpx.stream("POST", url + path, json=body, timeout=TIMEOUT) as response:
         if response.status_code != 200:
             response.read()
             _checked(response)
@@ -78,12 +85,23 @@ def stream(url: str, prompt: str, *, path: str = "/invocations", **parameters) -
                 told.text = event["generated_text"]
             yield told
     if told.finish_reason is None:
-        raise CourseError("The stream ended in the middle of the answer: the server may have stopped. Ask again.")
+        raise CourseError(MIDDLE)
+
+
+@contextmanager
+def _in_words(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.ConnectError:
+        raise CourseError(f"Nobody answers at {url}: start the server, or correct the address.") from None
+    except httpx.TransportError:
+        raise CourseError(MIDDLE) from None
 
 
 def chained(url: str, prompt: str, each: int, longest: int, **parameters) -> list[Told]:
     """Requests of `each` tokens, every one going on from the text before, until one isn't cut off; of `longest` tokens
-    in all at most. Greedy, they are one long answer."""
+    in all at most. Greedy, they are one long answer, as long as the text so far has the tokens that it was written
+    in."""
     parts: list[Told] = []
     while longest > 0 and (not parts or parts[-1].cut_off):
         parts.append(ask(url, prompt, max_new_tokens=min(each, longest), **parameters))
@@ -95,7 +113,8 @@ def chained(url: str, prompt: str, each: int, longest: int, **parameters) -> lis
 def _checked(response: httpx.Response) -> httpx.Response:
     if response.status_code != 200:
         try:
-            reason = response.json()["error"]
+            error = response.json()["error"]
+            reason = error["message"] if isinstance(error, dict) else error
         except (ValueError, KeyError, TypeError):
             reason = response.text[:200]
         raise CourseError(f"The server refused the request ({response.status_code}): {reason}")

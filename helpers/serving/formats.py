@@ -33,8 +33,11 @@ class Dialect:
         return {"id": token.id, "text": token.text, **log_prob, "special": token.id in self.special}
 
     def details(self, answer: Answer, tokens: bool = True) -> dict:
-        reason = REASONS[self.name][answer.finish_reason]
-        found = {"finish_reason": reason, "generated_tokens": len(answer.tokens), "seed": answer.wanted.sampling.seed}
+        reason, sampling = REASONS[self.name][answer.finish_reason], answer.wanted.sampling
+        seed = sampling.seed if sampling.temperature else None
+        found = {"finish_reason": reason, "generated_tokens": len(answer.tokens), "seed": seed}
+        if self.name == "tgi":
+            found["prefill"] = []
         return found | ({"tokens": [self.token(token) for token in answer.tokens]} if tokens else {})
 
     def whole(self, answer: Answer, before: str, details: bool) -> dict:
@@ -42,12 +45,14 @@ class Dialect:
         found = {"generated_text": before + answer.text}
         return found | ({"details": self.details(answer)} if details else {})
 
-    def event(self, answer: Answer, token: Token, last: bool, before: str) -> dict:
+    def event(self, answer: Answer, token: Token, before: str) -> dict:
         """One token of a stream; the last one has the whole text, and the details."""
-        if not last:
-            return {"token": self.token(token), "generated_text": None, "details": None}
-        whole = {"generated_text": before + answer.text, "details": self.details(answer, tokens=False)}
-        return {"token": self.token(token)} | whole
+        found = {"token": self.token(token)}
+        if self.name == "tgi":
+            found |= {"index": len(answer.tokens), "generated_text": None, "details": None}
+        if not token.last:
+            return found
+        return found | {"generated_text": before + answer.text, "details": self.details(answer, tokens=False)}
 
 
 def openai_choice(answer: Answer, index: int, chat: bool, log_probs: bool, echo: str = "") -> dict:
@@ -59,13 +64,16 @@ def openai_choice(answer: Answer, index: int, chat: bool, log_probs: bool, echo:
     return {"text": echo + answer.text} | rest
 
 
-def openai_chunk(token: Token | None, reason: str | None, index: int, chat: bool, log_probs: bool) -> dict:
-    """A token, or the end, as a piece of a stream."""
+def openai_chunk(token: Token | None, reason: str | None, index: int, chat: bool, log_probs: bool, first: bool) -> dict:
+    """A token, or the end, as a piece of a stream; a chat's first one says who speaks."""
     text = token.text if token else ""
     finish = None if reason is None else REASONS["openai"][reason]
     told = _log_probs([token], chat) if log_probs and token else None
     rest = {"index": index, "finish_reason": finish, "logprobs": told}
-    return ({"delta": {"content": text}} if chat else {"text": text}) | rest
+    if not chat:
+        return {"text": text} | rest
+    delta = ({"role": "assistant"} if first else {}) | ({"content": text} if token else {})
+    return {"delta": delta} | rest
 
 
 def openai_envelope(

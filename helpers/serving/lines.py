@@ -18,9 +18,11 @@ def lines_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def event_of(line: bytes) -> dict | None:
-    """The JSON of a line, or of a server-sent event; None for what holds none: a comment, a blank line, [DONE]."""
+    """The JSON of a line, or of a server-sent event's data; None for what holds none: a comment, another field of an
+    event, a blank line, [DONE]."""
     data = line.strip().removeprefix(b"data:").strip()
-    return None if not data or data.startswith(b":") or data == b"[DONE]" else json.loads(data)
+    empty = not data or data == b"[DONE]" or data.startswith((b":", b"event:", b"id:", b"retry:"))
+    return None if empty else json.loads(data)
 
 
 def events_of(pieces: Iterable[bytes]) -> Iterator[dict]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -20,35 +20,42 @@ from helpers.errors import CourseError
 from helpers.serving.client import TIMEOUT
 from helpers.serving.lines import event_of
 
+NOTHING = "No request was answered: there is nothing to count. Is the server there?"
 STATISTICS = ("avg", "p50", "p90", "p99")
 Pieces = Callable[[dict], str | None]  # a token's text in an event of a stream, or None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One request: when it was due, when each of its tokens came (seconds), its status, and its text."""
+    """One request: when it was due, when each piece of its answer came (seconds), its status, its text, and how many
+    tokens the server counted; where it counts none a piece is a token."""
 
     due: float
-    tokens: tuple[float, ...]
+    pieces: tuple[float, ...]
     status: int
     text: str = ""
+    counted: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.pieces) if self.counted is None else self.counted
 
     @property
     def ok(self) -> bool:
-        return self.status == 200 and bool(self.tokens)
+        return self.status == 200 and bool(self.pieces)
 
     @property
     def time_to_first_token(self) -> float:
-        return self.tokens[0] - self.due
+        return self.pieces[0] - self.due
 
     @property
     def inter_token_latency(self) -> float:
         """The mean time between its tokens; NaN for a single one."""
-        return (self.tokens[-1] - self.tokens[0]) / (len(self.tokens) - 1) if len(self.tokens) > 1 else float("nan")
+        return (self.pieces[-1] - self.pieces[0]) / (self.num_tokens - 1) if self.num_tokens > 1 else float("nan")
 
     @property
     def request_latency(self) -> float:
-        return self.tokens[-1] - self.due
+        return self.pieces[-1] - self.due
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,10 @@ class Load:
 
     @property
     def seconds(self) -> float:
-        """From the first request to the last token."""
-        return max(sample.tokens[-1] for sample in self.done) - min(sample.due for sample in self.samples)
+        """From the first request to the last token; CourseError where nothing was answered."""
+        if not self.done:
+            raise CourseError(NOTHING)
+        return max(sample.pieces[-1] for sample in self.done) - min(sample.due for sample in self.samples)
 
     @property
     def request_throughput(self) -> float:
@@ -74,13 +83,13 @@ class Load:
     @property
     def output_token_throughput(self) -> float:
         """Tokens per second of all answers."""
-        return sum(len(sample.tokens) for sample in self.done) / self.seconds
+        return sum(sample.num_tokens for sample in self.done) / self.seconds
 
     def statistics(self, what: str) -> dict[str, float]:
         """avg, p50, p90 and p99 of time_to_first_token, inter_token_latency or request_latency, in seconds."""
         values = [value for sample in self.done if (value := getattr(sample, what)) == value]
         if not values:
-            raise CourseError("No request was answered: there is nothing to count. Is the server there?")
+            raise CourseError(NOTHING)
         percentiles = np.percentile(values, (50, 90, 99))
         return dict(zip(STATISTICS, map(float, (np.mean(values), *percentiles)), strict=True))
 
@@ -91,11 +100,11 @@ def tgi_piece(event: dict) -> str | None:
 
 
 def openai_piece(event: dict) -> str | None:
-    """A token's text in a chunk of OpenAI's completions or chat; the chunk that only ends has none."""
+    """A token's text in a chunk of OpenAI's completions or chat. A chunk that only begins, ends or counts has none."""
     [choice] = event["choices"] or [{}]
-    if choice.get("finish_reason") and not choice.get("text"):
-        return None
-    return choice.get("text", (choice.get("delta") or {}).get("content"))
+    text = choice.get("text", (choice.get("delta") or {}).get("content"))
+    only = choice.get("finish_reason") or (choice.get("delta") or {}).get("role") or not choice
+    return None if text is None or (not text and only) else text
 
 
 async def offer(
@@ -103,6 +112,8 @@ async def offer(
 ) -> Load:
     """Send the bodies to an address that streams, `per_second` of them on average. With `in_flight` so many at a time
     instead, the next when one is done (closed loop: its latencies leave out the queue that it never makes)."""
+    if not bodies:
+        raise CourseError("A load test needs one request at least.")
     gate = asyncio.Semaphore(in_flight) if in_flight else None
     times = [0.0] * len(bodies) if in_flight else poisson(len(bodies), per_second, random.Random(seed))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -120,23 +131,29 @@ async def offer(
 
 
 async def _send(client: httpx.AsyncClient, url: str, body: dict, due: float, began: float, piece: Pieces) -> Sample:
-    tokens, text = [], ""
+    times, text, counted = [], "", None
     try:
         async with client.stream("POST", url, json=body) as response:
             if response.status_code != 200:
                 await response.aread()
                 return Sample(due, (), response.status_code)
             async for event in _events(response):
+                counted = (event.get("usage") or {}).get("completion_tokens", counted)
                 if (new := piece(event)) is not None:
-                    tokens.append(time.perf_counter() - began)
+                    times.append(time.perf_counter() - began)
                     text += new
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ValueError, KeyError):  # it broke off, or tells of an error in the middle
         return Sample(due, (), 0)
-    return Sample(due, tuple(tokens), 200, text)
+    return Sample(due, tuple(times), 200, text, counted)
 
 
-async def _events(response: httpx.Response):
-    async for line in response.aiter_lines():
-        event = event_of(line.encode())
-        if event is not None:
-            yield event
+async def _events(response: httpx.Response) -> AsyncIterator[dict]:
+    """As `events_of`: bytes are cut at line feeds alone, since texts hold other ends of lines."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if (event := event_of(line)) is not None:
+                yield event
+    if (event := event_of(rest)) is not None:
+        yield event

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import uvicorn
@@ -25,18 +24,19 @@ from helpers.speculation.medusa import Medusa
 from helpers.speculation.medusa_files import load as load_heads
 
 LOOPBACK = "127.0.0.1"
+PATIENCE = 600  # seconds in which accepted requests may end
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is served: a model by name, Medusa's heads or none; tokens of the longest text, sequences at a time, and
-    requests that may wait; how /invocations answers."""
+    requests that may be open; how /invocations answers."""
 
     model: str = "fine-tuned"
     medusa: str | None = None
     longest: int = 2048
     seats: int = 16
-    max_waiting: int = 128
+    max_open: int = 128
     dialect: str = "lmi"
     device: str = "cpu"
 
@@ -49,46 +49,50 @@ def make_worker(settings: Settings) -> Worker:
     step = fastest_step(model)
     blocks = settings.seats * -(-settings.longest // BLOCK)
     engine = Engine(step, blocks, proposer=_proposer(settings, model), max_sequences=settings.seats)
-    return Worker(engine, tokenizer, settings.max_waiting)
+    return Worker(engine, tokenizer, settings.max_open, settings.longest)
 
 
 def _proposer(settings: Settings, model) -> Proposer | None:
     return Medusa(load_heads(settings.medusa, model)) if settings.medusa else None
 
 
-def free_socket(port: int = 0, host: str = LOOPBACK) -> socket.socket:
-    """A socket that listens there, at any free port by default; CourseError where the port is taken."""
-    listening = socket.socket()
+def listening_socket(port: int = 0) -> socket.socket:
+    """A socket that listens on the loopback interface, at any free port by default; CourseError where it can't."""
+    # With the protocol named: asyncio turns Nagle's delay off only then, and it would cost 40 ms a token.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-    except OSError as reason:
+        listening.bind((LOOPBACK, port))
+        listening.listen(256)
+    except (OSError, OverflowError) as reason:
         listening.close()
-        raise CourseError(f"Port {port} is taken: choose another one by --port ({reason.strerror}).") from None
+        raise CourseError(f"Port {port} can't be had ({reason}): choose another one by --port.") from None
     return listening
 
 
-def server_of(worker: Worker, settings: Settings) -> uvicorn.Server:
-    """uvicorn with our application. On SIGTERM it takes no new requests, and ends when those that it has are done."""
-    app = make_app(worker, settings.model, dialect=settings.dialect)
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+def server_of(worker: Worker, model: str, dialect: str = "lmi") -> uvicorn.Server:
+    """uvicorn with our application. On SIGTERM it takes no new requests, and ends when those that it has are done, or
+    after PATIENCE."""
+    options = dict(log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE)
+    return uvicorn.Server(uvicorn.Config(make_app(worker, model, dialect=dialect), **options))
 
 
 def serve(settings: Settings, port: int) -> None:
     """Until a signal comes."""
-    listening = free_socket(port)
-    worker = make_worker(settings)
+    listening = listening_socket(port)
+    server = server_of(make_worker(settings), settings.model, settings.dialect)
     print(f"http://{LOOPBACK}:{listening.getsockname()[1]} serves {settings.model}", flush=True)
-    server_of(worker, settings).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
 
 
 @contextmanager
-def running(worker: Worker, settings: Settings | None = None, port: int = 0) -> Iterator[str]:
-    """A server in a thread of this process, for as long as the block lasts; gives its address."""
-    settings, listening = settings or Settings(), free_socket(port)
-    server = server_of(worker, settings)
-    server.install_signal_handlers = lambda: None  # older versions; newer ones look at the thread
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
+    """A server in a thread of this process, for as long as the block lasts; gives its address. The worker ends with
+    it."""
+    listening = listening_socket()
+    server = server_of(worker, model, dialect)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
         if not thread.is_alive():

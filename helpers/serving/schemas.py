@@ -5,46 +5,58 @@ Unknown fields are refused: who asks for something that isn't done should hear s
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from helpers.decoding.sampling import GREEDY, Sampling
 
-MAX_TOKENS = 4096
-Temperature = Annotated[float, Field(ge=0, le=100)]
-Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=8)]
+MAX_TOKENS = 1 << 20  # the server itself takes fewer
+LEAST = 0.01  # below it a temperature is greedy, and logits divided by it are no numbers any more
+Whole = Annotated[int, Field(strict=True)]
+Share = Annotated[float, Field(ge=1e-6, le=1)]
+Word = Annotated[str, Field(min_length=1, max_length=128)]
+Stop = Annotated[list[Word], Field(max_length=8)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def fresh_seed() -> int:
+    """For who gives none."""
+    return secrets.randbelow(2**31)
 
 
 class Parameters(Strict):
     """TGI's and LMI's."""
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 128
+    max_new_tokens: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] = 128
     do_sample: StrictBool = False
-    temperature: Annotated[float, Field(gt=0, le=100)] | None = None
-    top_k: Annotated[int, Field(ge=1)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    temperature: Annotated[float, Field(ge=LEAST, le=100)] | None = None
+    top_k: Annotated[Whole, Field(ge=1, le=1 << 20)] | None = None
+    top_p: Share | None = None
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
     stop: Stop = []
+    stop_sequences: Stop = []  # the container's name for it
     details: StrictBool = False
     return_full_text: StrictBool = False
     ignore_eos_token: StrictBool = False
 
     def sampling(self) -> Sampling:
-        """Greedy unless sampling is asked for."""
-        if not self.do_sample:
+        """Greedy unless sampling is asked for, by do_sample or by one of its knobs."""
+        if not (self.do_sample or self.temperature or self.top_k or self.top_p):
             return GREEDY
-        return Sampling(self.temperature or 1.0, self.top_k or 0, self.top_p or 1.0, self.seed or 0)
+        seed = fresh_seed() if self.seed is None else self.seed
+        return Sampling(self.temperature or 1.0, self.top_k or 0, self.top_p or 1.0, seed)
 
 
 class Generate(Strict):
     """`POST /generate` and `/generate_stream`."""
 
-    inputs: Annotated[str, Field(min_length=1)]
+    inputs: Text
     parameters: Parameters = Parameters()
     stream: StrictBool = False
 
@@ -52,31 +64,38 @@ class Generate(Strict):
 class Invocation(Strict):
     """`POST /invocations`: one prompt, or several, which are answered at the same time."""
 
-    inputs: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=64)]
-    )
+    inputs: Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
     parameters: Parameters = Parameters()
     stream: StrictBool = False
+
+
+class StreamOptions(Strict):
+    """`include_usage`: a last chunk that counts tokens."""
+
+    include_usage: StrictBool = False
 
 
 class OpenAI(Strict):
     """What both of OpenAI's requests may hold."""
 
-    model: str = ""
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    temperature: Temperature | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    n: Annotated[int, Field(ge=1, le=16)] = 1
-    stop: Annotated[str, Field(min_length=1)] | Stop | None = None
+    model: str | None = None
+    max_tokens: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Share | None = None
+    seed: Annotated[Whole, Field(ge=0, lt=2**62)] | None = None
+    n: Annotated[Whole, Field(ge=1, le=16)] = 1
+    stop: Word | Stop | None = None
     stream: StrictBool = False
+    stream_options: StreamOptions | None = None
     user: str | None = None
 
-    def sampling(self, number: int = 0) -> Sampling:
-        """Of the answer with that number; OpenAI's default temperature is 1."""
+    def samplings(self) -> list[Sampling]:
+        """One for each answer, with seeds of their own; OpenAI's default temperature is 1."""
         temperature = 1.0 if self.temperature is None else self.temperature
-        return Sampling(temperature, 0, self.top_p or 1.0, (self.seed or 0) + number) if temperature else GREEDY
+        if temperature < LEAST:
+            return [GREEDY] * self.n
+        first = fresh_seed() if self.seed is None else self.seed
+        return [Sampling(temperature, 0, self.top_p or 1.0, first + number) for number in range(self.n)]
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -86,15 +105,15 @@ class OpenAI(Strict):
 class Completion(OpenAI):
     """`POST /v1/completions`."""
 
-    prompt: Annotated[str, Field(min_length=1)]
-    logprobs: Annotated[int, Field(ge=0, le=1)] | None = None  # those of the tokens that were chosen
+    prompt: Text
+    logprobs: Annotated[Whole, Field(ge=0, le=1)] | None = None  # those of the tokens that were chosen
     echo: StrictBool = False
 
 
 class Message(Strict):
     """A part of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: str
 
 
@@ -102,5 +121,5 @@ class Chat(OpenAI):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: StrictBool = False

@@ -6,9 +6,11 @@ Only this thread touches the engine. Requests come in by a queue; tokens go out 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,17 +20,28 @@ from helpers.decoding.streaming import Detokenizer
 from helpers.engine.engine import Engine
 from helpers.errors import CourseError
 
+log = logging.getLogger(__name__)
+
 
 class BusyError(CourseError):
-    """More requests wait than the server takes."""
+    """More requests are open than the server takes."""
+
+
+class StoppedError(CourseError):
+    """The server ends, or its engine has stopped."""
+
+
+class StepFailedError(CourseError):
+    """A step of the engine failed; who ran or waited gets no answer."""
 
 
 class Token(NamedTuple):
-    """A token as it is told: its text is what became certain with it, so it may be empty, or hold an earlier one's."""
+    """A token as it is told. Its text is what became certain with it: it may be empty, or hold an earlier one's."""
 
     id: int
     text: str
     log_prob: float
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,10 @@ class _Pieces(Detokenizer):
 
 
 class Answer:
-    """An answer that is being written: `async for token in answer`, then `finish_reason` and `text`."""
+    """An answer that is being written: `async for token in answer`, then `finish_reason`, `tokens` and `text`.
+
+    The methods below `start` are the engine's thread's.
+    """
 
     def __init__(self, wanted: Wanted, tokenizer, loop: asyncio.AbstractEventLoop):
         self.wanted, self.text = wanted, ""
@@ -79,47 +95,46 @@ class Answer:
         self.text += event.text
         return event
 
-    def _tell(self, event: Token | Exception | None) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-        except RuntimeError:  # the loop is closed: nobody listens any more
-            pass
-
     def start(self, engine: Engine) -> None:
-        """In the engine's thread: queue it; what can't be written is told at once."""
+        """Queue it."""
         wanted = self.wanted
         options = dict(max_new_tokens=wanted.max_new_tokens, sampling=wanted.sampling, detokenizer=self._detokenizer)
-        try:
-            self.sequence = engine.add(wanted.prompt, eos=() if wanted.ignore_eos else None, **options)
-        except CourseError as error:
-            self._tell(error)
+        self.sequence = engine.add(wanted.prompt, eos=() if wanted.ignore_eos else None, **options)
 
     def go_on(self, emitted: Iterable[int], log_probs: Iterable[float]) -> None:
-        """In the engine's thread: tell what a step has written."""
-        written, done = list(zip(emitted, log_probs, strict=True)), self.sequence.finish_reason
+        """Tell what a step has written."""
+        written, reason, rest = list(zip(emitted, log_probs, strict=True)), self.sequence.finish_reason, ""
+        if reason:
+            rest = self._detokenizer.finish()
+            if self._detokenizer.stopped:  # with the end a stop string may become certain
+                reason = "stop"
         for place, (token, log_prob) in enumerate(written):
             pieces = self._detokenizer.pieces[self._told :]
-            text = pieces[0] if pieces else ""  # the end of sequence has none
             self._told += bool(pieces)
-            if done and place == len(written) - 1:
-                text += self._detokenizer.finish()
-            self._tell(Token(token, text, log_prob))
-        if done:
-            self.finish_reason = done
-            self._tell(None)
+            last = bool(reason) and place == len(written) - 1
+            text = (pieces[0] if pieces else "") + (rest if last else "")  # an end of sequence has no piece
+            if last:
+                self.finish_reason = reason
+            self.tell(Token(token, text, log_prob, last))
+        if reason:
+            self.tell(None)
+
+    def tell(self, event: Token | Exception | None) -> None:
+        """To whoever reads it; None is the end."""
+        with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
 
 class Worker:
     """`submit` requests; `stop` ends the thread when all that came before are answered."""
 
-    def __init__(self, engine: Engine, tokenizer, max_waiting: int = 128):
-        self.engine, self.tokenizer, self.max_waiting = engine, tokenizer, max_waiting
+    def __init__(self, engine: Engine, tokenizer, max_open: int = 128, longest: int | None = None):
+        self.engine, self.tokenizer, self.max_open = engine, tokenizer, max_open
+        self.longest = min(longest or _room(engine), _room(engine))
+        self.steps = self.tokens_written = self.requests = 0
         self._commands: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: dict[int, Answer] = {}  # by the sequence's id
-        self._open = 0
-        self._lock = threading.Lock()
-        self._stopping = False
-        self.steps = self.tokens_written = self.requests = 0
+        self._open, self._stopping, self._lock = 0, False, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -128,21 +143,32 @@ class Worker:
         """Requests that wait or are answered."""
         return self._open
 
+    @property
+    def alive(self) -> bool:
+        """Whether requests are taken."""
+        return self._thread.is_alive() and not self._stopping
+
     def submit(self, wanted: Wanted) -> Answer:
         """In the event loop: an answer that begins to be written.
 
         Raises:
-            BusyError: too many wait already, or the server is stopping.
+            BusyError: too many are open; StoppedError: the server ends; CourseError: it would be too long.
         """
+        needed = len(wanted.prompt) + wanted.max_new_tokens
+        if needed > self.longest:
+            raise CourseError(
+                f"The prompt has {len(wanted.prompt)} tokens and the answer may have {wanted.max_new_tokens}: together "
+                f"this server takes {self.longest}."
+            )
+        answer = Answer(wanted, self.tokenizer, asyncio.get_running_loop())
         with self._lock:
-            if self._stopping:
-                raise BusyError("The server is stopping: send the request to another one.")
-            if self._open >= self.max_waiting:
-                raise BusyError(f"{self._open} requests wait already: try again in a second.")
+            if not self.alive:
+                raise StoppedError("The server is stopping: send the request to another one.")
+            if self._open >= self.max_open:
+                raise BusyError(f"As many requests are open as this server takes, {self.max_open}: try again later.")
             self._open += 1
             self.requests += 1
-        answer = Answer(wanted, self.tokenizer, asyncio.get_running_loop())
-        self._commands.put((answer.start, answer))
+            self._commands.put((self._start, answer))
         return answer
 
     def cancel(self, answer: Answer) -> None:
@@ -154,47 +180,46 @@ class Worker:
         """Refuse what comes, finish what is there."""
         with self._lock:
             self._stopping = True
-        self._commands.put(None)
+            self._commands.put((None, None))
         self._thread.join()
 
     def _work(self) -> None:
-        while True:
-            while not self._commands.empty() or not self.engine.busy:
-                command = self._commands.get()
-                if command is None:
-                    if not self.engine.busy and self._commands.empty():
-                        return
-                    self._commands.put(None)
-                    break
-                self._do(*command)
-            self._step()
+        stopping = False
+        while not stopping or self.engine.busy or not self._commands.empty():
+            while not self._commands.empty() or not (self.engine.busy or stopping):
+                act, answer = self._commands.get()
+                if act is None:
+                    stopping = True
+                else:
+                    self._guarded(act, answer)
+            if self.engine.busy:
+                self._guarded(self._step)
 
-    def _do(self, act, answer: Answer) -> None:
-        if act == self._cancel:
-            return self._cancel(answer)
-        answer.start(self.engine)
-        if answer.sequence is None:
-            self._leave()
-        else:
-            self._answers[answer.sequence.id] = answer
+    def _guarded(self, act: Callable, *arguments) -> None:
+        """Whatever happens, nobody is left waiting, and the next one is served."""
+        try:
+            act(*arguments)
+        except Exception:
+            log.exception("a step of the engine failed")
+            self.engine.abort()
+            for answer in list(self._answers.values()):
+                self._leave(answer, StepFailedError("The server's engine failed at this step: send the request again."))
+
+    def _start(self, answer: Answer) -> None:
+        try:
+            answer.start(self.engine)
+        except Exception as reason:  # it can't be written; the others go on
+            return self._leave(answer, reason)
+        self._answers[answer.sequence.id] = answer
 
     def _cancel(self, answer: Answer) -> None:
-        if answer.sequence is not None and self._answers.pop(answer.sequence.id, None):
+        if answer.sequence is not None and answer.sequence.id in self._answers:
             self.engine.cancel(answer.sequence)
             answer.finish_reason = "cancelled"
-            answer._tell(None)
-            self._leave()
+            self._leave(answer, None)
 
     def _step(self) -> None:
-        try:
-            progress = self.engine.step()
-        except Exception as error:  # a step that fails must not leave everybody waiting
-            for answer in self._answers.values():
-                self.engine.cancel(answer.sequence)
-                answer._tell(error)
-                self._leave()
-            self._answers.clear()
-            return
+        progress = self.engine.step()
         self.steps += 1
         for sequence, _, verified in progress:
             answer = self._answers[sequence.id]
@@ -202,9 +227,20 @@ class Worker:
                 answer.go_on(verified.emitted, verified.log_probs)
                 self.tokens_written += len(verified.emitted)
             if sequence.finish_reason:
-                del self._answers[sequence.id]
-                self._leave()
+                self._close(answer)
 
-    def _leave(self) -> None:
+    def _leave(self, answer: Answer, event: Exception | None) -> None:
+        self._close(answer)
+        answer.tell(event)
+
+    def _close(self, answer: Answer) -> None:
+        if answer.sequence is not None:
+            self._answers.pop(answer.sequence.id, None)
         with self._lock:
             self._open -= 1
+
+
+def _room(engine: Engine) -> int:
+    """Tokens that the model knows positions for, and that all blocks together hold."""
+    config = engine.forward.model.config.get_text_config()
+    return min(config.max_position_embeddings, engine.cache.num_blocks * engine.cache.block_size)

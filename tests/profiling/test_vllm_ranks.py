@@ -3,7 +3,7 @@
 from helpers.profiling.vllm_ranks import reason_of
 
 WRAPPED = """1 validation error for VllmConfig
-  Value error, Total number of attention heads (9) must be divisible by tensor parallel size (2). [type=value_error, input]
+  Value error, Total number of attention heads (9) must be divisible by tensor parallel size (2). [type=value_error]
     For further information visit a page"""
 
 

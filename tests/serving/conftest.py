@@ -1,5 +1,6 @@
 """A real server on the loopback interface, over a tiny model."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.engine.engine import Engine
-from helpers.serving.run import Settings, running
+from helpers.serving.run import running
 from helpers.serving.worker import Worker
 from tests.tiny_models import spread
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -36,10 +37,11 @@ def model(tokenizer):
     return spread(LlamaForCausalLM(config)).float().eval()
 
 
-def served(model, tokenizer, blocks=400, max_waiting=128, dialect="lmi", **options):
-    """A context: `url`, `worker`."""
-    worker = Worker(Engine(model, blocks, **options), tokenizer, max_waiting)
-    return worker, running(worker, Settings(model="tiny", dialect=dialect))
+def served(model, tokenizer, blocks=400, max_open=128, dialect="lmi", **options):
+    """A worker, and the context of a server over it that gives its address. (The model is a copy: each engine's thread
+    hooks its output layer.)"""
+    worker = Worker(Engine(copy.deepcopy(model), blocks, **options), tokenizer, max_open)
+    return worker, running(worker, "tiny", dialect)
 
 
 @pytest.fixture(scope="session")

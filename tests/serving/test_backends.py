@@ -1,5 +1,6 @@
 """Each answer to the questions leads somewhere, and configurations are read back."""
 
+import json
 import shlex
 
 import pytest
@@ -27,7 +28,11 @@ GPU = dict(device="nvidia", memory=80e9, weight_bytes=16e9)
         (Needs(**GPU, on_sagemaker=True), "LMI"),
         (Needs(**GPU, changes_often=False, users=4), "TensorRT-LLM"),
         (Needs(**GPU, num_models=3), "Ray Serve"),
-        (Needs("nvidia", 80e9, 140e9), "Accelerate"),
+        (Needs("nvidia", 80e9, 140e9, users=1), "Accelerate"),
+        (Needs("nvidia", 80e9, 140e9), "vLLM"),
+        (Needs("nvidia", 80e9, 60e9, kv_bytes=40e9, on_sagemaker=True), "LMI"),
+        (Needs("mac", 16e9, 30e9), "llama.cpp"),
+        (Needs("neuron", 32e9, 60e9), "NeuronX"),
         (Needs("cpu", 16e9, 1e9, users=1), "llama.cpp"),
         (Needs("cpu", 16e9, 1e9, users=32), "vLLM"),
         (Needs("mac", 16e9, 1e9, users=32), "llama.cpp"),
@@ -63,19 +68,29 @@ def test_what_makes_no_sense_is_refused():
         Needs("cpu", 1, 1, users=0)
 
 
+def test_what_does_not_fit_is_told_before_a_server_is_chosen():
+    reasons = choose_backend(Needs("nvidia", 80e9, 140e9)).reasons
+    assert reasons[0] == "it doesn't fit the memory as it is" and "quantize it" in reasons[1]
+
+
 def test_configurations():
-    options = {"model_id": "a/b", "max_rolling_batch_size": 32, "enable_lora": True}
-    assert serving_properties(options).splitlines() == [
-        "engine=Python",
-        "option.model_id=a/b",
-        "option.max_rolling_batch_size=32",
-        "option.enable_lora=true",
-    ]
-    assert environment_of(options)["OPTION_MAX_ROLLING_BATCH_SIZE"] == "32"
+    speculative = {"method": "medusa", "model": "heads"}
+    options = {"model_id": "a/b", "max_num_seqs": 32, "enable_lora": True, "speculative_config": speculative}
+    lines = serving_properties(options).splitlines()
+    assert lines[:4] == ["engine=Python", "option.model_id=a/b", "option.max_num_seqs=32", "option.enable_lora=true"]
+    assert json.loads(lines[4].split("=", 1)[1]) == speculative
+    assert json.loads(environment_of(options)["OPTION_SPECULATIVE_CONFIG"]) == speculative
     with pytest.raises(CourseError, match=r"needs option\.model_id"):
         serving_properties({})
-    with pytest.raises(CourseError, match=r"option\.model_id can't stand on a line"):
-        serving_properties({"model_id": "a\nb"})
-    words = shlex.split(vllm_command("m", tensor_parallel=2, max_model_len=4096, medusa="heads"))
-    assert words[:4] == ["vllm", "serve", "m", "--tensor-parallel-size"] and '"method": "medusa"' in words[-1]
+    for bad in ({"model_id": "a\nb"}, {"model_id": "a", "é": 1}, {"model_id": "a", "b": None}):
+        with pytest.raises(CourseError, match="can't stand on a line"):
+            serving_properties(bad)
+    with pytest.raises(CourseError, match="is a thing of the past"):
+        serving_properties({"model_id": "a", "rolling_batch": "auto"})
+
+
+def test_a_line_for_vllm_is_one_for_a_shell():
+    words = shlex.split(vllm_command("a model", tensor_parallel=2, max_model_len=4096, medusa="heads"))
+    assert words[:5] == ["vllm", "serve", "a model", "--tensor-parallel-size", "2"]
+    assert json.loads(words[-1]) == {"method": "medusa", "model": "heads", "num_speculative_tokens": 5}
     assert vllm_command("m") == "vllm serve m"

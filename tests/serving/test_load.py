@@ -30,7 +30,7 @@ def body(prompt, longest):
 def test_requests_come_when_they_are_due(server):
     bodies = [body(f"Ship {k}?", 4) for k in range(12)]
     load = asyncio.run(offer(server.url + "/invocations", bodies, 100.0, tgi_piece, seed=3))
-    assert len(load.done) == 12 and all(len(sample.tokens) == 4 for sample in load.samples)
+    assert len(load.done) == 12 and all(sample.num_tokens == 4 for sample in load.samples)
     due = [sample.due for sample in load.samples]
     assert due == sorted(due) and due[0] == 0 and all(s.time_to_first_token > 0 for s in load.samples)
     again = asyncio.run(offer(server.url + "/invocations", bodies, 100.0, tgi_piece, seed=3))
@@ -41,11 +41,11 @@ def test_requests_come_when_they_are_due(server):
 def test_so_many_at_a_time_and_openai_s_chunks(server):
     bodies = [{"prompt": f"Ship {k}?", "max_tokens": 3, "temperature": 0, "stream": True} for k in range(6)]
     load = asyncio.run(offer(server.url + "/v1/completions", bodies, 1.0, openai_piece, in_flight=2))
-    assert len(load.done) == 6 and {len(sample.tokens) for sample in load.samples} == {3}
+    assert len(load.done) == 6 and {sample.num_tokens for sample in load.samples} == {3}
 
 
 def test_what_is_refused_is_no_answer(model, tokenizer):
-    _, context = served(model, tokenizer, max_waiting=1)
+    _, context = served(model, tokenizer, max_open=1)
     with context as url:
         load = asyncio.run(offer(url + "/invocations", [body("Ship?", 300)] * 4, 1e4, tgi_piece))
     assert len(load.done) == 1 and sorted(sample.status for sample in load.samples) == [200, 429, 429, 429]
