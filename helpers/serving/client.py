@@ -7,7 +7,8 @@ only "length" means that an answer was cut off.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,6 +19,13 @@ from helpers.serving.lines import events_of
 
 TIMEOUT = 600  # seconds: a queue may be long
 MIDDLE = "The answer ended in the middle: the server may have stopped. Ask again."
+
+
+def confidence(log_probs: Sequence[float]) -> float:
+    """exp of the mean log-probability: the geometric mean of the tokens' probabilities."""
+    if not log_probs:
+        raise CourseError("No token has a log-probability: ask with details.")
+    return math.exp(sum(log_probs) / len(log_probs))
 
 
 @dataclass
@@ -36,10 +44,8 @@ class Told:
 
     @property
     def confidence(self) -> float:
-        """exp of the mean log-probability: the geometric mean of the tokens' probabilities."""
-        if not self.log_probs:
-            raise CourseError("No token has a log-probability: ask with details.")
-        return math.exp(sum(self.log_probs) / len(self.log_probs))
+        """Of all tokens."""
+        return confidence(self.log_probs)
 
 
 def log_prob_of(token: dict) -> float:
@@ -61,6 +67,12 @@ def ask(url: str, prompt: str, *, path: str = "/invocations", client: httpx.Clie
         [log_prob_of(token) for token in tokens],
         details["finish_reason"],
     )
+
+
+def ask_all(url: str, prompts: Sequence[str], at_a_time: int, **parameters) -> list[Told]:
+    """Whole answers in the order of the prompts, so many at a time."""
+    with httpx.Client() as client, ThreadPoolExecutor(at_a_time) as pool:
+        return list(pool.map(lambda prompt: ask(url, prompt, client=client, **parameters), prompts))
 
 
 def stream(url: str, prompt: str, *, path: str = "/invocations", **parameters) -> Iterator[Told]:

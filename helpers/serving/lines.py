@@ -6,13 +6,19 @@ import json
 from collections.abc import Iterable, Iterator
 
 
+def cut(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:
+    """The lines that are whole when `piece` has come after the `rest` of before, and what
+    is left over. Blank lines are left out, and spaces around a line."""
+    *whole, rest = (rest + piece).split(b"\n")
+    return [line.strip() for line in whole if line.strip()], rest
+
+
 def lines_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a stream without their ends, as soon as each is whole; blank ones are left out. The last one may
-    have no end."""
+    """The lines of a stream, as soon as each is whole; the last one may have no end."""
     rest = b""
     for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from (line for line in (one.strip() for one in whole) if line)
+        whole, rest = cut(rest, piece)
+        yield from whole
     if rest.strip():
         yield rest.strip()
 

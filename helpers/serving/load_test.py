@@ -18,7 +18,7 @@ import numpy as np
 from helpers.engine.traffic import poisson
 from helpers.errors import CourseError
 from helpers.serving.client import TIMEOUT
-from helpers.serving.lines import event_of
+from helpers.serving.lines import cut, event_of
 
 NOTHING = "No request was answered: there is nothing to count. Is the server there?"
 STATISTICS = ("avg", "p50", "p90", "p99")
@@ -151,7 +151,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict]:
     """As `events_of`: bytes are cut at line feeds alone, since texts hold other ends of lines."""
     rest = b""
     async for piece in response.aiter_bytes():
-        *whole, rest = (rest + piece).split(b"\n")
+        whole, rest = cut(rest, piece)
         for line in whole:
             if (event := event_of(line)) is not None:
                 yield event
