@@ -112,9 +112,8 @@ def compare_chained(results: Results, bench: ServingBench, url: str, each: int =
         same += one.text == "".join(part.text for part in several)
         parts += len(several)
     results.invariant("serving.chained_equals_one", same == len(asked), same, len(asked))
-    print(
-        f"{same} of {len(asked)} answers are the same in requests of {each} tokens, {parts / len(asked):.1f} of them each"
-    )
+    print(f"{same} of {len(asked)} answers are the same in requests of {each} tokens", end=" ")
+    print(f"({parts / len(asked):.1f} of them each).")
 
 
 def judge_confidence(results: Results, bench: ServingBench, url: str, bins: int = 10) -> list[Bin]:
@@ -177,8 +176,7 @@ def read_knee(found: Mapping[float, Load]) -> None:
     for share, load in others:
         now = load.statistics("time_to_first_token")["p90"]
         if now > 3 * usual:
-            print(
-                f"From {share:.0%} on people queue: one in ten waits {now / usual:.0f} times as long as at {least[0]:.0%}."
-            )
+            print(f"From {share:.0%} on people queue: one in ten waits {now / usual:.0f} times", end=" ")
+            print(f"as long as at {least[0]:.0%}.")
             return
     print("No load that was offered makes people queue.")
