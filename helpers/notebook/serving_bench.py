@@ -36,6 +36,7 @@ MILLI = 1e3
 class ServingBench:
     """The model as it runs fastest here, and questions with their prompts."""
 
+    name: str
     step: nn.Module
     tokenizer: object
     examples: Sequence[Example]
@@ -55,7 +56,7 @@ class ServingBench:
         count = max(sizes.prompts, sizes.timed, sizes.chained, sizes.streams)
         examples = load_split("test", limit=count)
         prompts = [prompt_for(tokenizer, example) for example in examples]
-        return cls(fastest_step(model, sizes.turns), tokenizer, examples, prompts, sizes)
+        return cls(name, fastest_step(model, sizes.turns), tokenizer, examples, prompts, sizes)
 
     def engine(self) -> Engine:
         return Engine(self.step, SEATS * ROOM // BLOCK, max_sequences=SEATS)
@@ -169,14 +170,11 @@ def note_load(results: Results, key: str, load: Load) -> None:
             results.metric(f"serving.{what}.{key}.{name}", value, "s", n=n)
 
 
-def read_knee(found: Mapping[float, Load]) -> None:
-    """Where waiting begins: the first load at which one in ten waits more than three times as long as at the lowest."""
+def read_knee(found: Mapping[float, Load], guess: float) -> None:
+    """How many times as long one in ten waits at each load as at the lowest, and the guess about 75 %."""
     least, *others = found.items()
     usual = least[1].statistics("time_to_first_token")["p90"]
     for share, load in others:
-        now = load.statistics("time_to_first_token")["p90"]
-        if now > 3 * usual:
-            print(f"From {share:.0%} on people queue: one in ten waits {now / usual:.0f} times", end=" ")
-            print(f"as long as at {least[0]:.0%}.")
-            return
-    print("No load that was offered makes people queue.")
+        times = load.statistics("time_to_first_token")["p90"] / usual
+        told = f"; you guessed {guess:g}" if share == 0.75 else ""
+        print(f"At {share:.0%} one in ten waits {times:.1f} times as long as at {least[0]:.0%}{told}.")

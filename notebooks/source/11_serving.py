@@ -156,6 +156,29 @@ from helpers.notebook.serving_others import compare_servers
 
 compare_servers(results, bench, url)
 
+# %% [markdown]
+# ## Which server?
+#
+# A few questions, in this order:
+
+# %%
+from helpers.notebook.serving_charts import draw_questions
+from helpers.serving.backends import Needs, choose_backend
+
+draw_questions()
+needs = Needs("nvidia", memory=80e9, weight_bytes=16e9, users=64, on_sagemaker=True)
+choice = choose_backend(needs)
+print(choice.name, *(f"- {reason}" for reason in choice.reasons), sep="\n")
+
+# %% [markdown]
+# And the configuration that it wants: a file for SageMaker's container, a line for vLLM.
+
+# %%
+from helpers.serving.backends import serving_properties, vllm_command
+
+print(serving_properties({"model_id": "owner/model", "max_num_seqs": 64}))
+print(vllm_command("owner/model", tensor_parallel=2))
+
 # %% [markdown] tags=["measure"]
 # ## What the server adds
 #
@@ -222,20 +245,6 @@ results.assert_invariants()
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# Which server? A few questions, in this order:
-
-# %%
-from helpers.notebook.serving_charts import draw_questions
-from helpers.serving.backends import Needs, choose_backend, serving_properties, vllm_command
-
-draw_questions()
-needs = Needs("nvidia", memory=80e9, weight_bytes=16e9, users=64, on_sagemaker=True)
-choice = choose_backend(needs)
-print(choice.name, *(f"- {reason}" for reason in choice.reasons), sep="\n")
-print(serving_properties({"model_id": "owner/model", "max_num_seqs": 64}))
-print(vllm_command("owner/model", tensor_parallel=2))
-
-# %% [markdown] tags=["decide"]
 # **1.** Your load test sends the next request when the last one is answered. It shows no queue at any load. (a) the server is fast enough (b) such a test can't show one (c) the network is too slow
 #
 # <details><summary>Answer</summary>
