@@ -49,7 +49,7 @@ def counts_the_right_ones(confidences, right, bins):
 
 WRONG = {
     "11.1": [
-        (forgets_the_rest, "(its second half)"),
+        (forgets_the_rest, "(its end)"),
         (keeps_blank_lines, "(the example), at [0], its length is 2, it should be 1"),
         (all_are_whole, "(the example), at [0], its length is 2"),
     ],
