@@ -67,22 +67,33 @@ class Engine:
             sequence.finish_reason = "cancelled"
             self._leave(sequence)
 
+    def abort(self) -> None:
+        """A step has failed: nobody who ran or waited goes on, whatever state it left them in."""
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            sequence.finish_reason = sequence.finish_reason or "cancelled"
+            self._leave(sequence)
+
     @torch.inference_mode()
     def step(self) -> list[Progress]:
         """Everybody's next step; nothing where nobody waits."""
         progress = []
         for batch in self._runs(self.scheduler.schedule()):
             sequences, feeds = zip(*batch)
-            for sequence, feed, reading in zip(sequences, feeds, self.forward(feeds, self.cache), strict=True):
+            readings = self.forward(feeds, self.cache)
+            for sequence, feed, reading in zip(sequences, feeds, readings, strict=True):
                 verified = sequence.take(feed, *reading)
-                self.cache.keep(sequence.id, sequence.cached - len(verified.accepted), verified.accepted)
+                before = sequence.cached - len(verified.accepted)
+                self.cache.keep(sequence.id, before, verified.accepted)
                 progress.append(Progress(sequence, feed, verified))
-        for sequence in [done.sequence for done in progress if done.sequence.finish_reason]:
-            self._leave(sequence)
-        writing = [one.sequence for one in progress if not (one.sequence.finish_reason or one.sequence.prefilling)]
+        went_on = [one.sequence for one in progress]
+        for sequence in went_on:
+            if sequence.finish_reason:
+                self._leave(sequence)
+        writing = [one for one in went_on if not (one.finish_reason or one.prefilling)]
         if self.proposer and writing:
             hidden = torch.stack([sequence.hidden for sequence in writing])
-            for sequence, proposal in zip(writing, self.proposer.propose(writing, hidden), strict=True):
+            proposals = self.proposer.propose(writing, hidden)
+            for sequence, proposal in zip(writing, proposals, strict=True):
                 sequence.propose(proposal)
         return progress
 

@@ -48,7 +48,7 @@ def replay_in_own_process(
     return {name: Replay(**answer) for name, answer in answers.items()}
 
 
-class Vllm:
+class Vllm(Server):
     """vLLM's engine, which is asked for step after step, as ours is."""
 
     def __init__(self, settings: Mapping, longest: int, max_sequences: int):
@@ -85,7 +85,7 @@ class Vllm:
         return new
 
 
-class Waiting:
+class Waiting(Server):
     """An engine with threads of its own: a step waits for the next tokens to come."""
 
     def __init__(self):
@@ -98,9 +98,6 @@ class Waiting:
 
     def begin(self, number: int, request: Request) -> None:
         raise NotImplementedError
-
-    def close(self) -> None:
-        """Stop its threads: the process would wait for them for ever."""
 
     @property
     def busy(self) -> bool:
@@ -207,7 +204,7 @@ class HuggingFace(Waiting):
             self.written[number] = len(result.generated_tokens)
 
 
-class Generate:
+class Generate(Server):
     """transformers' `generate` on batches of padded prompts: each ends with its longest answer, and then all come."""
 
     def __init__(self, settings: Mapping, longest: int, max_sequences: int):
@@ -251,8 +248,7 @@ def main() -> None:
         replay(server, [Request(0.0, each.prompt, 2) for each in first[:WARMUP]])
         answers = {name: asdict(replay(server, trace)) for name, trace in traces.items()}
     finally:
-        if isinstance(server, Waiting):
-            server.close()
+        server.close()
     write_whole(Path(folder) / "answer.json", json.dumps(answers))
 
 

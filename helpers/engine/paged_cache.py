@@ -15,6 +15,7 @@ from helpers.decoding.feed import Feed
 from helpers.decoding.sequence_cache import CacheFullError, CacheLayer, SequenceCache
 from helpers.engine.blocks import BlockPool
 from helpers.errors import CourseError
+from helpers.measuring.cost_model import kv_heads_of
 
 BLOCK = 16  # tokens; the step in C++ takes multiples of it
 
@@ -58,7 +59,13 @@ class PagedCache(SequenceCache):
 
     @classmethod
     def for_model(cls, model, num_blocks: int, block_size: int = BLOCK) -> PagedCache:
-        return cls(model.config.get_text_config().num_hidden_layers, num_blocks, block_size)
+        """Its memory is set aside here, not while the first request waits."""
+        config = model.config.get_text_config()
+        cache, (heads, size) = cls(config.num_hidden_layers, num_blocks, block_size), kv_heads_of(config)
+        like = torch.empty(1, heads, 0, size, dtype=model.dtype, device=model.device)
+        for layer in cache.layers:
+            layer.lazy_initialization(like, like)
+        return cache
 
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that so many tokens take."""
@@ -74,11 +81,13 @@ class PagedCache(SequenceCache):
         return self.blocks_for(end) - len(blocks) + bool(shared)
 
     def share_prefix(self, sequence_id: Hashable, tokens: Sequence[int]) -> int:
-        """Begin a new sequence with the blocks that hold the beginning of these tokens already; returns how many tokens
-        that are. The last token is always left to read: its logits are not in the cache."""
+        """Begin a new sequence with the blocks that hold the beginning of these tokens already;
+        returns how many tokens that are. The last token is always left to read: its logits are
+        not in the cache."""
         blocks: list[int] = []
         for end in range(self.block_size, len(tokens), self.block_size):
-            block = self.pool.find(blocks[-1] if blocks else None, tokens[end - self.block_size : end])
+            before = blocks[-1] if blocks else None
+            block = self.pool.find(before, tokens[end - self.block_size : end])
             if block is None:
                 break
             blocks.append(block)
@@ -87,7 +96,8 @@ class PagedCache(SequenceCache):
                 self.pool.share(block)
             length = len(blocks) * self.block_size
             self.blocks[sequence_id], self.lengths[sequence_id] = blocks, length
-            self.tokens[sequence_id], self._full[sequence_id] = list(tokens[:length]), len(blocks)
+            self.tokens[sequence_id] = list(tokens[:length])
+            self._full[sequence_id] = len(blocks)
         return len(blocks) * self.block_size
 
     def reserve(self, ends: dict[Hashable, int]) -> None:

@@ -20,7 +20,7 @@ Batch = list[tuple[Sequence, Feed]]
 
 def divide(unread: list[int], budget: int) -> list[int]:
     """How many tokens of each prompt to read, of `budget` in all; `unread` tokens are left
-    of each, the oldest prompt first."""
+    of each, the oldest prompt first. Half is the oldest one's, the shortest share the rest."""
     shares, left = [0] * len(unread), budget
     shortest = sorted(range(len(unread)), key=unread.__getitem__)
     turns = [(0, budget - budget // 2), *((prompt, budget) for prompt in shortest)]
@@ -38,6 +38,8 @@ class Scheduler:
     of what is left for prompts is the oldest one's, so that it gets done; the shortest ones share the rest, so that
     nobody waits for a long one. When blocks run out, the last who came gives way, and reads everything again later.
     """
+
+    divide = staticmethod(divide)
 
     def __init__(self, cache: PagedCache, max_tokens: int = 256, max_sequences: int = 16, share_prefixes: bool = True):
         if not 1 <= max_sequences <= max_tokens:
@@ -102,7 +104,7 @@ class Scheduler:
                 left -= guesses
         prompts = [sequence for sequence in self.running if sequence.prefilling]
         unread = [len(sequence.known) - sequence.cached for sequence in prompts]
-        return shares | dict(zip((sequence.id for sequence in prompts), divide(unread, left)))
+        return shares | dict(zip((sequence.id for sequence in prompts), self.divide(unread, left)))
 
     def _feed(self, sequence: Sequence, share: int, promised: int) -> Feed | None:
         """What the sequence reads, if there are blocks for it beside those `promised` to others; guesses cost nobody

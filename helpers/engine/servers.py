@@ -9,7 +9,7 @@ from typing import NamedTuple
 from helpers.decoding.sequence import Sequence
 from helpers.engine.engine import Engine
 from helpers.engine.scheduler import Scheduler
-from helpers.engine.traffic import Request
+from helpers.engine.traffic import Request, Server
 
 
 class Occupancy(NamedTuple):
@@ -20,11 +20,12 @@ class Occupancy(NamedTuple):
     reserved: int
 
 
-class Continuous:
-    """The engine. `occupancy` has an entry for each step; `spans` (first step, last step) of each request."""
+class Continuous(Server):
+    """The engine. `occupancy` has an entry for each step, `spans` (first step, last step) of each request; all steps
+    together have read `tokens_read` tokens."""
 
     def __init__(self, engine: Engine):
-        self.engine, self.numbers = engine, {}
+        self.engine, self.numbers, self.tokens_read = engine, {}, 0
         self.occupancy: list[Occupancy] = []
         self.spans: dict[int, tuple[int, int]] = {}
 
@@ -38,7 +39,8 @@ class Continuous:
 
     def step(self) -> Mapping[int, int]:
         written = {}
-        for sequence, _, verified in self.engine.step():
+        for sequence, feed, verified in self.engine.step():
+            self.tokens_read += len(feed)
             number = self.numbers[sequence.id]
             written[number] = len(verified.emitted)
             first, _ = self.spans.get(number, (len(self.occupancy), 0))
@@ -51,7 +53,7 @@ class Continuous:
         return written
 
 
-class Static:
+class Static(Server):
     """A batch of `batch_size` requests begins when the one before is done, and each of its sequences is computed until
     the longest one ends; only then do the answers go out. (What is computed past an answer's end is thrown away.)"""
 
@@ -104,6 +106,17 @@ class WholePrompts(Scheduler):
             left = left if unread <= left else 0  # nobody passes one who has to wait
             shares[sequence.id] = min(unread, left)
             left -= shares[sequence.id]
+        return shares
+
+
+class OldestFirst(Scheduler):
+    """Chunks, and the oldest prompt takes as much of the budget as it needs."""
+
+    @staticmethod
+    def divide(unread: list[int], budget: int) -> list[int]:
+        shares: list[int] = []
+        for tokens in unread:
+            shares.append(min(tokens, budget - sum(shares)))
         return shares
 
 

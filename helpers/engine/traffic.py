@@ -43,6 +43,9 @@ class Server(Protocol):
     def busy(self) -> bool:
         """Whether a request waits or runs."""
 
+    def close(self) -> None:
+        """Stop what it has started: threads of its own would keep a process alive."""
+
 
 @dataclass(frozen=True)
 class Replay:

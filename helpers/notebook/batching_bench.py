@@ -18,8 +18,9 @@ from helpers.decoding.proposer import Proposer
 from helpers.engine import check, trace
 from helpers.engine.engine import Engine
 from helpers.engine.paged_cache import BLOCK
-from helpers.engine.servers import Continuous, Static, WholePrompts
+from helpers.engine.servers import Continuous, OldestFirst, Static, WholePrompts
 from helpers.engine.traffic import Replay, Request, Server, replay
+from helpers.errors import CourseError
 from helpers.kernels.fastest_step import fastest_step
 from helpers.measuring.cost_model import kv_heads_of
 from helpers.measuring.machine import describe_machine
@@ -31,13 +32,13 @@ from helpers.notebook.results import Results
 from helpers.notebook.sentences import say
 from helpers.notebook.step_times import note_speedup
 
-BUDGET = 256  # tokens that a step reads
 Replays = Mapping[str, Sequence[Replay]]
 
 
 @dataclass(frozen=True)
 class BatchingBench:
-    """The model as it runs fastest here, its tokenizer and dtype, and blocks for the whole trace."""
+    """The model as it runs fastest here, its tokenizer and dtype, blocks for the whole trace, and the tokens that a
+    step reads at most."""
 
     model: nn.Module
     tokenizer: object
@@ -45,10 +46,17 @@ class BatchingBench:
     name: str
     sizes: BatchingSizes
     num_blocks: int
+    budget: int
 
     @classmethod
-    def of(cls, lesson: Lesson, sizes: BatchingSizes) -> BatchingBench:
-        """The fine-tuned model, in bfloat16 where this machine computes in it; under `smoke` its first layers."""
+    def of(cls, lesson: Lesson, sizes: BatchingSizes, budget: int) -> BatchingBench:
+        """The fine-tuned model, in bfloat16 where this machine computes in it; under `smoke` its first layers.
+
+        Raises:
+            CourseError: the budget has no token for each sequence.
+        """
+        if budget < sizes.seats:
+            raise CourseError(f"BUDGET is {budget}: a step reads a token of each of {sizes.seats} sequences at least.")
         native = lesson.device == "cuda" or describe_machine().bf16_is_native
         name = "fine-tuned" if lesson.model_id == "base" else lesson.model_id
         dtype = "bfloat16" if native else "float32"
@@ -60,16 +68,13 @@ class BatchingBench:
             print(f"Profile {lesson.profile}: only the first {layers} layers are kept. What they write means nothing.")
         longest = max(len(r.prompt) + r.num_tokens for r in trace.requests(tokenizer, sizes.requests, 1.0))
         num_blocks = max(sizes.seats, *sizes.static) * -(-longest // BLOCK)
-        return cls(fastest_step(model, sizes.turns), tokenizer, dtype, name, sizes, num_blocks)
+        return cls(fastest_step(model, sizes.turns), tokenizer, dtype, name, sizes, num_blocks, budget)
 
     def engine(self, seats: int | None = None, proposer: Proposer | None = None, **options) -> Engine:
         """A fresh engine; prefixes are shared only where that is asked for: most engines below don't."""
         seats = seats or self.sizes.seats
-        options = dict(max_tokens=max(BUDGET, seats), share_prefixes=False) | options
-        engine = Engine(self.model, self.num_blocks, proposer=proposer, max_sequences=seats, **options)
-        engine.add([0, 0], max_new_tokens=1)
-        engine.run()  # memory is set aside when an engine starts, not while its first request waits
-        return engine
+        options = dict(max_tokens=max(self.budget, seats), share_prefixes=False) | options
+        return Engine(self.model, self.num_blocks, proposer=proposer, max_sequences=seats, **options)
 
     def requests(self, per_second: float = float("inf")) -> list[Request]:
         return trace.requests(self.tokenizer, self.sizes.requests, per_second, self.sizes.longest)
@@ -123,6 +128,20 @@ def compare_batching(bench: BatchingBench, requests: Sequence[Request]) -> tuple
     return replays(servers, requests, bench.sizes.runs)
 
 
+def compare_sharing(results: Results, bench: BatchingBench, requests: Sequence[Request]) -> None:
+    """The engine with each beginning read once for all who have it, and with everybody's own; writes the ratio of their
+    tokens a second, and the share of tokens that needn't be read."""
+    servers = {
+        "alone": lambda: Continuous(bench.engine()),
+        "shared": lambda: Continuous(bench.engine(share_prefixes=True)),
+    }
+    kept, last = replays(servers, requests, bench.sizes.runs)
+    saved = 1 - last["shared"].tokens_read / last["alone"].tokens_read
+    results.metric("batching.tokens_saved.shared_prefixes", saved, "share", n=last["alone"].tokens_read)
+    gain = note_gain(results, "shared_prefixes", kept["alone"], kept["shared"])
+    say(f"Sharing what prompts have in common saves {saved:.0%} of the tokens that steps read: {gain}.")
+
+
 def note_replays(results: Results, key: str, runs: Sequence[Replay]) -> None:
     """Write tokens a second, the time to the first token, and latency: p50, p90 and p99 of all requests and runs."""
     results.metric(f"batching.tokens_per_second.{key}", tokens_per_second(runs), "tokens/s", n=len(runs))
@@ -158,6 +177,21 @@ def waste_of(server: Static | Continuous) -> float:
     return 1 - sum(step.held for step in server.occupancy) / reserved
 
 
+def show_memory(results: Results, bench: BatchingBench, static: Static, paged: Continuous) -> None:
+    """What each way sets aside and doesn't use; writes it. And how many sequences the larger one's memory would hold
+    in blocks."""
+    for name, server in (("static", static), ("paged", paged)):
+        share = waste_of(server)
+        results.metric(f"batching.kv_waste.{name}", share, "share")
+        print(f"{name}: {share:.1%} of the memory that is set aside holds nothing")
+    a_token = bytes_per_token_of(bench)
+    most = max(static.occupancy, key=lambda step: step.reserved)
+    each = sum(step.reserved for step in paged.occupancy) / sum(step.running for step in paged.occupancy)
+    print(f"A token takes {a_token / 1e3:.0f} kB in this cache.", end=" ")
+    print(f"The largest static batch sets {most.reserved * a_token / 1e6:.0f} MB aside for {most.running} sequences;")
+    print(f"in blocks they would hold {most.reserved / each:.0f} at a time.")
+
+
 def check_identity(results: Results, bench: BatchingBench, tiny: nn.Module) -> None:
     """The trace's first requests in float32 against each alone; random schedules of everything on a tiny model in
     float64, with guesses and without. Writes the invariant, every request counted."""
@@ -181,35 +215,44 @@ def check_identity(results: Results, bench: BatchingBench, tiny: nn.Module) -> N
     results.invariant("batching.identical_outputs", same + good == of, same + good, of)
 
 
-def compare_chunks(
-    results: Results, bench: BatchingBench, at_once: Sequence[Replay], budget: int, load: float = 0.8
-) -> Replays:
-    """Whole prompts, whoever comes first, against chunks under `budget`, while people come at `load` times the rate
-    that the engine served when all were there; writes the ratios of the times to the first token that one in ten and
-    one in a hundred have to wait."""
+def compare_chunks(results: Results, bench: BatchingBench, at_once: Sequence[Replay], load: float = 0.8) -> Replays:
+    """Whole prompts, chunks of the oldest prompt first, and chunks as `divide` shares them out, while people come at
+    `load` times the rate that the engine served when all were there. Writes how the times to the first token and those
+    between tokens compare, of the last way to the first."""
     requests = bench.requests()
     per_second = load * len(requests) / median(one.seconds for one in at_once)
     longest = max(len(request.prompt) for request in requests)
     ways = {
         "whole prompts": dict(max_tokens=bench.sizes.seats + longest, scheduler=WholePrompts),
-        "chunks": dict(max_tokens=max(budget, bench.sizes.seats)),
+        "chunks oldest first": dict(scheduler=OldestFirst),
+        "chunks shared out": dict(),
     }
     servers = {name: (lambda options=options: Continuous(bench.engine(**options))) for name, options in ways.items()}
     kept, _ = replays(servers, bench.requests(per_second), bench.sizes.runs)
-    for percent, words in ((90, "ten"), (99, "a hundred")):
-        whole, chunks = (
-            median(float(np.percentile(one.to_first_token, percent)) for one in kept[name]) for name in ways
-        )
-        key = f"time_to_first_token_p{percent}_ratio"
-        results.metric(f"batching.{key}", chunks / whole, "ratio", n=bench.sizes.runs)
-        print(f"One in {words} waits longer than {whole:.2f} s for whole prompts,", end=" ")
-        print(f"than {chunks:.2f} s for chunks: {chunks / whole:.2f} times as long.")
-    long = sum(len(request.prompt) > budget for request in requests)
-    say(
-        f"{per_second:.1f} requests a second, and {long} of {len(requests)} prompts are longer than a step's {budget}",
-        "tokens: the unluckiest are those who sent them.",
-    )
+    short = [number for number, request in enumerate(requests) if len(request.prompt) <= bench.budget]
+    print(f"{per_second:.1f} requests a second: {load:.0%} of what the engine serves at most.", end=" ")
+    print(f"{len(requests) - len(short)} of {len(requests)} prompts are longer than {bench.budget} tokens.")
+    for what, key, percent, numbers in (
+        ("to_first_token", "time_to_first_token_p90_ratio", 90, range(len(requests))),
+        ("to_first_token", "time_to_first_token_p99_ratio", 99, range(len(requests))),
+        ("to_first_token", "time_to_first_token_p99_ratio.short_prompts", 99, short),
+        ("between_tokens", "between_tokens_p99_ratio", 99, None),
+    ):
+        times = {name: median(_percentile(one, what, percent, numbers) for one in runs) for name, runs in kept.items()}
+        whole, *_, chunks = times.values()
+        results.metric(f"batching.{key}", chunks / whole, "ratio", n=bench.sizes.runs * len(numbers or requests))
+        of_whom = " of short prompts" if numbers is short else ""
+        seconds = ", ".join(f"{name} {1e3 * each:.0f} ms" for name, each in times.items())
+        say(f"{WAITING[what]}{of_whom}, p{percent}: {seconds}; the last over the first {chunks / whole:.2f}.")
     return kept
+
+
+WAITING = {"to_first_token": "Time to the first token", "between_tokens": "Time between tokens"}
+
+
+def _percentile(one: Replay, what: str, percent: int, numbers: Sequence[int] | None) -> float:
+    values = getattr(one, what)
+    return float(np.percentile(values if numbers is None else [values[k] for k in numbers], percent))
 
 
 def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:
@@ -223,6 +266,9 @@ def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:
         results.metric(f"batching.tokens_per_second.users_{users}", one.tokens_per_second, "tokens/s", n=len(requests))
         results.metric(f"batching.between_tokens_ms.users_{users}", gap, "ms", n=len(one.between_tokens))
         print(f"{users:>3} users: {one.tokens_per_second:6.0f} tokens/s together, {gap:5.1f} ms between one's tokens")
+    fewest, most = min(found), max(found)
+    gain = found[most].tokens_per_second / found[fewest].tokens_per_second
+    print(f"{most} users get {gain:.1f} times as many tokens a second together as {fewest} alone.")
     return found
 
 

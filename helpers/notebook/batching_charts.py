@@ -30,34 +30,33 @@ def draw_trace(requests: Sequence[Request]) -> None:
         ax.set(xlabel="request, the longest first (count)", ylabel="tokens (count)")
 
 
-def places_of(spans: Spans) -> dict[int, int]:
-    """A place in the batch for each request: the lowest that is free when it begins."""
-    free, taken, count, places = [], [], 0, {}
+def slots_of(spans: Spans) -> dict[int, int]:
+    """A slot of the batch for each request: the lowest that is free when it begins."""
+    free, taken, count, slots = [], [], 0, {}
     for number, (first, last) in sorted(spans.items(), key=lambda item: item[1]):
         while taken and taken[0][0] < first:
             heapq.heappush(free, heapq.heappop(taken)[1])
         if free:
-            place = heapq.heappop(free)
+            slot = heapq.heappop(free)
         else:
-            place, count = count, count + 1
-        places[number] = place
-        heapq.heappush(taken, (last, place))
-    return places
+            slot, count = count, count + 1
+        slots[number] = slot
+        heapq.heappush(taken, (last, slot))
+    return slots
 
 
 def draw_timeline(spans_by_way: Mapping[str, Spans]) -> None:
-    """A bar for each request, from its first step to its last token, in its place of the batch; what is white between
-    bars is idle."""
+    """A bar for each request, from its first step to its last token, in its slot; what is white is idle."""
     _, axes = plt.subplots(len(spans_by_way), 1, figsize=(10, 2.6 * len(spans_by_way)), sharex=True, squeeze=False)
     end = 1 + max(last for spans in spans_by_way.values() for _, last in spans.values())
     for ax, (name, spans) in zip(axes[:, 0], spans_by_way.items(), strict=True):
-        places = places_of(spans)
-        seats, steps = 1 + max(places.values()), 1 + max(last for _, last in spans.values())
+        slots = slots_of(spans)
+        seats, steps = 1 + max(slots.values()), 1 + max(last for _, last in spans.values())
         busy = sum(last - first + 1 for first, last in spans.values()) / (seats * steps)
         for number, (first, last) in spans.items():
             look = dict(color=plots.COLORS[2 * (number % 2)], edgecolor="white", linewidth=0.5)
-            ax.barh(places[number], last - first + 1, left=first, height=0.9, **look)
-        ax.set(title=f"{name}: {steps} steps, {busy:.0%} of the places at work", ylabel="place in the batch (number)")
+            ax.barh(slots[number], last - first + 1, left=first, height=0.9, **look)
+        ax.set(title=f"{name}: {steps} steps, {busy:.0%} of the slots at work", ylabel="slot of the batch (number)")
         ax.set_xlim(0, end)
         ax.invert_yaxis()
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -80,20 +79,24 @@ def draw_memory(occupancies: Mapping[str, Sequence[Occupancy]], bytes_per_token:
     axes[0, 0].legend()
 
 
-def draw_waiting(
-    by_way: Mapping[str, Sequence[Replay]], what: str = "to_first_token", label: str = "time to the first token (s)"
-) -> None:
-    """For each way: what share of requests had to wait no longer than so many seconds."""
-    _, ax = plt.subplots(figsize=(8, 3.4))
-    for place, (name, runs) in enumerate(by_way.items()):
-        values = np.sort([each for one in runs for each in getattr(one, what)])
-        share = 100 * np.arange(1, len(values) + 1) / len(values)
-        ax.plot(
-            values, share, color=plots.COLORS[place], linestyle=("-", "--", ":", "-.")[place % 4], marker="", label=name
-        )
-    ax.set(title="How long people wait", xlabel=label, ylabel="requests (%)", ylim=(0, 101))
-    ax.set_xlim(left=0)
-    ax.legend(loc="lower right")
+def draw_waiting(by_way: Mapping[str, Sequence[Replay]]) -> None:
+    """For each way: what share of requests had to wait no longer than so many seconds for the first token, and what
+    share of all tokens came no longer after the one before."""
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for ax, what, label in (
+        (axes[0], "to_first_token", "time to the first token (s)"),
+        (axes[1], "between_tokens", "time between tokens (s)"),
+    ):
+        for place, (name, runs) in enumerate(by_way.items()):
+            values = np.sort([each for one in runs for each in getattr(one, what)])
+            share = 100 * np.arange(1, len(values) + 1) / len(values)
+            look = dict(color=plots.COLORS[place], linestyle=("-", "--", ":", "-.")[place % 4], marker="")
+            ax.plot(values, share, label=name, **look)
+        ax.set(xlabel=label, ylim=(0, 101))
+    axes[0].set(title="How long people wait for a beginning", ylabel="requests (%)")
+    axes[1].set(title="... and from token to token", ylabel="tokens (%)", xscale="log")
+    axes[0].set_xlim(left=0)
+    axes[0].legend(loc="lower right")
 
 
 def draw_users(by_users: Mapping[int, Replay]) -> None:

@@ -54,30 +54,38 @@ def settings_of(bench: BatchingBench) -> dict[str, tuple[str, dict]]:
 
 def compare_engines(results: Results, bench: BatchingBench, requests: Sequence[Request]) -> Mapping[str, list[Replay]]:
     """All engines on the first of these requests, one process after the other, ours before and after each; writes the
-    ratios of whole times. An engine that takes no part says why."""
+    ratios of whole times. `generate` gets fewer, and so does ours beside it. An engine that takes no part says why."""
     if not bench.sizes.other_runs:
         print(
             "Other engines are left out under this profile: each takes a minute to start. Tests replay a few requests."
         )
         return {}
     found: dict[str, list[Replay]] = {OURS: []}
-    requests = requests[: bench.sizes.other_requests]
-    print(f"The first {len(requests)} requests of the trace.")
+    sizes = bench.sizes
+    print(
+        f"The first {sizes.other_requests} requests of the trace, {sizes.generate_requests} of them for `generate`;",
+        end=" ",
+    )
+    print(f"{sizes.other_seats} at a time.")
 
-    def ours() -> list[Replay]:
-        kept, _ = replays({OURS: lambda: Continuous(bench.engine())}, requests, 2)
+    def ours(asked: Sequence[Request]) -> list[Replay]:
+        kept, _ = replays({OURS: lambda: Continuous(bench.engine(sizes.other_seats))}, asked, 2)
         return kept[OURS]
 
     for name, (kind, settings) in settings_of(bench).items():
-        before = ours()
+        asked = requests[: sizes.generate_requests if kind == "generate" else sizes.other_requests]
+        before = ours(asked)
         try:
-            traces = {str(run): requests for run in range(bench.sizes.other_runs)}
-            theirs = list(replay_in_own_process(kind, settings, traces, bench.sizes.seats).values())
+            traces = {str(run): asked for run in range(sizes.other_runs)}
+            theirs = list(replay_in_own_process(kind, settings, traces, sizes.other_seats).values())
         except CourseError as reason:
             print(f"{WORDS[name]} takes no part: {reason}")
             continue
-        beside = [*before, *ours()]
-        found[name], found[OURS] = theirs, [*found[OURS], *beside]
+        beside = [*before, *ours(asked)]
+        if kind == "generate":
+            found["generate"] = theirs
+        else:
+            found[name], found[OURS] = theirs, [*found[OURS], *beside]
         count = min(len(theirs), len(beside))
         gain = note_gain(results, KEYS[name], theirs[:count], beside[:count])
         print(f"{WORDS[name]}: {tokens_per_second(theirs):.0f} tokens/s; ours {tokens_per_second(beside):.0f}; {gain}")

@@ -54,10 +54,13 @@ def compare_guessing(
     return gains
 
 
-def read_crossing(gains: Mapping[int, Comparison]) -> None:
-    """From how many users on guesses bring nothing any more."""
-    lost = [users for users, gain in gains.items() if gain.low <= 1]
-    if lost:
-        print(f"From {min(lost)} users on nothing can be shown to be gained.")
-    else:
-        print(f"Even with {max(gains)} users at a time guesses still pay here.")
+def read_crossing(gains: Mapping[int, Mapping[int, Comparison]], guess: float) -> None:
+    """For each number of guesses up to how many users they pay; the guess about the most users."""
+    for count, by_users in gains.items():
+        paying = [users for users, gain in by_users.items() if gain.low > 1]
+        if paying:
+            print(f"{count} guesses pay with {', '.join(map(str, paying))} users at a time.")
+        else:
+            print(f"{count} guesses can't be shown to pay with any number of users.")
+    by_users = next(iter(gains.values()))
+    print(f"With {max(by_users)} users it is {by_users[max(by_users)].ratio:.2f} times; you guessed {guess:g} for 16.")

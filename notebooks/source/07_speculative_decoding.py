@@ -19,7 +19,7 @@
 #
 # | | |
 # |---|---|
-# | previous, next | 04 pruning (05 continuous batching, 06 FSDP and tensor parallelism: planned), 08 Medusa |
+# | previous, next | 05 continuous batching (06 several devices: planned), 08 Medusa |
 # | the term it attacks | tokens per step, at the price of more tokens read in a step |
 # | you will be able to | write the speculative loop; build five guessers, four of them without any training; show that guessing changes no answer; predict from two measurements whether it pays |
 # | time | 60 minutes for you, 20 of them for one exercise; about 5 for the machine under the profile `cpu` |

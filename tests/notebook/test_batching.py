@@ -31,7 +31,7 @@ def bench():
         def requests(self, per_second=float("inf")):
             return [replace(each, arrival=k / per_second) for k, each in enumerate(TRACE)]
 
-    return Bench(batching_bench.tiny_model(), None, "float64", "tiny", SIZES, 40)
+    return Bench(batching_bench.tiny_model(), None, "float64", "tiny", SIZES, 40, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,10 @@ def test_both_ways_do_the_same_work_and_are_written(results, bench, capsys):
     assert results.metrics["batching.continuous_vs_static"]["value"] == gain.ratio
     out = capsys.readouterr().out
     assert "in groups" in out and max(map(len, out.splitlines())) <= 92
+    batching_bench.show_memory(results, bench, servers["static"], servers["continuous"])
+    assert "MB aside for" in capsys.readouterr().out
     waste = {name: batching_bench.waste_of(server) for name, server in servers.items()}
+    assert results.metrics["batching.kv_waste.paged"]["value"] == waste["continuous"]
     assert 0 < waste["continuous"] < 1 and 0 < waste["static"] < 1
     batching_charts.draw_trace(bench.requests())
     batching_charts.draw_timeline({name: server.spans for name, server in servers.items()})
@@ -74,13 +77,15 @@ def test_waste_is_what_is_set_aside_and_empty(bench):
 
 def test_a_place_is_taken_again_by_who_comes_later():
     spans = {0: (0, 3), 1: (0, 1), 2: (2, 5), 3: (4, 5)}
-    assert batching_charts.places_of(spans) == {0: 1, 1: 0, 2: 0, 3: 1}
+    assert batching_charts.slots_of(spans) == {0: 1, 1: 0, 2: 0, 3: 1}
 
 
 def test_chunks_and_users(results, bench, capsys):
     at_once = [Replay([0.0], [[0.1]])]
-    kept = batching_bench.compare_chunks(results, bench, at_once, 8)
-    assert set(kept) == {"whole prompts", "chunks"} and "batching.time_to_first_token_p99_ratio" in results.metrics
+    kept = batching_bench.compare_chunks(results, bench, at_once)
+    assert list(kept) == ["whole prompts", "chunks oldest first", "chunks shared out"]
+    assert {"batching.time_to_first_token_p99_ratio", "batching.between_tokens_p99_ratio"} <= set(results.metrics)
+    batching_bench.show_replays(results, kept)
     batching_charts.draw_waiting(kept)
     found = batching_bench.by_users(results, bench)
     assert set(found) == set(SIZES.users) and "tokens/s together" in capsys.readouterr().out
@@ -102,18 +107,18 @@ def test_where_guesses_stop_paying_is_named(capsys):
     def gain(low):
         return Comparison(low + 0.1, low, low + 0.2, 3)
 
-    gains = {1: gain(1.4), 2: gain(1.1), 4: gain(0.9), 8: gain(0.7)}
-    batching_speculation.read_crossing(gains)
-    batching_speculation.read_crossing({1: gain(1.4), 8: gain(1.2)})
+    gains = {1: gain(1.4), 2: gain(1.1), 4: gain(0.9), 16: gain(0.7)}
+    batching_speculation.read_crossing({4: gains, 2: {1: gain(0.5), 16: gain(0.5)}}, 1.3)
     out = capsys.readouterr().out
-    assert "From 4 users on nothing" in out and "Even with 8 users" in out
+    assert "4 guesses pay with 1, 2 users at a time" in out and "2 guesses can't be shown to pay" in out
+    assert "With 16 users it is 0.80 times; you guessed 1.3" in out
     batching_charts.draw_gains({4: gains, 1: gains})
 
 
 def test_other_engines_are_left_out_aloud(results, bench, capsys, monkeypatch):
     assert batching_engines.compare_engines(results, bench, bench.requests()) == {}
     assert "left out under this profile" in capsys.readouterr().out
-    several = replace(bench, sizes=replace(SIZES, other_runs=2, other_requests=4))
+    several = replace(bench, sizes=replace(SIZES, other_runs=2, other_requests=4, generate_requests=3, other_seats=2))
     monkeypatch.setattr(
         batching_engines, "settings_of", lambda bench: {"vllm": ("vllm", {}), "generate": ("generate", {})}
     )
@@ -121,10 +126,21 @@ def test_other_engines_are_left_out_aloud(results, bench, capsys, monkeypatch):
     def elsewhere(kind, settings, traces, seats):
         if kind == "vllm":
             raise CourseError("it is not here.")
-        return {name: Replay([0.0] * 4, [[9.0] * each.num_tokens for each in trace]) for name, trace in traces.items()}
+        return {
+            name: Replay([0.0] * len(trace), [[9.0] * each.num_tokens for each in trace])
+            for name, trace in traces.items()
+        }
 
     monkeypatch.setattr(batching_engines, "replay_in_own_process", elsewhere)
     found = batching_engines.compare_engines(results, several, bench.requests())
-    assert "vllm" not in found and len(found["generate"]) == 2
+    assert "vllm" not in found and [len(one.tokens) for one in found["generate"]] == [3, 3]
     assert results.metrics["batching.vs_hf_generate"]["value"] > 1 and "batching.vs_vllm" not in results.metrics
     assert "vLLM, compiled takes no part: it is not here." in capsys.readouterr().out
+
+
+def test_shared_beginnings_are_read_once(results, bench, capsys):
+    alike = [Request(0.0, [*range(5, 25), k], 2) for k in range(SIZES.seats + 2)]  # two come in when blocks are full
+    batching_bench.compare_sharing(results, bench, alike)
+    saved = results.metrics["batching.tokens_saved.shared_prefixes"]
+    assert saved["n"] == len(alike) * (21 + 1) and saved["value"] == pytest.approx(2 * 16 / saved["n"])
+    assert "saves" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from helpers.errors import CourseError
 from helpers.notebook.exercises import (
     adapters,
+    batching,
     fp8,
     half_precision,
     kernels,
@@ -41,6 +42,7 @@ NOTEBOOKS = (
     lora,
     adapters,
     pruning,
+    batching,
     speculative,
     medusa,
     opponents,

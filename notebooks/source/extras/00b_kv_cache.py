@@ -263,7 +263,7 @@ results.assert_invariants()
 # %% [markdown] tags=["limits"]
 # ## When this is not the whole story
 #
-# * **Room is reserved for the longest.** A sequence of ten tokens takes the place of a thousand. Notebook 05 (planned) stores the cache in blocks instead.
+# * **Room is reserved for the longest.** A sequence of ten tokens takes the place of a thousand. Notebook 05 stores the cache in blocks instead.
 # * **Scores that a model changes** (soft caps, sinks) are not known to this attention: it refuses them with an error. Leave such a model the library's.
 # * **On a GPU** a fused kernel reads grouped heads itself; what remains there is the mask.
 #
@@ -298,6 +298,6 @@ results.assert_invariants()
 #
 # **The rule:** never compute a key twice, never copy one to read it.
 #
-# **What limits it now:** the cache grows with every token and every user, and its bytes are read at each step. Notebook 10 (planned) makes it smaller, notebook 05 (planned) wastes less of it.
+# **What limits it now:** the cache grows with every token and every user, and its bytes are read at each step. Notebook 10 (planned) makes it smaller, notebook 05 wastes less of it.
 #
 # References: Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019); Ainslie et al., *GQA* (2023); Pope et al., *Efficiently Scaling Transformer Inference* (2022).
