@@ -237,13 +237,17 @@ def compare_chunks(results: Results, bench: BatchingBench, at_once: Sequence[Rep
         ("to_first_token", "time_to_first_token_p99_ratio", 99, range(len(requests))),
         ("to_first_token", "time_to_first_token_p99_ratio.short_prompts", 99, short),
         ("between_tokens", "between_tokens_p99_ratio", 99, None),
+        ("between_tokens", "longest_pause_ratio", 100, None),
     ):
         times = {name: median(_percentile(one, what, percent, numbers) for one in runs) for name, runs in kept.items()}
-        whole, *_, chunks = times.values()
-        results.metric(f"batching.{key}", chunks / whole, "ratio", n=bench.sizes.runs * len(numbers or requests))
+        whole, oldest, shared = times.values()
+        n = bench.sizes.runs * len(numbers or requests)
+        results.metric(f"batching.{key}", shared / whole, "ratio", n=n)
+        results.metric(f"batching.{key}.oldest_first", oldest / whole, "ratio", n=n)
         of_whom = " of short prompts" if numbers is short else ""
-        seconds = ", ".join(f"{name} {1e3 * each:.0f} ms" for name, each in times.items())
-        say(f"{WAITING[what]}{of_whom}, p{percent}: {seconds}; the last over the first {chunks / whole:.2f}.")
+        seconds = "; ".join(f"{name} {1e3 * each:.0f} ms" for name, each in times.items())
+        which = "the longest" if percent == 100 else f"p{percent}"
+        say(f"{WAITING[what]}{of_whom}, {which}: {seconds}. Shared out over whole: {shared / whole:.2f}.")
     return kept
 
 

@@ -1,0 +1,1 @@
+"""One model on several devices: processes, tensor parallelism, FSDP, collectives and what they cost (notebook 06)."""
