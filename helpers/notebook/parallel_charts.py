@@ -36,7 +36,6 @@ def draw_heads(heads: int, kv_heads: int, ranks: Sequence[int]) -> None:
         )
         ax.grid(visible=False)
     axes[-1, 0].set_xlabel("head (number)")
-    plt.tight_layout()
 
 
 def draw_messages(times: Sequence[tuple[int, int, float]], link: Link) -> None:
