@@ -89,7 +89,46 @@ def models(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"check": check, "run": run, "notebooks": notebooks, "hygiene": hygiene, "lab": lab, "models": models}
+def serve(arguments: argparse.Namespace) -> int:
+    from helpers.serving.run import Settings
+    from helpers.serving.run import serve as serving
+
+    names = ("model", "medusa", "longest", "seats", "max_open", "dialect", "device")
+    wrong = next((pair for pair in arguments.adapter if not all(pair.partition("="))), None)
+    if wrong:
+        raise CourseError(f"--adapter {wrong}: write NAME=FOLDER, or NAME=fine-tuned for the course's own.")
+    adapters = dict(pair.split("=", 1) for pair in arguments.adapter)
+    serving(Settings(**{name: getattr(arguments, name) for name in names}, adapters=adapters), arguments.port)
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from helpers.serving import bench as benchmark
+
+    questions = benchmark.questions_of(Path(arguments.data))
+    try:
+        users = [int(number) for number in arguments.at_a_time.split(",")]
+    except ValueError:
+        raise CourseError(f"--at-a-time {arguments.at_a_time}: write numbers, as 1,4,16.") from None
+    print(benchmark.HEADER)
+    asked = (arguments.url, arguments.language, questions, users, arguments.max_new_tokens, arguments.model)
+    for number, load in benchmark.bench(*asked):
+        print(benchmark.row_of(number, questions, load), flush=True)
+    return 0
+
+
+COMMANDS = {
+    "check": check,
+    "run": run,
+    "notebooks": notebooks,
+    "hygiene": hygiene,
+    "lab": lab,
+    "models": models,
+    "serve": serve,
+    "bench": bench,
+}
 
 
 def main() -> int:
@@ -110,6 +149,23 @@ def main() -> int:
     opening = commands.add_parser("lab", help="open JupyterLab on your own copy of the notebooks, in work/")
     opening.add_argument("options", nargs="*", help="for JupyterLab itself, after --: -- --no-browser --port 9999")
     commands.add_parser("models", help="say which models are there, and train what is missing")
+    serving = commands.add_parser("serve", help="serve a model over HTTP on the loopback interface")
+    serving.add_argument("--model", default="fine-tuned", help="base, fine-tuned, a folder, or owner/name of the Hub")
+    serving.add_argument("--medusa", help="heads that guess: medusa, or a folder")
+    serving.add_argument("--port", type=int, default=8080)
+    serving.add_argument("--longest", type=int, default=2048, help="tokens of prompt and answer together")
+    serving.add_argument("--seats", type=int, default=16, help="sequences at a time")
+    serving.add_argument("--max-open", type=int, default=128, help="requests that may be open")
+    serving.add_argument("--dialect", default="lmi", help="how /invocations answers: lmi or lmi-0.26")
+    serving.add_argument("--device", default="cpu")
+    serving.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER", help="one that requests name")
+    measuring = commands.add_parser("bench", help="ask a server your own questions, and count")
+    measuring.add_argument("--url", default="http://127.0.0.1:8080")
+    measuring.add_argument("--data", required=True, help='JSON lines: {"prompt": "...", "answer": "..."}')
+    measuring.add_argument("--language", default="openai", help="openai, tgi or lmi")
+    measuring.add_argument("--at-a-time", default="1,2,4,8", metavar="USERS", help="users at a time, as 1,4,16")
+    measuring.add_argument("--max-new-tokens", type=int, default=128)
+    measuring.add_argument("--model", default="", help="its name there; else the first that the server lists")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments)

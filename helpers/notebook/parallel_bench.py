@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from helpers import models
+from helpers.decoding.generate import plain_greedy
 from helpers.errors import CourseError
 from helpers.measuring.timing import speedup
 from helpers.notebook.lesson import Lesson
@@ -130,7 +131,7 @@ def compare_cuts(results: Results, bench: ParallelBench) -> dict[int, Found]:
 
 
 def compare_library(results: Results, bench: ParallelBench) -> None:
-    """PyTorch's DTensor where the ranks divide the heads, and what it and vLLM answer where they don't."""
+    """PyTorch's DTensor and vLLM where the ranks divide the heads, and what they say where they don't."""
     print(HEADER)
     for ranks in bench.sizes.ranks:
         try:
@@ -144,12 +145,18 @@ def compare_library(results: Results, bench: ParallelBench) -> None:
         print("vLLM is left out under this profile: it takes a minute to start.")
         return
     model, tokenizer = models.load(bench.which.name)
-    folder = written_folder(model, tokenizer, bench.which.name)
-    try:
-        answers = answers_on_ranks(folder, bench.prompts[:1], 2, dtype="float32", max_new_tokens=8)
-        print(f"vLLM on 2 ranks writes {bench.tokenizer.decode(answers[0])!r}")
-    except CourseError as reason:
-        say(f"vLLM, 2 ranks: {reason}")
+    folder, longest = written_folder(model, tokenizer, bench.which.name), bench.sizes.longest
+    for ranks in bench.sizes.vllm:
+        try:
+            answers = answers_on_ranks(folder, bench.prompts, ranks, dtype="float32", max_new_tokens=longest)
+        except CourseError as reason:
+            say(f"vLLM, {ranks} ranks: {reason}")
+            continue
+        exact = [plain_greedy(model, prompt, longest) for prompt in bench.prompts]
+        same = sum(answer == whole for answer, whole in zip(answers, exact, strict=True))
+        key = f"parallel.same_answers.vllm_eager.ranks_{ranks}"
+        results.metric(key, same / len(exact), "share", n=len(exact))
+        print(f"vLLM, {ranks} ranks: {same} of {len(exact)} answers are the whole model's.")
 
 
 def compare_fsdp(results: Results, bench: ParallelBench) -> dict[str, Found]:

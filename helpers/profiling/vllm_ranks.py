@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,17 +18,21 @@ MODULE = "helpers.profiling.vllm_ranks"
 def answers_on_ranks(
     model: Path, prompts: Sequence[Sequence[int]], ranks: int, *, dtype: str, max_new_tokens: int
 ) -> list[list[int]]:
-    """Greedy answers of the model in a folder, cut into as many parts as there are ranks, one core each.
+    """Greedy answers of the model in a folder, cut into as many parts as there are ranks, each on a core.
 
     Raises:
         CourseError: vLLM isn't installed, or stops: with its own words, where it can't cut the model so.
     """
     if not vllm_baseline.installed():
         raise CourseError("vLLM is not installed here: README.md says where it can be had. The rest runs without it.")
-    cores = "|".join(map(str, range(ranks)))  # else it looks for as many NUMA nodes
+    count = os.cpu_count() or 1
+    cores = "|".join(str(rank % count) for rank in range(ranks))  # else it looks for as many NUMA nodes
     environment = vllm_baseline.ENVIRONMENT | vllm_baseline.cache_root() | {"VLLM_CPU_OMP_THREADS_BIND": cores}
     request = dict(model=str(model), prompts=list(map(list, prompts)), ranks=ranks, dtype=dtype, longest=max_new_tokens)
-    return exchange(MODULE, request, name="vLLM", environment=environment)["token_ids"]
+    try:
+        return exchange(MODULE, request, name="vLLM", environment=environment)["token_ids"]
+    except CourseError as error:
+        raise CourseError(str(error).replace(f"{CourseError.__module__}.{CourseError.__name__}: ", "")) from None
 
 
 def reason_of(message: str) -> str:

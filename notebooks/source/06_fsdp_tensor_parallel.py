@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 5
+#     minutes: 9
 #     headline: >-
 #       Cut for 2 ranks each holds {parallel.memory_per_rank.tensor_parallel:.0%} of the weights, by FSDP
 #       {parallel.memory_per_rank.fsdp:.0%} with what it gathers, and
@@ -20,7 +20,7 @@
 # | previous, next | 05 continuous batching, 07 speculative decoding; 06b takes collectives apart |
 # | the term it attacks | weight bytes / bandwidth: several memories are read at once |
 # | you will be able to | cut a model over devices so that it computes the same; say what tensor parallelism and FSDP send, and how often; choose between replicas, tensor parallelism and a pipeline |
-# | time | 45 minutes for you without the exercises, which take 25 more; about 5 for the machine under the profile `cpu` |
+# | time | 45 minutes for you without the exercises, which take 25 more; about 9 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 #
 # Everything here runs in **real processes** that send real messages, here over the loopback interface. Only the devices are few: the processes share this machine's cores and its memory. So memory and messages are measured, and what many GPUs would do is simulated, and called so.

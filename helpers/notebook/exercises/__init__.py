@@ -25,6 +25,7 @@ from helpers.notebook.exercises import (
     pruning,
     quantization,
     quantization_extras,
+    serving,
     speculative,
     start_here,
 )
@@ -48,6 +49,7 @@ NOTEBOOKS = (
     speculative,
     medusa,
     opponents,
+    serving,
 )
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
 _hints_given: dict[str, int] = {}

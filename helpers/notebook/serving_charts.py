@@ -1,0 +1,73 @@
+"""Confidence beside right answers, waiting over the load, and the way to a backend (notebook 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+
+from helpers.notebook import plots
+from helpers.serving.calibration import Bin
+from helpers.serving.load_test import Load
+
+
+def draw_reliability(found: Sequence[Bin]) -> None:
+    """The share of right answers over their confidence, the points as large as their groups; the diagonal is what a
+    calibrated model does."""
+    _, ax = plt.subplots(figsize=(5.5, 4.2))
+    ax.plot([0, 1], [0, 1], color="#555555", linestyle=":", marker="", label="calibrated")
+    most = max(one.count for one in found)
+    sizes = [20 + 180 * one.count / most for one in found]
+    ax.scatter([one.confidence for one in found], [one.right for one in found], s=sizes, color=plots.COLORS[0])
+    for one in found:
+        ax.annotate(
+            str(one.count), (one.confidence, one.right), textcoords="offset points", xytext=(8, -10), fontsize=8
+        )
+    ax.set(title="Is a confident answer right? (numbers: answers)", xlim=(0, 1.05), ylim=(-0.05, 1.05))
+    ax.set(xlabel="confidence (probability)", ylabel="right answers (share)")
+    ax.legend()
+
+
+def draw_loads(found: Mapping[float, Load]) -> None:
+    """Throughput and waiting over the offered load."""
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    shares = [100 * share for share in found]
+    rates = [load.request_throughput for load in found.values()]
+    axes[0].plot(shares, rates, color=plots.COLORS[0], marker="o")
+    axes[0].set(title="What is answered", ylabel="requests per second", ylim=(0, None))
+    for place, name in enumerate(("p50", "p90", "p99")):
+        times = [load.statistics("time_to_first_token")[name] for load in found.values()]
+        look = dict(color=plots.COLORS[place], marker=plots.MARKERS[place], linestyle=("-", "--", ":")[place])
+        axes[1].plot(shares, times, label=name, **look)
+    axes[1].set(title="How long people wait", ylabel="time to the first token (s)", yscale="log")
+    axes[1].legend()
+    for ax in axes:
+        ax.set_xlabel("offered load (% of the most)")
+
+
+def draw_questions() -> None:
+    """`choose_backend` as a flowchart: the questions in their order, and where each answer leads."""
+    questions = (
+        ("AWS Neuron?", "NeuronX"),
+        ("no GPU, and a Mac, few users\nor too large?", "llama.cpp"),
+        ("no GPU, many users?", "vLLM"),
+        ("too large, one user?", "Accelerate"),
+        ("on SageMaker?", "LMI"),
+        ("several models?", "Ray Serve"),
+        ("a model that stays, few users?", "TensorRT-LLM"),
+    )
+    _, ax = plt.subplots(figsize=(7.5, 5.2))
+    box = dict(boxstyle="round", facecolor="white", edgecolor="#555555")
+    end = dict(boxstyle="round", facecolor="#e8e8e8", edgecolor="#555555")
+    arrow = dict(arrowstyle="->", color="#555555")
+    for place, (question, name) in enumerate(questions):
+        y = -place
+        ax.annotate(name, (0.15, y), (1.15, y), bbox=end, va="center", ha="center", arrowprops=None)
+        ax.annotate("", (0.9, y), (0.42, y), arrowprops=arrow)
+        ax.text(0.66, y + 0.12, "yes", ha="center", fontsize=8)
+        ax.text(0, y, question, bbox=box, ha="center", va="center", fontsize=9)
+        ax.annotate("", (0, y - 0.7), (0, y - 0.3), arrowprops=arrow)
+        ax.text(0.05, y - 0.5, "no", fontsize=8, va="center")
+    ax.text(0, -len(questions), "vLLM", bbox=end, ha="center", va="center")
+    ax.set(xlim=(-0.7, 1.5), ylim=(-len(questions) - 0.6, 0.6), title="Which server first?")
+    ax.axis("off")

@@ -1,0 +1,111 @@
+"""Start the server: `python -m helpers serve --model fine-tuned --medusa medusa` (notebook 11)."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from helpers import models
+from helpers.decoding.proposer import Proposer
+from helpers.engine.engine import Engine
+from helpers.engine.paged_cache import BLOCK
+from helpers.errors import CourseError
+from helpers.kernels.fastest_step import fastest_step
+from helpers.measuring.machine import describe_machine
+from helpers.serving.adapters import engine_with_adapters
+from helpers.serving.app import make_app
+from helpers.serving.worker import Worker
+from helpers.speculation.medusa import Medusa
+from helpers.speculation.medusa_files import load as load_heads
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 600  # seconds in which accepted requests may end
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is served: a model by name, Medusa's heads or none; tokens of the longest text, sequences at a time, and
+    requests that may be open; how /invocations answers; adapters by name that requests may ask for."""
+
+    model: str = "fine-tuned"
+    medusa: str | None = None
+    longest: int = 2048
+    seats: int = 16
+    max_open: int = 128
+    dialect: str = "lmi"
+    device: str = "cpu"
+    adapters: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_worker(settings: Settings) -> Worker:
+    """The model as it runs fastest here, its engine, and the thread that drives it."""
+    native = settings.device == "cuda" or describe_machine().bf16_is_native
+    dtype = "bfloat16" if native else "float32"
+    model, tokenizer = models.load(settings.model, dtype=dtype, device=settings.device)
+    blocks, options = settings.seats * -(-settings.longest // BLOCK), dict(max_sequences=settings.seats)
+    if settings.adapters:
+        if settings.medusa:
+            raise CourseError("Heads are trained for one model, and each adapter makes another: leave --medusa out.")
+        engine = engine_with_adapters(model, settings.adapters, blocks, **options)
+    else:
+        engine = Engine(fastest_step(model), blocks, proposer=_proposer(settings, model), **options)
+    return Worker(engine, tokenizer, settings.max_open, settings.longest)
+
+
+def _proposer(settings: Settings, model) -> Proposer | None:
+    return Medusa(load_heads(settings.medusa, model)) if settings.medusa else None
+
+
+def listening_socket(port: int = 0) -> socket.socket:
+    """A socket that listens on the loopback interface, at any free port by default; CourseError where it can't."""
+    # With the protocol named: asyncio turns Nagle's delay off only then, and it would cost 40 ms a token.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((LOOPBACK, port))
+        listening.listen(256)
+    except (OSError, OverflowError) as reason:
+        listening.close()
+        raise CourseError(f"Port {port} can't be had ({reason}): choose another one by --port.") from None
+    return listening
+
+
+def server_of(worker: Worker, model: str, dialect: str = "lmi") -> uvicorn.Server:
+    """uvicorn with our application. On SIGTERM it takes no new requests, and ends when those that it has are done, or
+    after PATIENCE."""
+    options = dict(log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE)
+    return uvicorn.Server(uvicorn.Config(make_app(worker, model, dialect=dialect), **options))
+
+
+def serve(settings: Settings, port: int) -> None:
+    """Until a signal comes."""
+    listening = listening_socket(port)
+    server = server_of(make_worker(settings), settings.model, settings.dialect)
+    print(f"http://{LOOPBACK}:{listening.getsockname()[1]} serves {settings.model}", flush=True)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
+    """A server in a thread of this process, for as long as the block lasts; gives its address. The worker ends with
+    it."""
+    listening = listening_socket()
+    server = server_of(worker, model, dialect)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise CourseError("The server has stopped before it was there: look at its messages.")
+        time.sleep(0.01)
+    try:
+        yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
