@@ -73,7 +73,7 @@ def all_gather(chunk: torch.Tensor, ring: Ring) -> torch.Tensor:
 
 
 def all_reduce(x: torch.Tensor, ring: Ring) -> torch.Tensor:
-    """The sum of all ranks' tensors at each rank: a reduce-scatter and an all-gather."""
+    """The sum of all ranks' tensors, at each rank: reduce-scatter, then all-gather."""
     flat = x.flatten()
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % ring.size))
     chunks = padded.view(ring.size, -1)
