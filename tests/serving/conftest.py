@@ -37,10 +37,14 @@ def model(tokenizer):
     return spread(LlamaForCausalLM(config)).float().eval()
 
 
+def engine_of(model, blocks=400, **options):
+    """The model is a copy: each engine's thread hooks its output layer."""
+    return Engine(copy.deepcopy(model), blocks, **options)
+
+
 def served(model, tokenizer, blocks=400, max_open=128, dialect="lmi", **options):
-    """A worker, and the context of a server over it that gives its address. (The model is a copy: each engine's thread
-    hooks its output layer.)"""
-    worker = Worker(Engine(copy.deepcopy(model), blocks, **options), tokenizer, max_open)
+    """A worker, and the context of a server over it that gives its address."""
+    worker = Worker(engine_of(model, blocks, **options), tokenizer, max_open)
     return worker, running(worker, "tiny", dialect)
 
 
