@@ -193,6 +193,7 @@ NAMES = {
         "time_to_first_token": "time to the first token",
         "inter_token_latency": "time between the tokens of an answer",
         "request_latency": "time to the whole answer",
+        "load_before_the_knee": "the highest load at which one in ten waits at most 3 times as long as at the lowest",
         "waiting_ratio": "time to the first token at p90 under 75 % of the most, over that under 25 %",
         "chained_equals_one": "answers in several requests that are those of one long request",
     },

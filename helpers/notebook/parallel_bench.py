@@ -264,3 +264,4 @@ def explain_step(results: Results, bench: ParallelBench, link: Link, seconds: Ma
     print(f"{2 * layers + 1} all-reduces of {4 * hidden / 1e3:.1f} kB should take {1e3 * talking:.1f} ms by the link.")
     verb = "more" if lost > 0 else "less"
     print(f"The cut step takes {abs(lost):.1f} ms {verb} than the whole model's {1e3 * step - lost:.1f} ms.")
+    print("The line leaves out the logits, and that each waits for the slower one, beside whom it reads one memory.")

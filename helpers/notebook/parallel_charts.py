@@ -68,12 +68,11 @@ def draw_simulation(found: Mapping[int, Sequence[Layout]], title: str) -> None:
     is room for, over the devices."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     for place, (way, (line, marker)) in enumerate(LOOKS.items()):
-        points = [one for ways in found.values() for one in ways if one.way == way]
+        points = [one for ways in found.values() for one in ways if one.way == way and one.users]
         look = dict(color=plots.COLORS[place], linestyle=line, marker=marker, label=way)
         axes[0].plot([one.devices for one in points], [1e3 * one.alone for one in points], **look)
-        served = [one for one in points if one.users]
-        rates = [one.tokens_per_second / one.devices for one in served]
-        axes[1].plot([one.devices for one in served], rates, **look)
+        rates = [one.tokens_per_second / one.devices for one in points]
+        axes[1].plot([one.devices for one in points], rates, **look)
     axes[0].set(title=f"{title}: a user alone (simulated)", ylabel="between tokens (ms)", yscale="log")
     axes[1].set(title="as many users as there is room for (simulated)", ylabel="tokens per second and device")
     axes[1].set_ylim(bottom=0)
@@ -88,7 +87,9 @@ def read_simulation(found: Mapping[int, Sequence[Layout]]) -> None:
     """For each number of devices the way that serves most, and the one that is fastest for a user alone."""
     print(f"simulated{'':10}{'most tokens a second':>36}{'fastest for a user alone':>36}")
     for count, ways in found.items():
-        best, fastest = max(ways, key=lambda one: one.tokens_per_second), min(ways, key=lambda one: one.alone)
-        most = f"{best.way}, {best.tokens_per_second / count:,.0f} a device" if best.users else "it doesn't fit"
-        alone = f"{fastest.way}, {1e3 * fastest.alone:.1f} ms" if best.users else ""
+        served, most, alone = [one for one in ways if one.users], "it doesn't fit", ""
+        if served:
+            best, fastest = max(served, key=lambda one: one.tokens_per_second), min(served, key=lambda one: one.alone)
+            most = f"{best.way}, {best.tokens_per_second / count:,.0f} a device"
+            alone = f"{fastest.way}, {1e3 * fastest.alone:.1f} ms"
         print(f"{count:>3} device{'s' * (count > 1):1}{'':8}{most:>36}{alone:>36}")

@@ -18,7 +18,7 @@ def show_ring(values: Sequence[Sequence[int]]) -> None:
     print(f"{'':12}" + "".join(f"{'rank ' + str(place):>22}" for place in range(n)))
     for step in range(n):
         names = [f"chunk {chunk_sent(place, step, n)}: {totals[place]}" for place in range(n)]
-        words = f"step {step + 1} sends" if step < n - 1 else "at the end"
+        words = f"step {step} sends" if step < n - 1 else "at the end"
         print(f"{words:12}" + "".join(f"{name:>22}" for name in names))
         if step < n - 1:
             totals = [totals[place - 1] + values[place][chunk_sent(place, step + 1, n)] for place in range(n)]
@@ -37,6 +37,7 @@ def compare_rings(results: Results, sizes: ParallelSizes, guess: float, seed: in
             results.metric(f"collectives.sent_share.{name}.ranks_{ranks}", share, "share", n=sizes.cases)
     results.invariant("parallel.rings_equal_torch", same == of, same, of)
     print(f"{same} of {of} results are PyTorch's, number for number.")
+    print("The data are what is summed, exchanged, or (for all-gather) what all ranks have together.")
     print(f"{'a rank sends, times the data':32}" + "".join(f"{ranks} ranks".rjust(10) for ranks in sizes.ranks))
     for name in next(iter(by_ranks.values())):
         print(f"{name.replace('_', '-'):32}" + "".join(f"{shares[name]:10.2f}" for shares in by_ranks.values()))

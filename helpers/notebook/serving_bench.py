@@ -60,12 +60,12 @@ class ServingBench:
         prompts = [prompt_for(tokenizer, example) for example in examples]
         return cls(name, fastest_step(model, sizes.turns), tokenizer, examples, prompts, sizes)
 
-    def engine(self) -> Engine:
-        return Engine(self.step, SEATS * ROOM // BLOCK, max_sequences=SEATS)
+    def engine(self, **options) -> Engine:
+        return Engine(self.step, SEATS * ROOM // BLOCK, max_sequences=SEATS, **options)
 
-    def worker(self, max_open: int = 128) -> Worker:
+    def worker(self, max_open: int = 128, **options) -> Worker:
         """A fresh engine in a thread of its own."""
-        return Worker(self.engine(), self.tokenizer, max_open, ROOM)
+        return Worker(self.engine(**options), self.tokenizer, max_open, ROOM)
 
     def bodies(self, count: int) -> list[dict]:
         """Requests of the container's schema, for streams."""
@@ -96,14 +96,13 @@ def compare_overhead(results: Results, bench: ServingBench, url: str) -> None:
     )
 
 
-def complete_streams(results: Results, bench: ServingBench, url: str) -> Load:
+def complete_streams(results: Results, bench: ServingBench, url: str) -> None:
     """So many streams at once, each for a prompt of its own; writes how many are whole."""
     count = bench.sizes.streams
     bodies = [bench.bodies(len(bench.prompts))[k % len(bench.prompts)] for k in range(count)]
     load = offer(url + "/invocations", bodies, 1.0, tgi_piece, in_flight=count)
     results.metric("serving.completed", len(load.done), "streams", n=count)
     print(f"{len(load.done)} of {count} streams are whole, {load.output_token_throughput:.0f} tokens/s together")
-    return load
 
 
 def compare_chained(results: Results, bench: ServingBench, url: str, each: int = 8) -> None:
@@ -116,13 +115,13 @@ def compare_chained(results: Results, bench: ServingBench, url: str, each: int =
         same += one.text == "".join(part.text for part in several)
         parts += len(several)
     results.invariant("serving.chained_equals_one", same == len(asked), same, len(asked))
-    print(f"{same} of {len(asked)} answers are the same in requests of {each} tokens", end=" ")
-    print(f"({parts / len(asked):.1f} of them each).")
+    print(f"{same} of {len(asked)} answers in requests of {each} tokens are those of one request;", end=" ")
+    print(f"{parts / len(asked):.1f} requests an answer.")
 
 
 def compare_beams(results: Results, bench: ServingBench, url: str, width: int = 4) -> None:
-    """Answers by a beam search beside greedy ones, one request after the other: how many are right, how likely the
-    model finds them, and how long they take; writes the shares and the ratio of the times."""
+    """Answers by a beam search beside greedy ones, one request after the other: how many are right, and how long they
+    take; writes the shares and the ratio of the times."""
     examples, seconds, found = bench.examples[: bench.sizes.beams], {}, {}
     for name, more in (("greedy", {}), ("beams", {"n": width, "use_beam_search": True})):
         body = dict(max_tokens=bench.sizes.longest, temperature=0) | more
@@ -138,7 +137,9 @@ def compare_beams(results: Results, bench: ServingBench, url: str, width: int = 
     times = seconds["beams"] / seconds["greedy"]
     results.metric("serving.beam_search_time", times, "ratio", n=len(examples))
     other = sum(a != b for a, b in zip(*found.values(), strict=True))
-    print(f"{width} beams take {times:.1f} times as long, and write {other} of {len(examples)} answers in other words.")
+    print(
+        f"{width} beams take {times:.1f} times as long. {other} of {len(examples)} answers differ from the greedy ones."
+    )
 
 
 def ask_adapters(bench: ServingBench) -> None:
@@ -173,26 +174,28 @@ def judge_confidence(results: Results, bench: ServingBench, url: str, bins: int 
             share = sum(half) / len(half)
             results.metric(f"serving.right.{name}_confident", share, "share", n=len(half))
             print(f"Of the {name} confident half {share:.0%} are right.")
-    print(f"Confidence and share of right answers lie {error:.0%} apart on average.")
+    print(f"On average confidence and share of right answers differ by {100 * error:.0f} percentage points.")
     return found
 
 
 def offer_loads(results: Results, bench: ServingBench, url: str) -> dict[float, Load]:
-    """Requests at several rates, as shares of what the server answers when it is never idle; writes the figures by
-    AIPerf's names. The first is that capacity."""
-    bodies = [bench.bodies(len(bench.prompts))[k % len(bench.prompts)] for k in range(bench.sizes.requests)]
-    capacity = offer(url + "/invocations", bodies, 1.0, tgi_piece, in_flight=SEATS).request_throughput
+    """Requests at several rates, as shares of what the server answers when no seat is empty; writes the figures by
+    AIPerf's names, and that capacity."""
+    every = bench.bodies(len(bench.prompts))
+    bodies = [every[k % len(every)] for k in range(bench.sizes.requests)]
+    seats = min(SEATS, len(bodies) // 2)
+    capacity = offer(url + "/invocations", bodies, 1.0, tgi_piece, in_flight=seats).capacity
     results.metric("serving.request_throughput.capacity", capacity, "requests/s", n=len(bodies))
-    print(f"{SEATS} at a time, never idle: {capacity:.1f} requests/s. That is 100 %.")
-    print(f"{'offered':>8}{'answered/s':>12}{'to first token (s)':>26}{'whole answer (s)':>26}")
-    print(f"{'':20}" + 2 * f"{'p50':>10}{'p90':>8}{'p99':>8}")
+    print(f"{seats} at a time, no seat empty: {capacity:.1f} requests/s. That is the capacity, 100 %.")
+    print(f"{'load':>6}{'offered/s':>11}{'answered/s':>12}{'to first token (s)':>22}{'whole answer (s)':>20}")
+    print(f"{'':29}" + 2 * f"{'p50':>12}{'p90':>8}")
     found = {}
     for share in bench.sizes.loads:
         load = found[share] = offer(url + "/invocations", bodies, share * capacity, tgi_piece)
         note_load(results, f"load_{round(100 * share)}", load)
         times = [load.statistics(what) for what in ("time_to_first_token", "request_latency")]
-        print(f"{share:8.0%}{load.request_throughput:12.1f}", end="  ")
-        print("".join(f"{t['p50']:10.2f}{t['p90']:8.2f}{t['p99']:8.2f}" for t in times))
+        print(f"{share:6.0%}{share * capacity:11.1f}{load.request_throughput:12.1f}", end="")
+        print("".join(f"{t['p50']:12.2f}{t['p90']:8.2f}" for t in times))
     return found
 
 
@@ -206,14 +209,33 @@ def note_load(results: Results, key: str, load: Load) -> None:
             results.metric(f"serving.{what}.{key}.{name}", value, "s", n=n)
 
 
-def read_knee(results: Results, found: Mapping[float, Load], guess: float) -> None:
-    """How many times as long one in ten waits at each load as at the lowest, and the guess about 75 %; writes that."""
-    least, *others = found.items()
-    usual = least[1].statistics("time_to_first_token")["p90"]
-    for share, load in others:
-        times = load.statistics("time_to_first_token")["p90"] / usual
-        guessed = ""
+def read_knee(results: Results, found: Mapping[float, Load], guess: float, most: float = 3.0) -> None:
+    """How many times as long one in ten waits at each load as at the lowest, the guess about 75 %, and between which
+    loads the knee lies: up to it that is at most `most` times. Writes the ratio at 75 % and the load before the
+    knee."""
+    p90 = {share: load.statistics("time_to_first_token")["p90"] for share, load in found.items()}
+    least, *others = sorted(p90)
+    for share in others:
+        times, guessed = p90[share] / p90[least], ""
         if share == 0.75:
             guessed = f"; you guessed {guess:g}"
-            results.metric("serving.waiting_ratio", times, "ratio", n=len(load.samples))
-        print(f"At {share:.0%} one in ten waits {times:.1f} times as long as at {least[0]:.0%}{guessed}.")
+            results.metric("serving.waiting_ratio", times, "ratio", n=len(found[share].samples))
+        print(f"At {share:.0%} one in ten waits {times:.1f} times as long as at {least:.0%}{guessed}.")
+    past = next((share for share in others if p90[share] > most * p90[least]), None)
+    before = max(share for share in p90 if past is None or share < past)
+    results.metric("serving.load_before_the_knee", before, "share", n=len(p90))
+    if past is None:
+        print(f"Up to {before:.0%} there is no knee: nobody waits {most:g} times as long.")
+    else:
+        print(f"The knee lies between {before:.0%} and {past:.0%}: there waiting grows to over {most:g} times.")
+
+
+def show_refusals(bench: ServingBench, max_open: int = 4) -> None:
+    """Many at once to a server that takes a few."""
+    bodies = bench.bodies(4 * max_open)
+    with running(bench.worker(max_open), "crowded") as url:
+        load = offer(url + "/invocations", bodies, 1e6, tgi_piece)
+    refused = sum(sample.status == 429 for sample in load.samples)
+    print(
+        f"{len(bodies)} at once to a server that takes {max_open}: {len(load.done)} answered, {refused} refused (429)"
+    )

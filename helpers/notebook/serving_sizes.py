@@ -24,7 +24,7 @@ class ServingSizes:
 
 SERVING = {
     "smoke": ServingSizes(2, 12, 4, 2, 8, 2, 2, (0.25, 0.75, 1.5), 4, False, 0),
-    "cpu": ServingSizes(None, 96, 100, 12, 64, 12, 24, (0.25, 0.5, 0.75, 1.0, 1.5), 40, True, 2),
+    "cpu": ServingSizes(None, 96, 100, 12, 64, 12, 24, (0.25, 0.5, 0.75, 1.0, 1.5), 64, True, 2),
     "full": ServingSizes(None, 128, 450, 40, 64, 450, 150, (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5), 200, True, 5),
     "gpu": ServingSizes(None, 128, 450, 40, 64, 450, 150, (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5), 400, True, 5),
 }

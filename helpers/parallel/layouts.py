@@ -33,12 +33,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Served:
-    """A model that is served: parameters, layers, numbers of a hidden state, key-value heads, bytes of a number, and
-    bytes of a token's keys and values."""
+    """A model that is served: parameters, layers, numbers of a hidden state, heads of queries and of keys and values,
+    bytes of a number, and bytes of a token's keys and values."""
 
     parameters: float
     layers: int
     hidden: int
+    heads: int
     kv_heads: int
     bytes_per_number: int
     kv_bytes_per_token: float
@@ -96,12 +97,10 @@ def costs(model: Served, device: Device, devices: int, context: int) -> dict[str
         return model.step(device, group, context) + passed, model.held(users, context) / devices
 
     in_node = min(devices, device.per_node)
-    return {
-        "replicas": (devices, cut(1)),
-        "tensor": (1, cut(devices)),
-        "tensor in a node": (devices // in_node, cut(in_node)),
-        "pipeline": (1, pipeline),
-    }
+    found = {"replicas": (devices, cut(1)), "tensor in a node": (devices // in_node, cut(in_node))}
+    if devices <= model.heads:  # a head isn't cut
+        found["tensor"] = (1, cut(devices))
+    return found | {"pipeline": (1, pipeline)}
 
 
 def layouts(model: Served, device: Device, devices: int, context: int, longest: float) -> list[Layout]:

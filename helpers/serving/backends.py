@@ -27,6 +27,7 @@ BACKENDS = {
     one.name: one
     for one in (
         Backend("vLLM", "many users on GPUs; new models first", "active: the default of most clouds' containers"),
+        Backend("SGLang", "many users on GPUs, whose prompts have much in common; answers in a given form", "active"),
         Backend("LMI", "SageMaker's container for large models, around vLLM and TensorRT-LLM", "active"),
         Backend("TensorRT-LLM", "the least latency on NVIDIA's GPUs", "active"),
         Backend("llama.cpp", "one user or a few, on a laptop, a CPU or a Mac", "active"),

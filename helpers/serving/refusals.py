@@ -52,7 +52,7 @@ def in_words(error: RequestValidationError) -> tuple[int, str]:
     named = [str(part) for part in first["loc"] if part != "body" and not str(part).startswith(BRANCHES)]
     place = ".".join(named)
     if first["type"] == "extra_forbidden":
-        return 422, f"There is no field {place!r} here: leave it out."
+        return 422, f"There is no field {place!r} here: correct its name, or leave it out."
     if not place:
         return 422, "The body must be a JSON object, and its Content-Type application/json."
     return 422, f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}."

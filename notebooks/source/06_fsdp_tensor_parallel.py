@@ -4,7 +4,7 @@
 #     minutes: 9
 #     headline: >-
 #       Cut for 2 ranks each holds {parallel.memory_per_rank.tensor_parallel:.0%} of the weights, by FSDP
-#       {parallel.memory_per_rank.fsdp:.0%} with what it gathers, and
+#       {parallel.memory_per_rank.fsdp:.0%} with what it gathers (the vocabulary in pieces), and
 #       {parallel.tensor_parallel_equals_dense.count} of {parallel.tensor_parallel_equals_dense.of} answers are the whole
 #       model's. A decode step against one process with all cores: {parallel.step_speedup.tensor_parallel:.2f} times as
 #       fast cut, {parallel.step_speedup.fsdp:.2f} by FSDP
@@ -25,13 +25,13 @@
 #
 # Everything here runs in **real processes** that send real messages, here over the loopback interface. Only the devices are few: the processes share this machine's cores and its memory. So memory and messages are measured, and what many GPUs would do is simulated, and called so.
 #
-# A process that computes its part is called a **rank**. (Not LoRA's rank of 03.)
+# A process that computes its part is called a **rank**. (Not LoRA's rank of 03.) **Tensor parallelism**: ranks share each matrix, and compute every token together. **Data parallelism**: each has the whole model, and texts of its own. **To shard** is to store a part on each. A **collective** is an exchange that all ranks call together. A **node** is one machine, with several devices.
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure
 #
 # 1. Two processes hold half of each matrix. They share the cores that one process had to itself. How many times as fast is a decode step?
-# 2. FSDP keeps half of the weights in each process, too. How many times as fast is its step?
+# 2. FSDP also stores half of the weights in each process. But before a layer computes, both send each other the half that is missing. How many times as fast is its step?
 #
 # Both guesses are saved before anything is measured.
 
@@ -62,7 +62,7 @@ results.prediction("parallel.step_speedup.fsdp", GUESS_FSDP, "x")
 #
 # **Exercise 06.1** (5 minutes) *Why it matters: these sums are what every layer sends.*
 #
-# Return for each of `ranks` devices what it adds to `x @ weight.T`, if it holds some columns of `weight` (out, in) and the numbers of `x` (n, in) that they read. `split_evenly(in, ranks)` gives each one's columns: `split_evenly(6, 3)` is `[range(0, 2), range(2, 4), range(4, 6)]`.
+# `x` (n, in) has a token in each row, and the layer is `x @ weight.T` with `weight` (out, in). Give each of `ranks` devices some columns of `weight` and the columns of `x` that go with them. Return the list of their products, (n, out) each, whose sum is `x @ weight.T`. `split_evenly(in, ranks)` gives each one's columns: `split_evenly(6, 3)` is `[range(0, 2), range(2, 4), range(4, 6)]`.
 
 # %%
 import torch
@@ -83,9 +83,9 @@ print([tuple(part.shape) for part in parts])
 print("off by", (sum(parts) - x @ weight.T).abs().max().item())
 
 # %% [markdown]
-# **Megatron-LM** (Shoeybi et al. 2019) puts the two behind each other. In the MLP `gate` and `up` are cut by rows: each rank makes some of the numbers between, and these are finished. So it can go on with `silu(gate) * up`, which of a part of a sum would be no part of the result. `down` is cut by columns, and reads just the numbers that the rank has. Nothing between is sent, and a layer needs two all-reduces: one after attention, one after the MLP.
+# **Megatron-LM** (Shoeybi et al. 2019) uses one after the other. In the MLP `gate` and `up` are cut by rows: each rank makes some of the numbers between, and these are finished. So it can go on with `silu(gate) * up`, which of a part of a sum would be no part of the result. `down` is cut by columns, and reads just the numbers that the rank has. Nothing between is sent, and a layer needs two all-reduces: one after attention, one after the MLP.
 #
-# Megatron and PyTorch write `y = x A`, with `A` the transpose of W. So what is cut by rows of W they call **column-parallel**, and by columns **row-parallel**:
+# Megatron writes `y = x A`, where `A` is W transposed. So rows of W are columns of A: the first cut is called **column-parallel**, and the second **row-parallel**. PyTorch keeps these names.
 
 # %%
 from collections.abc import Sequence
@@ -103,7 +103,9 @@ from torch.nn import functional as F
 # %% [markdown]
 # ## Cut the heads
 #
-# Attention is cut by **heads**: one head's softmax needs all of its numbers, and nobody else's. With the heads the KV cache is cut, too. But this model has 9 query heads and 3 key-value heads, and three query heads each share one (00b).
+# Attention is cut by **heads**: a head's softmax needs all of its own numbers, and nobody else's. `q_proj`, `k_proj` and `v_proj` are cut by rows, so each rank makes its own heads. `o_proj` is cut by columns: its all-reduce is the one after attention. And each rank keeps the KV cache of its own heads.
+#
+# But this model has 9 query heads and 3 key-value heads, and three query heads each share one (00b).
 #
 # Three ranks share them evenly. With two or four some key-value heads are needed by two ranks. Then both keep them.
 #
@@ -156,7 +158,7 @@ except RankError as error:
 # %% [markdown]
 # ## What is sent
 #
-# **Exercise 06.3** (5 minutes) *Why it matters: these bytes, times the tokens, have to go through the link between your devices.*
+# **Exercise 06.3** (5 minutes) *Why it matters: these sums cross the link between your devices for each token. (On n ranks each sends 2 (n - 1) / n times as many bytes: 06b.)*
 #
 # How many bytes go through all-reduces in a decode step, for one token? Each of `layers` layers has two of them, and the embedding one more (each rank looks up its own part of the vocabulary). Each takes a vector of `hidden` numbers.
 
@@ -171,7 +173,7 @@ bytes_reduced = check("06.3", my_bytes_reduced)
 print(f"30 layers, 576 numbers of 4 bytes: {bytes_reduced(30, 576, 4):,} bytes")
 
 # %% [markdown]
-# Once more something is sent at the end of a step: each rank has the logits of its part of the vocabulary, and an **all-gather** puts them side by side.
+# Once more something is sent at the end of a step: each rank has the logits of its part of the vocabulary, and an **all-gather** puts them side by side. In this model, whose vocabulary is large for its size, these are more bytes than all the all-reduces have.
 #
 # ## FSDP: store a part, gather the whole
 #
@@ -179,9 +181,9 @@ print(f"30 layers, 576 numbers of 4 bytes: {bytes_reduced(30, 576, 4):,} bytes")
 #
 # It is made for training. Plain data parallelism keeps everything on each device: a weight, its gradient and Adam's two moments, 16 bytes a parameter in float32. ZeRO shards the moments (stage 1), the gradients, too (2), and the weights as well (3, which is FSDP).
 #
-# **Exercise 06.4** (5 minutes) *Why it matters: this decides whether you can train a model at all.*
+# **Exercise 06.4** (5 minutes) *Why it matters: a model whose weights and training state don't fit can't be trained. (Activations and gathered layers come on top.)*
 #
-# Return the bytes on each of `ranks` devices for so many parameters and a stage from 0 to 3.
+# Return the bytes that one of `ranks` devices stores for weights, gradients and Adam's moments, all in float32, with so many `parameters`, at `stage` 0, 1, 2 or 3.
 
 
 # %%
@@ -206,7 +208,7 @@ print(source_of("helpers.parallel.fsdp", "shard_fully"))
 # %% [markdown] tags=["library"]
 # ## Tensor parallelism as libraries do it
 #
-# PyTorch's **DTensor** takes a plan by names: `q_proj` column-parallel, `o_proj` row-parallel, and so on. It cuts evenly, whatever a head is. **vLLM** has a parameter, `tensor_parallel_size`. What comes out on 2, 3 and 4 ranks? The table shows the largest difference of any logit from the whole model's (sums in another order differ in the last bits), greedy answers that are the same tokens, the weights of the rank that holds the most as a share of the whole, and the bytes that collectives reduce or gather for a token.
+# PyTorch's **DTensor** takes a plan by names: `q_proj` column-parallel, `o_proj` row-parallel, and so on. It cuts evenly, whatever a head is. **vLLM** has a parameter, `tensor_parallel_size`. What comes out on 2, 3 and 4 ranks? The table shows the largest difference of any logit from the whole model's (sums in another order differ in the last bits), greedy answers that are the same tokens, the weights of the rank that holds the most as a share of the whole, and the bytes that collectives reduce or gather for a token: those of the whole tensors, of which each of 2 ranks sends half when they are gathered.
 
 # %%
 from helpers.notebook.parallel_bench import (
@@ -218,6 +220,9 @@ from helpers.notebook.parallel_bench import (
 bench = ParallelBench.of(lesson, sizes)
 predict_bytes(results, bench)
 compare_library(results, bench)
+
+# %% [markdown]
+# Where the ranks don't divide the heads DTensor stops at a shape: a rank's part of `q_proj` is no whole number of heads of 64, so the cut goes through the middle of one.
 
 # %% [markdown] tags=["measure"]
 # ## The same function?
@@ -238,7 +243,9 @@ from helpers.notebook.parallel_bench import compare_fsdp
 sharded = compare_fsdp(results, bench)
 
 # %% [markdown]
-# Some steps of training, beside one process with the same texts. Weights are gathered for the forward pass and again for the backward pass. Gradients are summed up where they are stored: a **reduce-scatter**.
+# In pieces the vocabulary takes less memory, but it is gathered twice: to look up tokens, and for the logits. (Buffers that are sent aren't counted.)
+#
+# Some steps of training (by SGD, which keeps no moments), beside one process with the same texts. Weights are gathered for the forward pass and again for the backward pass. Gradients are summed up where they are stored: a **reduce-scatter**.
 
 # %%
 from helpers.notebook.parallel_bench import compare_training
@@ -248,7 +255,7 @@ compare_training(results, bench)
 # %% [markdown]
 # ## Bytes a token
 #
-# Tensor parallelism reduces a few vectors for each token, and gathers logits. FSDP gathers the weights. Both are counted where collectives are called, beside the formula.
+# Tensor parallelism reduces two short vectors in each layer for a token, and gathers logits. FSDP gathers the weights. Both are counted where collectives are called, beside the formula.
 
 # %%
 from helpers.notebook.parallel_bench import compare_bytes
@@ -271,7 +278,7 @@ print(f"You guessed {GUESS_TENSOR:g} and {GUESS_FSDP:g}.")
 draw_steps(seconds, WORDS, sizes.shape)
 
 # %% [markdown]
-# Here both processes read the same memory with the same cores. On two GPUs each reads its half from its own memory.
+# Here both processes read the same memory with the same cores. On two GPUs each reads its half from its own memory. (And by FSDP each rank could write a text of its own in that step: two tokens, not one.)
 #
 # What does talking cost? A message of `b` bytes takes `latency + b / bandwidth`, and an all-reduce is a few messages (06b). The two constants, fitted to all-reduces of many sizes:
 
@@ -304,7 +311,7 @@ between = Link(5e-6, 50e9)  # between nodes
 gpu = Device(80e9, 3.35e12, 989e12, 8, inside, between)  # bytes, bytes/s, operations/s
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 LONGEST = 0.05  # seconds that a user waits for a token
-large = Served(70e9, 80, 8192, 8, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
+large = Served(70e9, 80, 8192, 64, 8, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
 found = simulate(large, gpu, COUNTS, context=2000, longest=LONGEST)
 draw_simulation(found, "70 billion")
 read_simulation(found)
@@ -313,7 +320,7 @@ read_simulation(found)
 # Then one that fits each of them.
 
 # %%
-small = Served(8e9, 32, 4096, 8, 2, 131_072)  # 8 billion
+small = Served(8e9, 32, 4096, 32, 8, 2, 131_072)  # 8 billion
 found = simulate(small, gpu, COUNTS, context=2000, longest=LONGEST)
 draw_simulation(found, "8 billion")
 read_simulation(found)
@@ -321,6 +328,8 @@ results.write()
 results.assert_invariants()
 
 # %% [markdown]
+# All ways are close here, and memory is the limit: it holds the users' keys and values. Replicas lose a little, because each stores all weights again. Tensor parallelism loses more with every device that talks. With short texts, where computing is the limit, replicas win.
+#
 # ## From one machine to many
 #
 # Nobody writes this by hand for many machines. The engine and the launcher are the same as on one, with an address to meet at:
@@ -334,7 +343,7 @@ results.assert_invariants()
 # %% [markdown] tags=["limits"]
 # ## When it loses
 #
-# * **The model fits, and users are many.** Then replicas serve more of them: they don't talk at all.
+# * **The model fits, and users are many.** Replicas send nothing, and are the simplest. Cut over a few devices a model can serve slightly more: its weights are stored once, which leaves room for keys and values.
 # * **A slow link.** A layer's two all-reduces can't overlap: each needs the one before. Between machines a pipeline sends less, and replicas nothing.
 # * **More ranks than key-value heads.** Some keep copies, and the cache isn't cut any further.
 # * **FSDP for single tokens.** All weights go through the link for each step.
@@ -342,6 +351,7 @@ results.assert_invariants()
 # | you see | do |
 # |---|---|
 # | "heads can't be shared out among" | fewer ranks; or replicas of a group of ranks |
+# | "shape ... is invalid for input of size" (DTensor) | a number of ranks that divides the heads of queries and of keys |
 # | "Total number of attention heads ... must be divisible" | a number of ranks that divides the heads |
 # | "Rank 1 of 2 stopped" | read that rank's error; the others only waited |
 # | it hangs on several machines | the address, the firewall, and whether all call the same collectives in the same order |
@@ -349,11 +359,11 @@ results.assert_invariants()
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# **1.** 8 billion weights in bfloat16, eight GPUs of 80 GB, and so many users that each GPU computes all the time. (a) tensor parallelism over all eight (b) eight replicas (c) FSDP
+# **1.** 8 billion weights in bfloat16, eight GPUs of 80 GB, many users and short texts, so that computing is the limit and not memory. (a) tensor parallelism over all eight (b) eight replicas (c) FSDP
 #
 # <details><summary>Answer</summary>
 #
-# (b): it fits each of them, and replicas send nothing. (a) pays when users are few: then their tokens come sooner, because all memories are read at once. (c) would gather all weights for every token.
+# (b): it fits each of them, and replicas send nothing. (a) pays when users are few: then their tokens come sooner, because all memories are read at once. (c) would gather all weights for every step.
 # </details>
 #
 # **2.** 8 query heads, 2 key-value heads, 4 ranks. How many key-value heads are kept in all? (a) 2 (b) 4 (c) 8

@@ -5,7 +5,7 @@
 #     headline: >-
 #       Our server over the engine: {serving.overhead_ms:.2f} ms a token more than the engine alone;
 #       {serving.completed:.0f} of 64 streams at once are whole; {serving.chained_equals_one.count} of
-#       {serving.chained_equals_one.of} answers are the same in requests of 8 tokens. Of the confident half of the answers
+#       {serving.chained_equals_one.of} answers in requests of 8 tokens are those of one long request. Of the confident half of the answers
 #       {serving.right.more_confident:.0%} are right, of the other {serving.right.less_confident:.0%}
 # ---
 
@@ -26,7 +26,7 @@
 # ## Before you measure
 #
 # 1. Between two tokens lie HTTP, JSON, an event loop and two threads. How many milliseconds a token does that add?
-# 2. Take the most requests a second that the server answers when it is never idle. Offer it 75 % of that, at random. How many times as long does one in ten wait for the first token, against 25 %?
+# 2. Call the most requests a second that the server can answer its **capacity**. Send requests at random times, at 25 % and at 75 % of it. One in ten waits longer for the first token than p90. What is the ratio of the two p90?
 #
 # Both predictions are saved before anything is measured.
 
@@ -50,7 +50,7 @@ results.prediction("serving.waiting_ratio", GUESS_WAITING, "ratio")
 # %% [markdown] tags=["build"]
 # ## A server over the engine
 #
-# The engine of notebook 05 runs in a thread of its own: one step after the other, for everybody. An **event loop** beside it speaks HTTP. Requests go to the engine by a queue, and each token comes back as soon as its step is done. Nothing is decoded a second time.
+# The engine of notebook 05 runs in a thread of its own: one step after the other, for everybody. An **event loop** beside it speaks HTTP. Requests go to the engine by a queue, and each token comes back as soon as its step is done. In a terminal it is `python -m helpers serve --port 8080`.
 
 # %%
 from contextlib import ExitStack
@@ -63,7 +63,7 @@ url = server.enter_context(running(bench.worker()))
 print(url)
 
 # %% [markdown]
-# It speaks three languages: that of Hugging Face's **TGI** (`/generate`), that of SageMaker's containers for large models (**LMI**: `/invocations`, `/ping`), and **OpenAI's** (`/v1/...`). A request by hand:
+# It speaks three languages: that of Hugging Face's **TGI** (`/generate`), that of SageMaker's containers for large models (**LMI**: `/invocations`, `/ping`), and **OpenAI's** (`/v1/...`). (TGI is in maintenance today; its language lives on in clients.) A request by hand:
 
 # %%
 import httpx
@@ -74,7 +74,9 @@ answer = httpx.post(url + "/invocations", json=body, timeout=60)
 print(answer.status_code, answer.json()["details"])
 
 # %% [markdown]
-# `finish_reason` says why it ended: `length` if it was cut off. And what if the request makes no sense? Then the answer is a status below 500, with a sentence that says what to change.
+# `finish_reason` says why it ended: `length` if it was cut off. If it ended by itself that is `stop` for OpenAI and LMI, and `eos_token` or `stop_sequence` for TGI and LMI's version 0.26.
+#
+# And what if the request makes no sense? Then the answer is a status below 500, with a sentence that says what to change. (Ours refuses unknown fields. Many servers ignore them, and you never hear that you misspelled one.)
 
 # %%
 wrong = httpx.post(url + "/invocations", json={"inputs": 5, "parameters": {}})
@@ -85,11 +87,11 @@ print(wrong.status_code, wrong.json()["error"])
 # %% [markdown]
 # ## Put a stream together again
 #
-# A stream is a line of JSON for each token. But a network cuts it where it likes: in the middle of a line, even of a character. A published client for the container's 0.26 looped for ever when the last line had no end.
+# LMI streams a line of JSON for each token. TGI and OpenAI send **server-sent events**: `data: ` before the JSON, and a blank line behind it. In both a network cuts the bytes where it likes: in the middle of a line, even of a character. A published client for LMI 0.26 looped for ever when the last line had no end.
 #
 # **Exercise 11.1** (10 minutes) *Why it matters: half of all streaming bugs are here.*
 #
-# `rest` is what was left over before, `piece` what has come now (both bytes). Return the list of lines that are whole now, stripped and without blank ones, and what is left over.
+# `rest` is what was left over before, `piece` what has come now (both bytes). A line ends with `b"\n"`. Return the list of lines that are whole now, stripped and without blank ones; and the bytes behind the last `b"\n"`, unchanged.
 
 
 # %%
@@ -107,9 +109,18 @@ print(lines, rest)
 print(cut(rest, b": 2}\n"))
 
 # %% [markdown]
+# When the stream ends, the rest is a line, too. And the same cut serves both kinds of streams:
+
+# %%
+from helpers.serving.lines import event_of, lines_of
+
+print(list(lines_of([b'{"a": 1}\n{"b', b'": 2}'])))
+print([event_of(line) for line in lines_of([b'data: {"a": 1}\n\ndata: [DONE]'])])
+
+# %% [markdown]
 # ## How sure is it?
 #
-# Each token comes with its **log-probability**. A single number for the whole answer is the geometric mean of the probabilities.
+# Each token comes with its **log-probability**. A single number for the whole answer is the geometric mean of the probabilities. It is a score for a token: 30 tokens of 0.95 each have a score of 0.95, though the model gives the whole answer a probability of about a fifth. Neither says how likely the answer is right. Whether the score can serve for that is measured below.
 #
 # **Exercise 11.2** (3 minutes) *Why it matters: an unsure answer can go to a person, or to a larger model.*
 #
@@ -133,7 +144,7 @@ print()
 print(f"confidence {confidence(told.log_probs):.3f}, ended by {told.finish_reason!r}")
 
 # %% [markdown]
-# But is a confident answer right? A **reliability diagram** puts answers of similar confidence together, and compares that with the share of them that is right.
+# But is a confident answer right? A **reliability diagram** puts answers of similar confidence together, and compares that with the share of them that is right. (Right means that the SQL finds the right rows.)
 #
 # **Exercise 11.3** (10 minutes) *Why it matters: a threshold on confidence is worth what this curve says.*
 #
@@ -151,12 +162,12 @@ reliability = check("11.3", my_reliability)
 # %% [markdown] tags=["library"]
 # ## The servers that people use
 #
-# llama.cpp's server has the same weights, in its own file. It is asked with the same client, in OpenAI's schema, one request after the other. (`vllm serve` starts for a minute or two. It is an extra.)
+# llama.cpp's server has the same weights, in its own file. The same client asks both in OpenAI's language, 16 requests at a time, and neither keeps prompts. (`vllm serve` takes a minute to start: 11b has it, and more servers.)
 
 # %%
 from helpers.notebook.serving_others import compare_servers
 
-compare_servers(results, bench, url)
+compare_servers(results, bench)
 
 # %% [markdown]
 # ## Which server?
@@ -168,9 +179,10 @@ from helpers.notebook.serving_charts import draw_questions
 from helpers.serving.backends import Needs, choose_backend
 
 draw_questions()
-needs = Needs("nvidia", memory=80e9, weight_bytes=16e9, users=64, on_sagemaker=True)
-choice = choose_backend(needs)
-print(choice.name, *(f"- {reason}" for reason in choice.reasons), sep="\n")
+kv_bytes = 64 * 2048 * 131_072  # users, tokens, bytes a token of 8 billion weights
+needs = Needs("nvidia", 80e9, 16e9, kv_bytes, users=64, on_sagemaker=True)
+chosen = choose_backend(needs)
+print(chosen.name, *(f"- {reason}" for reason in chosen.reasons), sep="\n")
 
 # %% [markdown]
 # And the configuration that it wants: a file for SageMaker's container, a line for vLLM.
@@ -184,7 +196,7 @@ print(vllm_command("owner/model", tensor_parallel=2))
 # %% [markdown] tags=["measure"]
 # ## What the server adds
 #
-# One user, the same prompts: the engine alone, and through the server.
+# One user, the same prompts: the engine alone, and through the server. (The client runs in this process, too. Elsewhere it would disturb the server less.) Then 64 streams at once, each of them whole?
 
 # %%
 from helpers.notebook.serving_bench import compare_overhead, complete_streams
@@ -196,7 +208,7 @@ complete_streams(results, bench, url)
 # %% [markdown]
 # ## Cut off, and gone on
 #
-# Some servers answer for a minute at most. A long answer then takes several requests: as long as one ends by `length`, the next one sends what was written so far. Is that the same answer?
+# A SageMaker endpoint ends a plain request after a minute. A long answer then takes several: as long as one ends by `length`, the next one sends what was written so far. Is that the same answer? It is if the text so far is cut into the same tokens again.
 
 # %%
 from helpers.notebook.serving_bench import compare_chained
@@ -206,7 +218,17 @@ compare_chained(results, bench, url)
 # %% [markdown]
 # ## Several answers
 #
-# A request may ask for `n` answers: they are sampled with seeds of their own, and share the prompt's blocks. **Beam search** looks for the likeliest answer as a whole: it keeps the best few beginnings, lets each go on by its likeliest tokens, and keeps the best few of these. Our engine knows no beams. Each is a request for one more token, and what they have in common lies in shared blocks. (vLLM does it in this way, too.)
+# A request may ask for `n` answers: they are sampled with seeds of their own, and share the prompt's blocks.
+
+# %%
+body = {"prompt": bench.prompts[0], "n": 3, "temperature": 0.8, "seed": SEED}
+body["max_tokens"] = sizes.longest
+answer = httpx.post(url + "/v1/completions", json=body, timeout=60).json()
+for choice in answer["choices"]:
+    print(choice["index"], " ".join(choice["text"].split())[:80])
+
+# %% [markdown]
+# **Beam search** keeps the best few beginnings, lets each go on by its likeliest tokens, and keeps the best few of these. Answers of unlike lengths are compared by their mean log-probability, so that long ones aren't punished. Our engine knows no beams: each is a request for one more token, and what they have in common lies in shared blocks. (vLLM does it in this way, too.)
 
 # %%
 from helpers.notebook.serving_bench import compare_beams
@@ -235,15 +257,26 @@ draw_reliability(judge_confidence(results, bench, url))
 # %% [markdown]
 # ## Load
 #
-# Requests come at random, whether the server is ready or not: an **open loop**. (A closed loop, in which each user waits for the answer, can't make a queue grow, and flatters every server.)
+# Requests come at random, whether the server is ready or not: an **open loop**. In a **closed loop** each user waits for the answer before asking again. Its queue is never longer than its users are many. That is right for measuring the capacity, and hides what happens when requests keep coming.
+#
+# The **knee** is the load from which on waiting grows much faster than the load. Above 100 % the queue grows until the test ends: a longer test would show a longer wait. (Prefixes aren't shared here: prompts come several times, and would be found.)
 
 # %%
 from helpers.notebook.serving_bench import offer_loads, read_knee
 from helpers.notebook.serving_charts import draw_loads
 
-found = offer_loads(results, bench, url)
+loaded = server.enter_context(running(bench.worker(share_prefixes=False)))
+found = offer_loads(results, bench, loaded)
 draw_loads(found)
 read_knee(results, found, GUESS_WAITING)
+
+# %% [markdown]
+# What should a server do with requests that it can't answer in time? Refuse them at once. The client comes again later, or asks another one.
+
+# %%
+from helpers.notebook.serving_bench import show_refusals
+
+show_refusals(bench)
 
 # %% [markdown]
 # ## Your own questions
@@ -261,7 +294,7 @@ for users, load in own.bench(url, "openai", questions, (1, 4), sizes.longest):
     print(own.row_of(users, questions, load))
 
 # %% [markdown]
-# Right is here who writes the reference word for word. (Whether SQL gives the right rows is stricter and more lenient at once.)
+# Here an answer is right only if it is the reference word for word, apart from white space.
 
 # %%
 server.close()
@@ -271,21 +304,21 @@ results.assert_invariants()
 # %% [markdown] tags=["limits"]
 # ## When it loses
 #
-# * **Near its most.** A queue grows long before all time is used: at random, requests come in bunches.
-# * **Past its most.** Everybody waits, and longer and longer. A server has to refuse (429), or all are late.
+# * **Near capacity.** Waiting grows before all seats are taken all the time: requests that come at random come in bunches.
+# * **Above capacity.** Everybody waits, and longer and longer. A server has to refuse (429), or all are late.
 # * **Confidence of wrong models.** It says how sure the model is. A model that was trained on too little is sure of the wrong thing.
 #
 # | you see | do |
 # |---|---|
 # | 429 and `Retry-After` | wait so many seconds, or add replicas |
-# | 422 "There is no field" | leave the field out: it would not be done |
+# | 422 "There is no field" | correct its name, or leave it out: it would not be done |
 # | "together this server takes" | a shorter prompt, fewer new tokens, or start it with a larger `--longest` |
 # | "Port 8080 can't be had" | `--port` with another number |
 
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# **1.** Your load test sends the next request when the last one is answered. It shows no queue at any load. (a) the server is fast enough (b) such a test can't show one (c) the network is too slow
+# **1.** Your load test has 8 users, and the server 16 seats. Each user sends the next request when the last one is answered. It shows no queue at any load. (a) the server is fast enough (b) such a test can't show one (c) the network is too slow
 #
 # <details><summary>Answer</summary>
 #

@@ -14,7 +14,7 @@ from helpers.notebook.serving_backends import BackendsBench
 from helpers.notebook.serving_sizes import BACKENDS, BackendSizes
 from helpers.profiling import vllm_server
 from helpers.serving.load_test import Load, Sample
-from tests.serving.conftest import model, served, tokenizer  # noqa: F401 - fixtures
+from tests.serving.conftest import served
 
 SIZES = BackendSizes(3, 6, (1, 2), 2, 2, "llama-tiny", False, 0)
 
@@ -26,7 +26,7 @@ def results(tmp_path):
 
 
 @pytest.fixture
-def bench(model, tokenizer):  # noqa: F811
+def bench(model, tokenizer):
     return BackendsBench(model, tokenizer, "tiny", "float32", ["How many?", "Who is it?", "When?"], SIZES)
 
 
@@ -42,7 +42,7 @@ def value(results, key):
 
 def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
     results, bench, model, tokenizer, monkeypatch, capsys
-):  # noqa: F811
+):
     @contextmanager
     def broken():
         raise CourseError("It doesn't start.")
@@ -81,7 +81,7 @@ def test_weights_come_from_the_disk_and_compute_the_same(results, monkeypatch):
     assert value(results, "offload_memory") < 0.2 and results.metrics["backends.offload_speedup.disk"]["n"] == 2
 
 
-def test_a_mixture_reads_two_experts_a_token(tmp_path, tokenizer):  # noqa: F811
+def test_a_mixture_reads_two_experts_a_token(tmp_path, tokenizer):
     experts, dense, counts = serving_backends.mixture(tokenizer, 4, tmp_path)
     sparse = AutoModelForCausalLM.from_pretrained(experts)
     mlp = 8 * 3 * 768 * 1024  # of all layers, an expert each

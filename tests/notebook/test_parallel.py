@@ -129,7 +129,7 @@ def test_training_is_told_by_its_losses_and_differences(results, bench, monkeypa
 
 def test_the_simulation_is_called_so(capsys):
     gpu = Device(80e9, 3e12, 1e15, 8, Link(1e-6, 4e11), Link(5e-6, 5e10))
-    found = parallel_charts.simulate(Served(70e9, 80, 8192, 8, 2, 327_680), gpu, (1, 8, 64), 2000, 0.05)
+    found = parallel_charts.simulate(Served(70e9, 80, 8192, 64, 8, 2, 327_680), gpu, (1, 8, 64), 2000, 0.05)
     parallel_charts.draw_simulation(found, "70 billion")
     assert all("simulated" in ax.get_title() for ax in plt.gcf().axes)
     parallel_charts.read_simulation(found)

@@ -9,8 +9,8 @@ from helpers.parallel.links import Link
 
 NVLINK, NETWORK = Link(1e-6, 4e11), Link(5e-6, 5e10)
 DEVICE = Device(80e9, 3e12, 1e15, 8, NVLINK, NETWORK)
-SMALL = Served(8e9, 32, 4096, 8, 2, 131_072)
-LARGE = Served(70e9, 80, 8192, 8, 2, 327_680)
+SMALL = Served(8e9, 32, 4096, 32, 8, 2, 131_072)
+LARGE = Served(70e9, 80, 8192, 64, 8, 2, 327_680)
 
 
 def by_way(model, devices, context=1000, longest=0.05):
@@ -54,6 +54,11 @@ def test_more_ranks_than_key_value_heads_hold_copies_of_them():
     assert LARGE.held(10, 1000, 64) == pytest.approx(140e9 / 64 + 10 * 1000 * 327_680 / 8)
     (copies, cost) = costs(LARGE, DEVICE, 64, 1000)["tensor in a node"]
     assert copies == 8 and cost(10)[1] == LARGE.held(10, 1000, 8)
+
+
+def test_there_are_no_more_ranks_than_heads():
+    assert "tensor" in by_way(SMALL, 32) and "tensor" not in by_way(SMALL, 64)
+    assert {"replicas", "tensor in a node", "pipeline"} == set(by_way(SMALL, 64))
 
 
 @given(st.integers(0, 10_000))

@@ -34,7 +34,7 @@ def test_what_ranks_return_and_print(capsys):
     assert on_ranks(runs.hello, 3) == [111, 111, 111]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" |")[0] for line in lines] == ["rank 0", "rank 1", "rank 2"]
-    assert "of 3: the sum is 111" in lines[1]
+    assert "one of 3: the sum is 111" in lines[1]
 
 
 def test_cores_are_shared_out():

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from helpers.errors import CourseError
-from helpers.serving.load_test import Load, Sample, offer, openai_piece, tgi_piece
+from helpers.serving.load_test import Load, Sample, arrivals, offer, openai_piece, tgi_piece
 from tests.serving.conftest import served
 
 
@@ -42,6 +42,21 @@ def test_so_many_at_a_time_and_openai_s_chunks(server):
     bodies = [{"prompt": f"Ship {k}?", "max_tokens": 3, "temperature": 0, "stream": True} for k in range(6)]
     load = offer(server.url + "/v1/completions", bodies, 1.0, openai_piece, in_flight=2)
     assert len(load.done) == 6 and {sample.num_tokens for sample in load.samples} == {3}
+
+
+def test_the_rate_is_the_one_that_is_named():
+    for seed in range(5):
+        due = arrivals(40, 8.0, seed)
+        assert due == sorted(due) and due[0] == 0 and due[-1] == pytest.approx(39 / 8)
+    assert arrivals(1, 8.0, 0) == [0.0] and arrivals(9, 1.0, 0) != arrivals(9, 1.0, 1)
+
+
+def test_a_capacity_leaves_out_the_beginning_and_the_end():
+    """Two at a time, a second each, but the last one, beside whom a place is empty, takes ten."""
+    samples = [Sample(k // 2, (k // 2 + 0.5, k // 2 + 1.0), 200) for k in range(6)] + [Sample(3.0, (3.5, 13.0), 200)]
+    assert Load(samples).capacity == pytest.approx(4 / 2)
+    with pytest.raises(CourseError, match="twice as many at least"):
+        Load(samples[:2]).capacity  # noqa: B018 - it raises
 
 
 def test_what_is_refused_is_no_answer(model, tokenizer):

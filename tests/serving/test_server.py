@@ -115,7 +115,7 @@ def test_a_stop_string_ends_the_answer_and_is_cut_off(server):
         ("/generate", {"inputs": 5}, 422, "inputs: "),
         ("/generate", {"inputs": ""}, 422, "inputs: "),
         ("/generate", {}, 422, "inputs: field required"),
-        ("/generate", {"inputs": "a", "parameter": {}}, 422, "There is no field 'parameter' here"),
+        ("/generate", {"inputs": "a", "parameter": {}}, 422, "There is no field 'parameter' here: correct its name"),
         ("/generate", {"inputs": "a", "parameters": {"best_of": 2}}, 422, "no field 'parameters.best_of' here"),
         ("/generate", {"inputs": "a", "parameters": {"max_new_tokens": 0}}, 422, "parameters.max_new_tokens: "),
         ("/generate", {"inputs": "a", "parameters": {"max_new_tokens": "many"}}, 422, "parameters.max_new_tokens: "),

@@ -104,7 +104,8 @@ EXERCISES: tuple[Exercise, ...] = (
         places_and_steps,
         (
             "Who sends chunk k last? The rank to the left of place k, in step n - 2.",
-            "A step earlier a chunk is one place further left: the number of the chunk falls with each step.",
+            "In each step a rank sends on what it has just received: the number is one lower than before, and after 0 "
+            "comes n - 1.",
             "(place - 1 - step) % n",
         ),
         case_names=("the first step of the example", "its second step", "the first place", "two ranks", "many ranks"),

@@ -46,7 +46,7 @@ results.prediction("collectives.sent_share.all_reduce.ranks_4", GUESS_SENT, "x")
 #
 # Everybody sends to the right, and takes from the left. The data are cut into as many **chunks** as there are ranks.
 #
-# **Reduce-scatter**: each chunk goes round once, and everybody adds his own to it. At the end each rank has one chunk, summed up. With three ranks and small numbers:
+# **Reduce-scatter**: each chunk goes round once, and each rank adds its own to it. At the end each rank has one chunk, summed up. With three ranks and small numbers:
 
 # %%
 from helpers.notebook.parallel_collectives import show_ring
@@ -56,7 +56,7 @@ show_ring([[1, 2, 3], [10, 20, 30], [100, 200, 300]])
 # %% [markdown]
 # **Exercise 06b.1** (10 minutes) *Why it matters: this index is the whole algorithm.*
 #
-# Chunk k has to end at the rank at place k, after `n - 1` steps to the right. Which chunk does the rank at `place` send in `step` (0 is the first)?
+# Chunk k has to end at the rank at place k, after `n - 1` steps to the right. Which chunk does the rank at `place` send in `step`, of which 0 is the first?
 
 
 # %%
@@ -116,7 +116,7 @@ for n in (2, 8, 64):
     print(f"{n:2} ranks: {1e3 * ring_seconds(1e6, n, 1e-5, 1e9):.2f} ms")
 
 # %% [markdown]
-# The bytes hardly grow, but the latencies do.
+# A rank never sends more than twice the data, but the latencies grow without limit.
 
 # %% [markdown] tags=["library"]
 # ## The same numbers as torch.distributed
@@ -131,7 +131,7 @@ compare_rings(results, sizes, GUESS_SENT)
 # %% [markdown] tags=["measure"]
 # ## Groups
 #
-# Not all ranks have to take part. If half of the devices together hold all experts of a layer, an all-to-all among that half is enough, and the other half does the same. (Containers for large models offer such groups as an option.) The price: each expert is stored twice. What does it save?
+# Not all ranks have to take part. If half of the devices together hold all experts of a layer, an all-to-all among that half is enough, and the other half does the same. The price: each expert is stored twice. What does it save?
 
 # %%
 from helpers.notebook.parallel_collectives import compare_groups
@@ -144,7 +144,7 @@ results.assert_invariants()
 # ## When it loses
 #
 # * **Short messages.** A ring has `2 (n - 1)` steps, and each takes at least the latency. Libraries use trees there.
-# * **Unlike links.** A ring is as fast as its slowest link. Libraries reduce inside each machine first.
+# * **Unequal links.** A ring is as fast as its slowest link. Libraries reduce inside each machine first.
 #
 # | you see | do |
 # |---|---|
@@ -154,7 +154,7 @@ results.assert_invariants()
 # %% [markdown] tags=["decide"]
 # ## Decide
 #
-# **1.** Twice as many ranks, the same data. The bytes that each rank sends for an all-reduce (a) double (b) hardly change (c) halve
+# **1.** 32 ranks instead of 16, the same data. The bytes that each rank sends for an all-reduce (a) double (b) hardly change (c) halve
 #
 # <details><summary>Answer</summary>
 #
