@@ -13,6 +13,7 @@ from helpers.decoding.proposer import Proposer
 from helpers.decoding.sequence import Sequence, Verified
 from helpers.engine.paged_cache import BLOCK, PagedCache
 from helpers.engine.scheduler import Batch, Scheduler
+from helpers.errors import CourseError
 
 
 class Progress(NamedTuple):
@@ -41,6 +42,10 @@ class Engine:
         **options,
     ):
         self.forward, self.proposer, self.eos = Forward(model), proposer, eos_tokens(model)
+        if trouble := self.forward.support.batches or self.forward.support.guesses:
+            raise CourseError(
+                f"This model can't be read in batches and chunks ({trouble}): decode one prompt at a time."
+            )
         self.cache = PagedCache.for_model(model, num_blocks, block_size)
         self.scheduler = scheduler(self.cache, **options)
         self.reads_feeds = getattr(model, "reads_feeds", False)
@@ -58,6 +63,13 @@ class Engine:
         """
         sequence = Sequence(prompt_ids, eos=self.eos if eos is None else eos, **options)
         self.forward.check_request(sequence, guesses=self.proposer is not None)
+        limits = self.forward.limits
+        bounds = [n for n in (limits.dynamic_after, limits.mixed_up_to, limits.switch_after) if n is not None]
+        if bounds and sequence.max_length > min(bounds):  # else the step of everybody would fail
+            raise CourseError(
+                f"In batches and chunks this model is exact up to {min(bounds)} tokens, and this request may become "
+                f"{sequence.max_length} tokens long: shorten it."
+            )
         self.scheduler.add(sequence)
         return sequence
 

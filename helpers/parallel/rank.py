@@ -58,6 +58,8 @@ def _settle(folder: Path, rank: int, world_size: int, environment: Mapping[str, 
     place = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "TOKENIZERS_PARALLELISM": "false"}
     if sys.platform in LOOPBACK:
         place["GLOO_SOCKET_IFNAME"] = LOOPBACK[sys.platform]
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
     os.environ.update(environment)
     os.environ.update({name: str(value) for name, value in place.items()})
     printed = os.open(folder / f"printed-{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -87,10 +87,11 @@ def _wait(started: Sequence[BaseProcess], timeout: float) -> bool:
 
 
 def _end(started: Sequence[BaseProcess]) -> None:
-    for process in started:
-        if process.pid is not None:
-            process.kill()
-            process.join()
+    alive = [process for process in started if process.pid is not None]
+    for process in alive:
+        process.kill()
+    for process in alive:
+        process.join()
 
 
 def _show(folder: Path, world_size: int) -> None:

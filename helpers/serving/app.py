@@ -28,6 +28,8 @@ def make_app(worker: Worker, model: str, *, dialect: str = "lmi") -> FastAPI:
     """The application over a worker; `model` is the name that it goes by, `dialect` how /invocations answers."""
     if dialect not in DIALECTS:
         raise CourseError(f"There is no dialect {dialect!r}; there are {', '.join(DIALECTS)}.")
+    if model in worker.adapters:
+        raise CourseError(f"An adapter can't have the model's own name, {model!r}: give it another one.")
     special, numbers = frozenset(worker.tokenizer.all_special_ids), itertools.count(1)
     tgi, container, prompts = Dialect("tgi", special), Dialect(dialect, special), Prompts(worker.tokenizer)
 
@@ -115,37 +117,37 @@ def make_app(worker: Worker, model: str, *, dialect: str = "lmi") -> FastAPI:
         if adapter is not None and adapter not in worker.adapters:
             there = ", ".join([model, *worker.adapters])
             raise CourseError(f"There is no model {adapter!r} here; there are {there}.")
-        is_chat = isinstance(body, schemas.Chat)
+        is_chat, name = isinstance(body, schemas.Chat), adapter or model
         number = f"{'chatcmpl' if is_chat else 'cmpl'}-{next(numbers)}"
         if body.use_beam_search:
             beams, texts = await beamed(request, body, ids, longest, adapter)
             choices = [formats.openai_beam(one, echo + texts[k], k, is_chat) for k, one in enumerate(beams)]
             usage = formats.usage_of(len(ids), beams)
-            return formats.openai_envelope(choices, number, model, is_chat, chunk=False, usage=usage)
+            return formats.openai_envelope(choices, number, name, is_chat, chunk=False, usage=usage)
         asked = [Wanted(ids, longest, each, body.stops, adapter=adapter) for each in body.samplings()]
         if body.stream:
             if body.n > 1:
                 raise CourseError("A stream has one answer here: send n requests, or stream: false.")
             answer = worker.submit(asked[0])
             counted = bool(body.stream_options and body.stream_options.include_usage)
-            events = _openai_events(answer, number, model, is_chat, log_probs, counted)
+            events = _openai_events(answer, number, name, is_chat, log_probs, counted)
             return await AnswerStream.begun(request, worker, answer, events, "text/event-stream")
         answers = await whole(request, worker, asked)
         choices = [formats.openai_choice(one, k, is_chat, log_probs, echo) for k, one in enumerate(answers)]
         usage = formats.usage_of(len(ids), answers)
-        return formats.openai_envelope(choices, number, model, is_chat, chunk=False, usage=usage)
+        return formats.openai_envelope(choices, number, name, is_chat, chunk=False, usage=usage)
 
     async def beamed(
         request: Request, body: schemas.OpenAI, ids: list[int], longest: int, adapter: str | None
     ) -> tuple[list[Beam], list[str]]:
-        if body.stream or body.stop or body.temperature:
-            raise CourseError("Beam search has no stream, stop or temperature here: leave them out.")
+        if body.stream or body.stop or body.temperature or body.top_p or body.logprobs:
+            raise CourseError("Beam search has no stream, stop, temperature, top_p or logprobs here: leave them out.")
         worker.check_length(len(ids), longest)
         eos = worker.engine.eos
 
         async def next_tokens(beams: Sequence[Sequence[int]]) -> list[Candidates]:
             asked = [Wanted([*ids, *beam], 1, top=body.n + len(eos), adapter=adapter) for beam in beams]
-            return [answer.top for answer in await whole(request, worker, asked)]
+            return [answer.top for answer in await whole(request, worker, asked, admitted=bool(beams[0]))]
 
         found = await beam_search(next_tokens, body.n, longest, eos, body.length_penalty)
         return found, [worker.tokenizer.decode(beam.tokens, skip_special_tokens=True) for beam in found]

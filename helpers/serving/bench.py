@@ -57,7 +57,7 @@ def questions_of(path: Path) -> list[Question]:
         CourseError: the file can't be read, has no line, or a line that is no question; says which one.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may stand in a prompt
     except (OSError, UnicodeDecodeError) as reason:
         raise CourseError(f"{path} can't be read ({reason}): name a file of JSON lines in UTF-8.") from None
     found = [_question(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]

@@ -88,6 +88,8 @@ def stream(url: str, prompt: str, *, path: str = "/invocations", **parameters) -
             response.read()
             checked(response)
         for event in events_of(response.iter_bytes()):
+            if not event.get("token") or (event.get("details") or {}).get("finish_reason") == "error":
+                raise CourseError(MIDDLE)
             token = event["token"]
             told.pieces.append(token["text"])
             told.log_probs.append(log_prob_of(token))
@@ -114,6 +116,8 @@ def chained(url: str, prompt: str, each: int, longest: int, **parameters) -> lis
     """Requests of `each` tokens, every one going on from the text before, until one isn't cut off; of `longest` tokens
     in all at most. Greedy, they are one long answer, as long as the text so far has the tokens that it was written
     in."""
+    if parameters.keys() & {"return_full_text", "stop", "stop_sequences"}:
+        raise CourseError("Chained requests take no return_full_text and no stop strings: these may fall between two.")
     parts: list[Told] = []
     while longest > 0 and (not parts or parts[-1].cut_off):
         parts.append(ask(url, prompt, max_new_tokens=min(each, longest), **parameters))

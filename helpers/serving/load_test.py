@@ -73,7 +73,8 @@ class Load:
     def seconds(self) -> float:
         """From the first request to the last token; CourseError where nothing was answered."""
         if not self.done:
-            raise CourseError(NOTHING)
+            refused = ", ".join(sorted({str(sample.status) for sample in self.samples if sample.status}))
+            raise CourseError(f"All requests were refused, with status {refused}." if refused else NOTHING)
         return max(sample.pieces[-1] for sample in self.done) - min(sample.due for sample in self.samples)
 
     @property
@@ -98,14 +99,18 @@ class Load:
     def statistics(self, what: str) -> dict[str, float]:
         """avg, p50, p90 and p99 of time_to_first_token, inter_token_latency or request_latency, in seconds."""
         values = [value for sample in self.done if (value := getattr(sample, what)) == value]
-        if not values:
+        if not self.done:
             raise CourseError(NOTHING)
+        if not values:  # answers of a token have no time between tokens
+            return dict.fromkeys(STATISTICS, float("nan"))
         percentiles = np.percentile(values, (50, 90, 99))
         return dict(zip(STATISTICS, map(float, (np.mean(values), *percentiles)), strict=True))
 
 
 def tgi_piece(event: dict) -> str | None:
-    """A token's text in an event of TGI's or the container's stream."""
+    """A token's text in an event of TGI's or the container's stream; ValueError where it tells of a failure."""
+    if event.get("error") or (event.get("details") or {}).get("finish_reason") == "error":
+        raise ValueError("the answer failed in the middle")
     return event["token"]["text"] if event.get("token") else None
 
 
@@ -124,8 +129,17 @@ def offer(
     instead, the next when one is done (closed loop: its latencies leave out the queue that it never makes)."""
     if not bodies:
         raise CourseError("A load test needs one request at least.")
-    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread runs an event loop already
-        return pool.submit(asyncio.run, _offer(url, bodies, per_second, piece, seed, in_flight)).result()
+    loop = asyncio.new_event_loop()
+    try:
+        with ThreadPoolExecutor(1) as pool:  # a notebook's own thread runs an event loop already
+            task = loop.create_task(_offer(url, bodies, per_second, piece, seed, in_flight))
+            try:
+                return pool.submit(loop.run_until_complete, task).result()
+            except BaseException:  # an interrupt: nothing more is sent
+                loop.call_soon_threadsafe(task.cancel)
+                raise
+    finally:
+        loop.close()
 
 
 async def _offer(

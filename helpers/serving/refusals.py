@@ -14,7 +14,7 @@ from helpers.serving.worker import BusyError, StepFailedError, StoppedError
 
 MAX_BODY = 1 << 20  # bytes of a request
 STATUS = {BusyError: 429, StoppedError: 503, StepFailedError: 500, CourseError: 400}
-BRANCHES = ("constrained-str", "list[", "str", "StreamOptions")  # pydantic's names for the parts of a union
+BRANCHES = ("constrained-str", "str", "StreamOptions")  # pydantic's names for the parts of a union
 
 
 class Refusal(BaseModel):
@@ -49,8 +49,8 @@ def in_words(error: RequestValidationError) -> tuple[int, str]:
     first = max(error.errors(), key=lambda one: (one["type"] == "extra_forbidden", len(one["loc"])))
     if first["type"] == "json_invalid":
         return 400, f"The body is no JSON: {first['ctx']['error']}."
-    named = [str(part) for part in first["loc"] if part != "body" and not str(part).startswith(BRANCHES)]
-    place = ".".join(named)
+    named = [str(part) for part in first["loc"] if part not in ("body", *BRANCHES)]
+    place = ".".join(part for part in named if not part.startswith("list["))
     if first["type"] == "extra_forbidden":
         return 422, f"There is no field {place!r} here: correct its name, or leave it out."
     if not place:

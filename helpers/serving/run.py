@@ -18,6 +18,7 @@ from helpers.engine.paged_cache import BLOCK
 from helpers.errors import CourseError
 from helpers.kernels.fastest_step import fastest_step
 from helpers.measuring.machine import describe_machine
+from helpers.models.places import base_of
 from helpers.serving.adapters import engine_with_adapters
 from helpers.serving.app import make_app
 from helpers.serving.worker import Worker
@@ -47,11 +48,16 @@ def make_worker(settings: Settings) -> Worker:
     """The model as it runs fastest here, its engine, and the thread that drives it."""
     native = settings.device == "cuda" or describe_machine().bf16_is_native
     dtype = "bfloat16" if native else "float32"
+    if settings.adapters and settings.medusa:
+        raise CourseError("Heads are trained for one model, and each adapter makes another: leave --medusa out.")
+    for name, place in settings.adapters.items():
+        made_for = base_of(place, models.folder_of(place))
+        if models.folder_of(made_for) != models.folder_of(settings.model):
+            wrong = f"The adapter {name} was made for {made_for}, not for {settings.model}"
+            raise CourseError(f"{wrong}: --model {made_for}.")
     model, tokenizer = models.load(settings.model, dtype=dtype, device=settings.device)
     blocks, options = settings.seats * -(-settings.longest // BLOCK), dict(max_sequences=settings.seats)
     if settings.adapters:
-        if settings.medusa:
-            raise CourseError("Heads are trained for one model, and each adapter makes another: leave --medusa out.")
         engine = engine_with_adapters(model, settings.adapters, blocks, **options)
     else:
         engine = Engine(fastest_step(model), blocks, proposer=_proposer(settings, model), **options)
@@ -96,16 +102,21 @@ def serve(settings: Settings, port: int) -> None:
 def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
     """A server in a thread of this process, for as long as the block lasts; gives its address. The worker ends with
     it."""
-    listening = listening_socket()
-    server = server_of(worker, model, dialect)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started:
-        if not thread.is_alive():
-            raise CourseError("The server has stopped before it was there: look at its messages.")
-        time.sleep(0.01)
+    listening = server = thread = None
     try:
+        listening = listening_socket()
+        server = server_of(worker, model, dialect)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            if not thread.is_alive():
+                raise CourseError("The server has stopped before it was there: look at its messages.")
+            time.sleep(0.01)
         yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
     finally:
-        server.should_exit = True
-        thread.join()
+        if thread is not None:
+            server.should_exit = True
+            thread.join()
+        if listening is not None:
+            listening.close()
+        worker.stop()

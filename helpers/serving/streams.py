@@ -9,15 +9,19 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from helpers.errors import CourseError
 from helpers.serving.worker import Answer, Wanted, Worker
 
 
-async def whole(request: Request, worker: Worker, asked: Sequence[Wanted]) -> list[Answer]:
-    """All answers, written at the same time. ClientDisconnect, and nothing is written on, when the client goes."""
+async def whole(request: Request, worker: Worker, asked: Sequence[Wanted], admitted: bool = False) -> list[Answer]:
+    """All answers, written at the same time. ClientDisconnect, and nothing is written on, when the client goes;
+    CourseError for more than the server ever takes."""
+    if len(asked) > worker.max_open:
+        raise CourseError(f"This server takes {worker.max_open} answers at a time: ask for fewer in one request.")
     answers: list[Answer] = []
     try:
         for each in asked:
-            answers.append(worker.submit(each))
+            answers.append(worker.submit(each, admitted))
         await unless_gone(request, _read_all(answers))
         return answers
     finally:

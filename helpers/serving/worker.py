@@ -159,8 +159,8 @@ class Worker:
         """Whether requests are taken."""
         return self._thread.is_alive() and not self._stopping
 
-    def submit(self, wanted: Wanted) -> Answer:
-        """In the event loop: an answer that begins to be written.
+    def submit(self, wanted: Wanted, admitted: bool = False) -> Answer:
+        """In the event loop: an answer that begins to be written; `admitted` is what goes on with an accepted one.
 
         Raises:
             BusyError: too many are open; StoppedError: the server ends; CourseError: it would be too long.
@@ -170,7 +170,7 @@ class Worker:
         with self._lock:
             if not self.alive:
                 raise StoppedError("The server is stopping: send the request to another one.")
-            if self._open >= self.max_open:
+            if self._open >= self.max_open and not admitted:
                 raise BusyError(f"As many requests are open as this server takes, {self.max_open}: try again later.")
             self._open += 1
             self.requests += 1

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 12
+#     minutes: 16
 #     headline: >-
 #       One trace of requests, all at once: continuous batching writes {batching.continuous_vs_static:.2f} times as many
 #       tokens a second as static batches of their best size, {batching.vs_hf_generate_batch:.2f} times as many as
@@ -20,7 +20,7 @@
 # | previous, next | 04 pruning, 07 speculative decoding (06 several devices: planned) |
 # | the term it attacks | weight bytes / bandwidth, shared by everybody who reads them |
 # | you will be able to | say why static batches idle, and compute by how much; write a scheduler's budget and a block table; say what chunked prefill trades; tell when speculation stops paying |
-# | time | 45 minutes for you without the exercises, which take 35 more; about 12 for the machine under the profile `cpu` |
+# | time | 45 minutes for you without the exercises, which take 35 more; about 16 for the machine under the profile `cpu` |
 # | memory | 8 GiB |
 #
 # A decode step reads all weights for a single token. If ten people wait for a token, the same reading can serve all ten. So one should **batch**. But answers are of unlike lengths, and people come when they like.

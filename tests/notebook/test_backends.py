@@ -14,7 +14,9 @@ from helpers.notebook.serving_backends import BackendsBench
 from helpers.notebook.serving_sizes import BACKENDS, BackendSizes
 from helpers.profiling import vllm_server
 from helpers.serving.load_test import Load, Sample
-from tests.serving.conftest import served
+from helpers.serving.run import running
+from helpers.serving.worker import Worker
+from tests.serving.conftest import engine_of
 
 SIZES = BackendSizes(3, 6, (1, 2), 2, 2, "llama-tiny", False, 0)
 
@@ -49,7 +51,7 @@ def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
         yield
 
     def start():
-        return served(model, tokenizer)[1]
+        return running(Worker(engine_of(model), tokenizer), "served")
 
     monkeypatch.setattr(BackendsBench, "ours", lambda self, medusa=None: start())
     monkeypatch.setattr(BackendsBench, "servers", lambda self: {"llama_cpp": start, "vllm": broken})

@@ -43,6 +43,13 @@ def test_cores_are_shared_out():
     assert len({*processes, os.getpid()}) == 3
 
 
+def test_the_environment_is_the_starter_s(monkeypatch):
+    monkeypatch.setenv("COURSE_OF_A_TEST", "a")
+    assert on_ranks(asked.environment, 1, {"name": "COURSE_OF_A_TEST"}) == ["a"]
+    monkeypatch.delenv("COURSE_OF_A_TEST")
+    assert on_ranks(asked.environment, 1, {"name": "COURSE_OF_A_TEST"}) == [None]
+
+
 def test_a_rank_that_is_killed_ends_all_and_is_named():
     with pytest.raises(RankError, match="Rank 1 of 2 stopped: signal SIGKILL ended it; too little memory"):
         on_ranks(runs.lose_one, 2, {"rank": 1})

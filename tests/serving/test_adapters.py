@@ -56,7 +56,9 @@ def test_each_request_has_its_own_adapter_in_a_step_of_all(server, expected):
 
     def ask(name):
         body = {"model": name, "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
-        return post(server, "/v1/completions", body).json()["choices"][0]["text"]
+        answer = post(server, "/v1/completions", body).json()
+        assert answer["model"] == name
+        return answer["choices"][0]["text"]
 
     with ThreadPoolExecutor(len(names)) as pool:
         assert list(pool.map(ask, names)) == [expected[name] for name in names]
@@ -78,6 +80,12 @@ def test_an_unknown_one_is_refused_by_name(server):
     assert refused.json()["error"] == "There is no adapter 'west' here; there are north, south."
     refused = post(server, "/v1/completions", {"model": "west", "prompt": "a"})
     assert refused.json()["error"]["message"] == "There is no model 'west' here; there are tiny, north, south."
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path, model, tokenizer):
+    """The fine-tuned model has its adapter in it already: twice would be wrong in silence."""
+    with pytest.raises(CourseError, match="The adapter sql was made for base, not for fine-tuned: --model base"):
+        make_worker(Settings("fine-tuned", adapters={"sql": "fine-tuned"}))
 
 
 def test_heads_and_adapters_don_t_go_together(tmp_path, model, tokenizer, folders):

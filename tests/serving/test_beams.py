@@ -4,12 +4,14 @@ import asyncio
 import itertools
 import math
 
+import httpx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.serving.beams import Beam, beam_search
+from tests.serving.conftest import served
 from tests.serving.test_server import PROMPT, post
 
 
@@ -103,10 +105,30 @@ def test_the_server_s_are_those_of_transformers(server, model, tokenizer):
     assert len(post(server, "/v1/chat/completions", chat).json()["choices"]) == 2
 
 
-@pytest.mark.parametrize("more", [{"stream": True}, {"stop": "a"}, {"temperature": 0.7}])
+@pytest.mark.parametrize("more", [{"stream": True}, {"stop": "a"}, {"temperature": 0.7}, {"logprobs": 1}])
 def test_what_beams_don_t_do_is_refused(server, more):
     refused = post(server, "/v1/completions", {"prompt": "a", "use_beam_search": True} | more)
-    assert refused.status_code == 400 and "Beam search has no stream, stop or temperature" in refused.text
+    assert refused.status_code == 400 and "Beam search has no stream, stop, temperature" in refused.text
+
+
+def test_an_accepted_search_goes_on_when_the_server_is_full(model, tokenizer):
+    """The first token is asked for as any request is; after that nobody turns it away."""
+    worker, context = served(model, tokenizer, max_open=3)
+    submit, seen = worker.submit, []
+
+    def full(wanted, admitted=False):
+        seen.append(admitted)
+        worker._open += 3 * (len(seen) > 1)  # others have come between two steps
+        try:
+            return submit(wanted, admitted)
+        finally:
+            worker._open -= 3 * (len(seen) > 1)
+
+    worker.submit = full
+    body = {"prompt": PROMPT, "max_tokens": 4, "n": 2, "use_beam_search": True}
+    with context as url:
+        assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 200
+    assert seen[0] is False and all(seen[1:])
 
 
 def test_a_search_that_would_be_too_long_is_refused_before_it_begins(server):

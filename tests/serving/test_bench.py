@@ -32,8 +32,8 @@ def test_white_space_doesn_t_count_and_no_answer_is_no_right_one():
 
 def test_a_file_is_read_line_by_line(tmp_path):
     file = tmp_path / "my.jsonl"
-    file.write_text('{"prompt": "a"}\n\n{"prompt": "b", "answer": "c"}\n')
-    assert bench.questions_of(file) == [Question("a"), Question("b", "c")]
+    file.write_text('\ufeff{"prompt": "a"}\r\n\n{"prompt": "b\u2028", "answer": "c"}\n', encoding="utf-8", newline="")
+    assert bench.questions_of(file) == [Question("a"), Question("b\u2028", "c")]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,11 @@ def test_a_server_that_isn_t_there_and_a_language_that_nobody_speaks(server):
     [(_, load)] = bench.bench("http://127.0.0.1:9", "lmi", [Question("a")], [1], 4)
     with pytest.raises(CourseError, match="No request was answered"):
         bench.row_of(1, [Question("a")], load)
+
+
+def test_answers_of_one_token_have_no_time_between_tokens(server):
+    [(_, load)] = bench.bench(server.url, "lmi", [Question("a")], [1], 1)
+    assert "nan" in bench.row_of(1, [Question("a")], load)
 
 
 def test_the_command(server, tmp_path, capsys, monkeypatch):

@@ -63,6 +63,9 @@ def test_what_is_refused_is_no_answer(model, tokenizer):
     _, context = served(model, tokenizer, max_open=1)
     with context as url:
         load = offer(url + "/invocations", [body("Ship?", 300)] * 4, 1e4, tgi_piece)
+        wrong = offer(url + "/nowhere", [body("Ship?", 3)], 1.0, tgi_piece)
+    with pytest.raises(CourseError, match="All requests were refused, with status 404"):
+        wrong.request_throughput  # noqa: B018 - it raises
     assert len(load.done) == 1 and sorted(sample.status for sample in load.samples) == [200, 429, 429, 429]
     gone = offer(url + "/invocations", [body("Ship?", 3)], 1.0, tgi_piece)
     assert gone.samples[0].status == 0 and not gone.done

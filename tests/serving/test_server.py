@@ -18,6 +18,7 @@ from helpers.decoding.sequence import Sequence
 from helpers.errors import CourseError
 from helpers.files import ROOT
 from helpers.serving import client
+from helpers.serving.load_test import tgi_piece
 from helpers.serving.run import listening_socket
 from tests.serving.conftest import served
 
@@ -131,6 +132,8 @@ def test_a_stop_string_ends_the_answer_and_is_cut_off(server):
         ("/generate", {"inputs": "a", "parameters": {"stop": ["a" * 200]}}, 422, "parameters.stop.0: "),
         ("/v1/completions", {"prompt": "a", "model": "gpt-9"}, 400, "There is no model 'gpt-9' here"),
         ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, 400, "echo and stream"),
+        ("/generate", {"inputs": "a", "stream": 1}, 422, "stream: "),
+        ("/generate", {"inputs": "a", "strategy": 1}, 422, "no field 'strategy' here"),
         ("/nowhere", {}, 404, "There is nothing at /nowhere"),
     ],
 )
@@ -322,3 +325,46 @@ def test_counts_for_prometheus(server):
     assert float(values["course_requests_total"]) >= 1 and values["course_kv_blocks"] == "400"
     assert len([line for line in lines if line.startswith("# TYPE")]) == len(values)
     assert httpx.get(server.url + "/ping").json() == {"status": "healthy"}
+
+
+def test_more_answers_than_the_server_takes_are_refused_for_good(model, tokenizer):
+    _, context = served(model, tokenizer, max_open=2)
+    with context as url:
+        refused = httpx.post(f"{url}/v1/completions", json={"prompt": "a", "n": 3}, timeout=60)
+        assert refused.status_code == 400 and "takes 2 answers at a time" in refused.text
+
+
+def test_what_would_break_a_chain_is_refused(server):
+    with pytest.raises(CourseError, match="no return_full_text and no stop strings"):
+        client.chained(server.url, PROMPT, 4, 8, stop=["a"])
+
+
+def test_a_server_that_cannot_start_leaves_no_thread(model, tokenizer):
+    worker, context = served(model, tokenizer, dialect="latin")
+    with pytest.raises(CourseError, match="There is no dialect 'latin'"), context:
+        pass
+    assert not worker.alive
+
+
+FAILED = {"token": {"text": "a", "logprob": -1.0}, "details": {"finish_reason": "error"}}
+
+
+@pytest.mark.parametrize("event", [{"error": "out of memory"}, FAILED])
+def test_a_failure_in_the_middle_is_no_answer(monkeypatch, event):
+    class Stream:
+        status_code = 200
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return False
+
+        def iter_bytes(self):
+            yield json.dumps(event).encode()
+
+    monkeypatch.setattr(client.httpx, "stream", lambda *args, **more: Stream())
+    with pytest.raises(CourseError, match="ended in the middle"):
+        list(client.stream("http://a", "b"))
+    with pytest.raises(ValueError, match="in the middle"):
+        tgi_piece(event)
