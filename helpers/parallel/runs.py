@@ -140,7 +140,8 @@ def hello() -> int:
     """A rank says who it is, and adds its 1, 10 or 100 to those of the others."""
     mine = torch.tensor(10 ** dist.get_rank(), device=device())
     dist.all_reduce(mine)
-    print(f"process {os.getpid()}, one of {dist.get_world_size()}: the sum is {int(mine)}")
+    own, count = os.getpid(), dist.get_world_size()
+    print(f"process {own}, one of {count}: the sum is {int(mine)}")
     return int(mine)
 
 

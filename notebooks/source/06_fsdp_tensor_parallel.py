@@ -311,7 +311,8 @@ between = Link(5e-6, 50e9)  # between nodes
 gpu = Device(80e9, 3.35e12, 989e12, 8, inside, between)  # bytes, bytes/s, operations/s
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 LONGEST = 0.05  # seconds that a user waits for a token
-large = Served(70e9, 80, 8192, 64, 8, 2, 327_680)  # a Llama of 70 billion weights, bfloat16
+# A Llama of 70 billion weights in bfloat16: 80 layers, 64 heads, 8 of keys and values.
+large = Served(70e9, 80, 8192, 64, 8, 2, 327_680)
 found = simulate(large, gpu, COUNTS, context=2000, longest=LONGEST)
 draw_simulation(found, "70 billion")
 read_simulation(found)

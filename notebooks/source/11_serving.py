@@ -71,7 +71,9 @@ import httpx
 parameters = {"max_new_tokens": 4, "details": True}
 body = {"inputs": bench.prompts[0], "parameters": parameters}
 answer = httpx.post(url + "/invocations", json=body, timeout=60)
-print(answer.status_code, answer.json()["details"])
+details = answer.json()["details"]
+print(answer.status_code, details["finish_reason"], details["generated_tokens"])
+print(*details["tokens"], sep="\n")
 
 # %% [markdown]
 # `finish_reason` says why it ended: `length` if it was cut off. If it ended by itself that is `stop` for OpenAI and LMI, and `eos_token` or `stop_sequence` for TGI and LMI's version 0.26.
