@@ -28,7 +28,7 @@ class BatchingSizes:
 
 BATCHING = {
     "smoke": BatchingSizes(2, 6, 6, 4, (2, 4), 2, 0, 0, 0, 0, (1, 2), 4, 3, 5, 0),
-    "cpu": BatchingSizes(None, 64, None, 16, (8, 16, 32), 3, 2, 12, 6, 4, (1, 2, 4, 8, 16), 24, 12, 100, 2),
+    "cpu": BatchingSizes(None, 64, None, 16, (8, 16, 32), 3, 2, 12, 6, 4, (1, 2, 4, 8, 16), 24, 12, 1000, 2),
     "full": BatchingSizes(None, 192, None, 16, (4, 8, 16, 32), 4, 3, 64, 16, 16, (1, 2, 4, 8, 16), 64, 100, 1000, 5),
     "gpu": BatchingSizes(None, 192, None, 64, (16, 32, 64), 5, 3, 64, 64, 64, (1, 2, 4, 8, 16, 32), 192, 100, 1000, 5),
 }
