@@ -25,11 +25,11 @@ from helpers.notebook.serving_sizes import BackendSizes
 from helpers.notebook.step_times import note_speedup
 from helpers.profiling.llama_cpp_baseline import LlamaCpp
 from helpers.profiling.opponents import written_files, written_folder
-from helpers.profiling.vllm_server import vllm_serve
 from helpers.serving import client
 from helpers.serving.bench import LANGUAGES
 from helpers.serving.load_test import Load, offer
 from helpers.serving.run import Settings, make_worker, running
+from helpers.serving.vllm_server import vllm_serve
 from helpers.speculation.medusa_files import load as load_heads
 from helpers.speculation.medusa_files import save as save_heads
 from helpers.text_to_sql.dataset import load_split

@@ -12,7 +12,7 @@ from helpers.notebook import serving_backends, serving_charts
 from helpers.notebook.results import Results
 from helpers.notebook.serving_backends import BackendsBench
 from helpers.notebook.serving_sizes import BACKENDS, BackendSizes
-from helpers.profiling import vllm_server
+from helpers.serving import vllm_server
 from helpers.serving.load_test import Load, Sample
 from helpers.serving.run import running
 from helpers.serving.worker import Worker
