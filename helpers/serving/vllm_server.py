@@ -1,4 +1,7 @@
-"""`vllm serve` for as long as a block lasts: vLLM's own server, in processes of its own (notebook 11b)."""
+"""`vllm serve` for as long as a block lasts: vLLM's own server, in processes of its own (notebook 11b).
+
+It is started by its module: the command asks for the package `vllm`, and the build for CPUs goes by another name.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,8 @@ def vllm_serve(
         raise CourseError("vLLM is not installed here: README.md says where it can be had. The rest runs without it.")
     with listening_socket() as taken:
         port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "served"]
-    command += ["--host", LOOPBACK, "--port", str(port), "--dtype", dtype, "--max-model-len", str(longest)]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--served-model-name", "served", "--host", LOOPBACK, "--port", str(port), "--dtype", dtype, "--max-model-len", str(longest)]
     command += ["--max-num-seqs", str(seats), "--enforce-eager"]
     if speculative:
         command += ["--speculative-config", json.dumps(dict(speculative))]
