@@ -43,9 +43,17 @@ def vllm_serve(
         raise CourseError("vLLM is not installed here: README.md says where it can be had. The rest runs without it.")
     with listening_socket() as taken:
         port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    command += ["--served-model-name", "served", "--host", LOOPBACK, "--port", str(port), "--dtype", dtype, "--max-model-len", str(longest)]
-    command += ["--max-num-seqs", str(seats), "--enforce-eager"]
+    options = {
+        "model": model,
+        "served-model-name": "served",
+        "host": LOOPBACK,
+        "port": port,
+        "dtype": dtype,
+        "max-model-len": longest,
+        "max-num-seqs": seats,
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     if speculative:
         command += ["--speculative-config", json.dumps(dict(speculative))]
     own = {"PYTHONPATH": str(files.ROOT)} | vllm_baseline.ENVIRONMENT | vllm_baseline.cache_root()
