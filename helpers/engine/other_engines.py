@@ -19,6 +19,7 @@ from helpers.engine.traffic import Replay, Request, Server, replay
 from helpers.errors import CourseError
 from helpers.files import write_whole
 from helpers.kernels import torch_compile
+from helpers.kernels.openmp_team import release_team
 from helpers.profiling import llama_cpp_baseline, vllm_baseline
 from helpers.profiling.llama_cpp_baseline import GREEDY, LlamaCpp
 from helpers.profiling.own_process import exchange, folder_of_command_line
@@ -178,6 +179,7 @@ class HuggingFace(Waiting):
         )
         greedy = GenerationConfig(do_sample=False, eos_token_id=-1)
         self.manager = model.init_continuous_batching(generation_config=greedy, continuous_batching_config=config)
+        release_team()  # this thread has loaded the model, and the manager's will compute
         self.manager.start()
         self.written: dict[int, int] = {}
         threading.Thread(target=self._follow, daemon=True).start()

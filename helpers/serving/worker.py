@@ -21,6 +21,7 @@ from helpers.decoding.sequence import Sequence
 from helpers.decoding.streaming import Detokenizer
 from helpers.engine.engine import Engine
 from helpers.errors import CourseError
+from helpers.kernels.openmp_team import release_team
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,10 @@ class Answer:
 
 
 class Worker:
-    """`submit` requests; `stop` ends the thread when all that came before are answered."""
+    """`submit` requests; `stop` ends the thread when all that came before are answered.
+
+    Only one thread should compute at a time: the others' idle teams would slow its barriers (openmp_team.py).
+    """
 
     def __init__(self, engine: Engine, tokenizer, max_open: int = 128, longest: int | None = None):
         self.engine, self.tokenizer, self.max_open = engine, tokenizer, max_open
@@ -146,6 +150,7 @@ class Worker:
         self._commands: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: dict[int, Answer] = {}  # by the sequence's id
         self._open, self._stopping, self._lock = 0, False, threading.Lock()
+        release_team()  # of whoever has loaded the model
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -201,6 +206,8 @@ class Worker:
         stopping = False
         while not stopping or self.engine.busy or not self._commands.empty():
             while not self._commands.empty() or not (self.engine.busy or stopping):
+                if self._commands.empty():
+                    release_team()
                 act, answer = self._commands.get()
                 if act is None:
                     stopping = True
@@ -208,6 +215,7 @@ class Worker:
                     self._guarded(act, answer)
             if self.engine.busy:
                 self._guarded(self._step)
+        release_team()
 
     def _guarded(self, act: Callable, *arguments) -> None:
         """Whatever happens, nobody is left waiting, and the next one is served."""
