@@ -189,7 +189,7 @@ def show_memory(results: Results, bench: BatchingBench, static: Static, paged: C
     each = sum(step.reserved for step in paged.occupancy) / sum(step.running for step in paged.occupancy)
     print(f"A token takes {a_token / 1e3:.0f} kB in this cache.", end=" ")
     print(f"The largest static batch sets {most.reserved * a_token / 1e6:.0f} MB aside for {most.running} sequences;")
-    print(f"in blocks they would hold {most.reserved / each:.0f} at a time.")
+    print(f"in blocks they would hold {most.reserved / each:.0f} of the average size here at a time.")
 
 
 def check_identity(results: Results, bench: BatchingBench, tiny: nn.Module) -> None:
@@ -207,10 +207,10 @@ def check_identity(results: Results, bench: BatchingBench, tiny: nn.Module) -> N
     for request, sequence in zip(asked, sequences, strict=True):
         alone = steps(exact, request.prompt, max_new_tokens=request.num_tokens, eos=())
         same += sequence.written == [token for step in alone for token in step.emitted]
-    print(f"{same} of {len(asked)} requests get in float32 the tokens that they get alone;", end=" ")
-    print(f"{engine.scheduler.preemptions} times one had to give way.")
+    print(f"In float32 {same} of {len(asked)} requests get the tokens that they get alone", end=" ")
+    print(f"({engine.scheduler.preemptions} preemptions).")
     good = sum(check.same_as_alone(tiny, seed, guessing=seed % 2 == 1) for seed in range(bench.sizes.schedules))
-    print(f"{good} of {bench.sizes.schedules} random schedules: every request as alone, everything given back.")
+    print(f"A tiny model: {good} of {bench.sizes.schedules} random schedules, every request as alone.")
     of = len(asked) + bench.sizes.schedules
     results.invariant("batching.identical_outputs", same + good == of, same + good, of)
 
@@ -239,7 +239,7 @@ def compare_chunks(results: Results, bench: BatchingBench, at_once: Sequence[Rep
         ("between_tokens", "between_tokens_p99_ratio", 99, None),
         ("between_tokens", "longest_pause_ratio", 100, None),
     ):
-        times = {name: median(_percentile(one, what, percent, numbers) for one in runs) for name, runs in kept.items()}
+        times = {name: _percentile(runs, what, percent, numbers) for name, runs in kept.items()}
         whole, oldest, shared = times.values()
         n = bench.sizes.runs * len(numbers or requests)
         results.metric(f"batching.{key}", shared / whole, "ratio", n=n)
@@ -254,9 +254,11 @@ def compare_chunks(results: Results, bench: BatchingBench, at_once: Sequence[Rep
 WAITING = {"to_first_token": "Time to the first token", "between_tokens": "Time between tokens"}
 
 
-def _percentile(one: Replay, what: str, percent: int, numbers: Sequence[int] | None) -> float:
-    values = getattr(one, what)
-    return float(np.percentile(values if numbers is None else [values[k] for k in numbers], percent))
+def _percentile(runs: Sequence[Replay], what: str, percent: int, numbers: Sequence[int] | None) -> float:
+    """Of all runs together; of these requests alone, where `numbers` names some."""
+    every = [getattr(one, what) for one in runs]
+    chosen = every if numbers is None else [[values[k] for k in numbers] for values in every]
+    return float(np.percentile([value for values in chosen for value in values], percent))
 
 
 def by_users(results: Results, bench: BatchingBench) -> dict[int, Replay]:

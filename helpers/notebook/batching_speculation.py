@@ -62,5 +62,6 @@ def read_crossing(gains: Mapping[int, Mapping[int, Comparison]], guess: float) -
             print(f"{count} guesses pay with {', '.join(map(str, paying))} users at a time.")
         else:
             print(f"{count} guesses can't be shown to pay with any number of users.")
-    by_users = next(iter(gains.values()))
-    print(f"With {max(by_users)} users it is {by_users[max(by_users)].ratio:.2f} times; you guessed {guess:g} for 16.")
+    count, by_users = next(iter(gains.items()))
+    ratio = by_users[max(by_users)].ratio
+    print(f"With {max(by_users)} users and {count} guesses it is {ratio:.2f} times; you guessed {guess:g} for 16.")

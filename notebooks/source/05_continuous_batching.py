@@ -4,8 +4,9 @@
 #     minutes: 16
 #     headline: >-
 #       One trace of requests, all at once: continuous batching writes {batching.continuous_vs_static:.2f} times as many
-#       tokens a second as static batches of their best size, {batching.vs_hf_generate_batch:.2f} times as many as
-#       transformers' continuous batching, {batching.vs_vllm:.2f} times as many as vLLM, compiled. Blocks leave
+#       tokens a second as static batches of their best size on the same step. Whole engines, ours with its step in C++:
+#       {batching.vs_hf_generate_batch:.2f} times transformers' continuous batching, {batching.vs_vllm:.2f} times vLLM,
+#       compiled. Blocks leave
 #       {batching.kv_waste.paged:.0%} of the KV memory unused, static batches {batching.kv_waste.static:.0%}. Guesses
 #       bring {batching.speculation_gain.1:.2f} times with one user, {batching.speculation_gain.16:.2f} with sixteen
 # ---
@@ -29,7 +30,7 @@
 # ## Before you measure
 #
 # 1. Requests with answers of very unlike lengths, in batches of the best size. A batch lasts until its longest answer is done. If each slot of the batch is filled again at once instead, how many times as many tokens a second?
-# 2. **Speculation** (07): something cheap proposes the next tokens, and one step of the model checks several at once. That makes a single user's answers faster. With 16 users at a time, how many times as many tokens a second does it bring?
+# 2. **Speculation** (07): something cheap proposes the next tokens, and one step of the model checks several at once. That makes a single user's answers faster. With 16 users at a time and four proposed tokens for each: how many times as many tokens a second as without?
 #
 # Both predictions are saved before anything is measured.
 
@@ -100,7 +101,7 @@ print(f"By counting steps alone, {sizes.seats} slots: {promised:.2f} times")
 # %% [markdown]
 # ## Where keys and values live
 #
-# A row of the KV cache for each slot has to be as long as the longest text of the batch becomes. Most of it stays empty. **PagedAttention** (vLLM, Kwon et al. 2023) cuts the memory into **blocks** of 16 tokens. A sequence has a **block table**, the list of its blocks, and gets a new one only when the last is full.
+# If each slot's memory is set aside in one piece, it has to be as long as the text may become, and most of it stays empty. (Below we are kind: our static batch knows its longest answer beforehand. Real ones reserved the maximum.) **PagedAttention** (vLLM, Kwon et al. 2023) cuts the memory into **blocks** of 16 tokens. A sequence has a **block table**, the list of its blocks, and gets a new one only when the last is full.
 #
 # **Exercise 05.2** (5 minutes) *Why it matters: this is the address computation that every step does for every token.*
 #
@@ -117,9 +118,9 @@ locate = check("05.2", my_locate)
 print(locate([0, 15, 16, 40], [7, 2, 9], 16))
 
 # %% [markdown]
-# Blocks bring a second thing. Two prompts that begin alike have the same keys and values there, so a full block can be **shared** (prefix caching). Its key in the pool is the block before it and its own tokens. And when nobody uses it any more, it stays until the memory is needed.
+# Blocks bring a second thing. Two prompts that begin alike have the same keys and values there, so a full block can be **shared** (prefix caching). The pool finds it by the block before it and the tokens in it. A block without users stays until its memory is needed.
 #
-# This is how a new sequence begins with the blocks that are there already. The last token of a prompt is read even if it is found: its logits are not in the cache.
+# This is how a new sequence begins with the blocks that are there already. At least the prompt's last token is always read: its logits are needed, and they are not in the cache.
 
 # %%
 from helpers.notebook.source import source_of
@@ -142,15 +143,18 @@ print("block tables:", list(small.cache.blocks.values()))
 print("users of each block:", small.cache.pool.users)
 
 # %% [markdown]
+# The first block is in both tables, and has two users: its four tokens are stored once.
+
+# %% [markdown]
 # ## Who reads what
 #
-# A step mixes those who **decode** (a token each) with parts of prompts in **prefill**. It costs by its tokens, so it has a **budget**. Those who decode go first: their users would wait between tokens otherwise. What is left is for prompts, and a long one is read in **chunks** (Sarathi-Serve, Agrawal et al. 2024).
+# A step mixes those who **decode** (a token each) with parts of prompts in **prefill**. It costs the reading of the weights and, from some number of tokens on, arithmetic for each token. So it has a **budget** of tokens. Those who decode go first: their users would wait between tokens otherwise. What is left is for prompts, and a long one is read in **chunks** (Sarathi-Serve, Agrawal et al. 2024).
 #
-# So nobody who decodes waits longer than a step of `BUDGET` tokens. The price: a long prompt's own first token comes no sooner, and each of its chunks reads the keys of the chunks before it again.
+# So whoever decodes gets a token in every step (unless he is preempted, below), and no step reads more than `BUDGET` tokens. The price: a long prompt's own first token comes no sooner, and each of its chunks reads the keys of the chunks before it again.
 #
-# And whose prompt first? If the oldest takes everything, a short question waits behind a long document. If the shortest always goes first, the long one may never be read. So here half is the oldest one's, and the shortest ones share the rest.
+# And whose prompt first, of those that have a slot? (The queue for slots is first come, first served.) If the oldest takes everything, a short question waits behind a long document. If the shortest always goes first, the long one may never be read. So here half is the oldest one's, and the shortest ones share the rest.
 #
-# **Exercise 05.3** (20 minutes) *Why it matters: these ten lines decide how long people wait, and that nobody waits for ever.*
+# **Exercise 05.3** (20 minutes) *Why it matters: these ten lines decide how long people wait for their first token.*
 #
 # Return how many tokens of each prompt to read, a list like `unread`: the tokens that are left of each prompt, the oldest first. `budget` is what decoding has left for prompts.
 #
@@ -184,9 +188,9 @@ print(source_of("helpers.engine.engine", "Engine.step"))
 # %% [markdown] tags=["library"]
 # ## The engines that people use
 #
-# The same model and the first requests of the trace, all there at once, with the same number of slots for everybody: transformers' `generate` on padded batches, transformers' own continuous batching, vLLM on this CPU, and llama.cpp's server. Our own engine runs before and after each of them.
+# The same model and the first requests of the trace, all there at once, with the same number of slots for everybody: transformers' `generate` on padded batches, transformers' own continuous batching, vLLM on this CPU with `torch.compile` and without ("eager"), and llama.cpp's server on 16 bits (BF16) and on 8 (Q8_0). Our own engine, on 16 bits, runs before and after each of them.
 #
-# `generate` pads all prompts to the longest, and gets fewer requests: it takes minutes for a batch.
+# They don't have the same code inside a step: ours computes it in C++ (00c), transformers in plain PyTorch. So these ratios compare whole engines, and only the next section shows what batching does. `generate` gets fewer requests, since it takes minutes for a batch: compare it with the number beside it. p50, p90, p99: half, one in ten, one in a hundred wait longer. With so few requests p99 is nearly the worst.
 
 # %%
 from helpers.notebook.batching_engines import compare_engines
@@ -212,7 +216,7 @@ draw_timeline({name: server.spans for name, server in servers.items()})
 # %% [markdown]
 # Each bar is a request, in its slot. White is idle. In the static batch such a slot is computed all the same, for nothing. In the continuous one it costs nothing, but brings nothing either: at the end the queue is empty, and the longest answers run alone. The longer the trace, the less that counts.
 #
-# Why isn't the measurement what the steps promised? A step with fewer tokens is a shorter one, the static batch may be of another size, and prompts cost, too. And a static batch hands its answers out when all are done: so the first token comes with the last.
+# Why isn't the measurement what the steps promised? Our steps get shorter as slots empty, while a static batch computes all of its rows to the end: that raises the ratio. Prompts cost both the same: that lowers it. And if the best static batch isn't of the size above, the promise was about another opponent. (A static batch hands its answers out when all are done. So its first tokens come with the last ones.)
 #
 # And the memory? For the static batch it is counted: rows as long as its longest prompt and its longest answer. (Underneath it runs on blocks.)
 
@@ -235,7 +239,7 @@ compare_sharing(results, bench, at_once)
 # %% [markdown]
 # ## Insert, or compute anew?
 #
-# Before engines could insert a new row beside the others, some built the batch afresh whenever somebody came in, and computed everybody's keys and values again. (AWS's rolling batch on NeuronX did so at first, and reports a third more throughput since.)
+# Before engines could insert a new row beside the others, some built the batch afresh whenever somebody came in, and computed everybody's keys and values again. (AWS's container for NeuronX offered both, and published a third more throughput for inserting.) Here answers are short, so somebody comes in often: that is the worst case for computing anew.
 
 # %%
 from helpers.engine.servers import Continuous, RecomputingScheduler
@@ -253,7 +257,7 @@ print("inserting rows against computing them anew:", gain)
 # %% [markdown]
 # ## Chunks, and how long people wait
 #
-# Now requests come one by one, when the trace says. Three ways: whole prompts in one step, whoever comes first; chunks, of the oldest prompt first; chunks, shared out as above. What matters is the **time to the first token** and the **time between tokens**, above all for the unlucky ones: one in ten waits longer than p90, one in a hundred longer than p99.
+# Now requests come one by one, when the trace says. Three ways: whole prompts in one step, whoever comes first; chunks, of the oldest prompt first; chunks, shared out as above. What matters is the **time to the first token** and the **time between tokens**, above all for the unlucky ones (p90, p99, and the longest pause). Tokens a second mean little here: people come slowly, and the last long answer runs alone.
 
 # %%
 from helpers.notebook.batching_bench import compare_chunks
@@ -264,7 +268,7 @@ show_replays(results, waiting)
 draw_waiting(waiting)
 
 # %% [markdown]
-# A long prompt has to be read in any case. Whole, it stops everybody for one long pause. In chunks the same work is spread over several steps: the longest pause gets shorter, but more of the steps are slow ones, which p99 can see. And its own first token comes no sooner when short prompts may go ahead of it.
+# Compare the three. Chunks alone hardly change the time to the first token: a long prompt has to be read in any case. What shortens it for most is the sharing, by which short prompts pass long ones; and those wait longer for it. Between tokens, a whole prompt stops everybody for one long pause. In chunks the same work is spread over several steps: the longest pause gets shorter, but more of the steps are slow ones, which p99 can see.
 
 # %% [markdown]
 # ## More users, the same machine
@@ -279,9 +283,12 @@ concurrent = by_users(results, bench)
 draw_users(concurrent)
 
 # %% [markdown]
+# So that is the answer to the question at the top: 16 at once are some times faster than one after the other, but far from 16 times. With a few users the weights are shared. Then this CPU computes, and more users mostly make everybody slower. A GPU, which computes much more for each byte that it reads, gets there with many more users.
+
+# %% [markdown]
 # ## Speculation in a batch
 #
-# Guesses (07, 08) are tokens that a step reads in the hope that they are right. With one user they are nearly free, because the step waits for the weights. With many users the step computes, and each guess costs. Each sequence accepts its own number of guesses. Here they are what followed the longest match in prompt, answer and the training split's answers; at most four, or at most two. (Unlike in the trace the end of sequence counts here: past it nobody would guess.)
+# Guesses (07, 08) are tokens that a step reads in the hope that they are right. With one user they are nearly free, because the step waits for the weights. With many users the step computes, and each guess costs. Each sequence accepts its own number of guesses. Here a guess is copied: the longest earlier place where the same last tokens stood, in the prompt, the answer or the training split's answers, and what followed there; at most four tokens, or at most two. (Unlike in the trace the end of sequence counts here: past it nobody would guess.)
 
 # %%
 from helpers.notebook.batching_charts import draw_gains

@@ -111,7 +111,7 @@ def test_where_guesses_stop_paying_is_named(capsys):
     batching_speculation.read_crossing({4: gains, 2: {1: gain(0.5), 16: gain(0.5)}}, 1.3)
     out = capsys.readouterr().out
     assert "4 guesses pay with 1, 2 users at a time" in out and "2 guesses can't be shown to pay" in out
-    assert "With 16 users it is 0.80 times; you guessed 1.3" in out
+    assert "With 16 users and 4 guesses it is 0.80 times; you guessed 1.3" in out
     batching_charts.draw_gains({4: gains, 1: gains})
 
 
