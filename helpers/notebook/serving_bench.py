@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
-import numpy as np
 from torch import nn
 
 from helpers import models
@@ -85,10 +84,10 @@ def compare_overhead(results: Results, bench: ServingBench, url: str) -> None:
         while not sequence.finish_reason:
             engine.step()
             times.append(time.perf_counter())
-        alone.append(float(np.mean(np.diff(times))))
+        alone += _mean_gap(times)
         release_team()  # this thread has computed, and now the engine's does
         times = [time.perf_counter() for _ in client.stream(url, text, max_new_tokens=bench.sizes.longest)]
-        served.append(float(np.mean(np.diff(times))))
+        served += _mean_gap(times)
     engine_ms, server_ms = (MILLI * statistics.median(times) for times in (alone, served))
     results.metric("serving.inter_token_ms.engine", engine_ms, "ms", n=len(alone))
     results.metric("serving.inter_token_ms.server", server_ms, "ms", n=len(served))
@@ -96,6 +95,11 @@ def compare_overhead(results: Results, bench: ServingBench, url: str) -> None:
     print(
         f"between two tokens: {engine_ms:.2f} ms by the engine alone, {server_ms:.2f} ms through the server (medians)"
     )
+
+
+def _mean_gap(times: Sequence[float]) -> list[float]:
+    """The mean time between tokens; nothing for a single one."""
+    return [(times[-1] - times[0]) / (len(times) - 1)] if len(times) > 1 else []
 
 
 def complete_streams(results: Results, bench: ServingBench, url: str) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from helpers import models
 from helpers.errors import CourseError
+from helpers.kernels.openmp_team import release_team
 from helpers.notebook.results import Results
 from helpers.notebook.serving_bench import ROOM, SEATS, ServingBench, note_load
 from helpers.profiling.llama_cpp_baseline import LlamaCpp
@@ -32,6 +33,7 @@ def compare_servers(results: Results, bench: ServingBench) -> None:
     asked = dict(max_tokens=bench.sizes.longest, temperature=0, stream=True, stream_options={"include_usage": True})
     bodies = [{"prompt": text} | asked for text in bench.prompts[: bench.sizes.requests]]
     found = {}
+    release_team()  # of the thread that has read and written files
     with servers:
         for _ in range(2):
             for name, address in addresses.items():
