@@ -21,7 +21,8 @@ SEEN = (
     "quantization_library quantization_methods quantization_models quantization_outliers quantization_qat "
     "quantization_quality quantization_sizes quantization_smoothquant quantization_speed "
     "batching_sizes batching_bench batching_engines batching_speculation "
-    "parallel_sizes parallel_bench parallel_collectives serving_sizes serving_bench serving_others serving_backends "
+    "parallel_sizes parallel_bench parallel_collectives "
+    "serving_sizes serving_bench serving_others serving_backends backend_sizes "
     "pruning_sizes pruning_layers pruning_quality pruning_rescaling pruning_structured pruning_speed pruning_library"
 )
 MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())

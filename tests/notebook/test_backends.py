@@ -1,24 +1,30 @@
 """Notebook 11b: servers are compared in turns, a model comes from the disk, experts are many and few are asked."""
 
-from contextlib import contextmanager
+import io
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
+import httpx
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from helpers.decoding.generate import plain_greedy
 from helpers.errors import CourseError
 from helpers.notebook import serving_backends, serving_charts
+from helpers.notebook.backend_sizes import BACKENDS, BackendSizes
 from helpers.notebook.results import Results
 from helpers.notebook.serving_backends import BackendsBench
-from helpers.notebook.serving_sizes import BACKENDS, BackendSizes
-from helpers.serving import vllm_server
+from helpers.serving import own_process, vllm_server
+from helpers.serving.course_server import course_serve
 from helpers.serving.load_test import Load, Sample
 from helpers.serving.run import running
 from helpers.serving.worker import Worker
+from helpers.speculation.medusa_heads import ReducedMedusaHeads
 from tests.serving.conftest import engine_of
 
-SIZES = BackendSizes(3, 6, (1, 2), 2, 2, "llama-tiny", False, 0)
+SIZES = BackendSizes(3, 6, (1, 2), 1, 2, 2, "llama-tiny", False, 0)
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def results(tmp_path):
 
 @pytest.fixture
 def bench(model, tokenizer):
-    return BackendsBench(model, tokenizer, "tiny", "float32", ["How many?", "Who is it?", "When?"], SIZES)
+    return BackendsBench(model, tokenizer, "tiny", "cpu", ["How many?", "Who is it?", "When?"], SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -53,25 +59,51 @@ def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
     def start():
         return running(Worker(engine_of(model), tokenizer), "served")
 
+    monkeypatch.setattr(serving_backends, "CALM", 0.0)
     monkeypatch.setattr(BackendsBench, "ours", lambda self, medusa=None: start())
     monkeypatch.setattr(BackendsBench, "servers", lambda self: {"llama_cpp": start, "vllm": broken})
     asked, ask = [], BackendsBench.ask
-    monkeypatch.setattr(BackendsBench, "ask", lambda self, url, n: asked.append(url) or ask(self, url, n))
+    monkeypatch.setattr(BackendsBench, "ask", lambda self, url, n, **more: asked.append(url) or ask(self, url, n))
     found = serving_backends.compare_backends(results, bench)
     assert set(found) == {"llama_cpp"} and "It doesn't start" in capsys.readouterr().out
-    first, second, *_ = asked
-    assert asked == [first, second] * 4 and first != second
+    ours, other, *_ = asked
+    assert asked == [ours, other, other, ours] * 2 and ours != other
     assert value(results, "same_answers.llama_cpp.users_2") == 1.0
-    serving_charts.draw_backends(found)
+    assert results.metrics["backends.vs_llama_cpp.users_1"]["n"] == 1
+    serving_charts.draw_backends(found, serving_backends.WORDS)
 
 
-def test_an_answer_that_differs_is_counted(results):
-    ours = Load([Sample(0.0, (1.0, 2.0), 200, "a"), Sample(0.0, (1.0, 2.0), 200, "b")])
-    theirs = Load([Sample(0.0, (1.0, 2.0), 200, "a"), Sample(0.0, (1.0, 3.0), 200, "c")])
-    serving_backends._note_pair(results, "vllm", 16, ours, theirs)
+def test_a_pair_is_ours_over_theirs_and_counts_what_differs(results, bench, monkeypatch):
+    def load(seconds, text):
+        return Load([Sample(0.0, (seconds / 2, seconds), 200, "a"), Sample(0.0, (seconds / 2, seconds), 200, text)])
+
+    answers = {"ours": load(1.0, "b"), "theirs": load(3.0, "c")}
+    monkeypatch.setattr(BackendsBench, "ask", lambda self, url, users: answers[url])
+    pair = serving_backends._beside(bench, "ours", "theirs", 16)
+    assert pair.rates == pytest.approx((4.0, 4 / 3)) and pair.gaps == pytest.approx((500, 1500))
+    assert pair.gain.ratio == pytest.approx(3.0) and (pair.same, pair.of) == (1, 2)
+    serving_backends._note_pair(results, "vllm", 16, pair)
+    assert value(results, "vs_vllm.users_16") == pytest.approx(3.0)
     assert value(results, "same_answers.vllm.users_16") == 0.5
-    assert value(results, "tokens_per_second.vllm.users_16") == pytest.approx(4 / 3)
-    assert value(results, "tokens_per_second_of_ours.vllm.users_16") == pytest.approx(2.0)
+
+
+def test_requests_that_aren_t_answered_are_no_speed(bench, model, tokenizer, monkeypatch):
+    monkeypatch.setattr(serving_backends, "CALM", 0.0)
+    with running(Worker(engine_of(model), tokenizer, max_open=1), "served") as url:
+        with pytest.raises(CourseError, match=r"of 8 requests were not answered"):
+            bench.ask(url, 4)
+
+
+def test_heads_over_all_tokens_guess_as_the_fewer_do(model):
+    torch.manual_seed(0)
+    lm_head = model.get_output_embeddings().weight
+    few = ReducedMedusaHeads(lm_head, torch.arange(3, 90), 2, 1)
+    for block in few.blocks():
+        for part in block:
+            part.data.normal_(0, 0.1)
+    full, hidden = serving_backends.over_all_tokens(few, lm_head), torch.randn(4, lm_head.shape[1])
+    with torch.inference_mode():
+        assert torch.allclose(full(hidden)[..., 3:90], few(hidden)[..., 3:90], atol=1e-5)
 
 
 def test_weights_come_from_the_disk_and_compute_the_same(results, monkeypatch):
@@ -80,7 +112,7 @@ def test_weights_come_from_the_disk_and_compute_the_same(results, monkeypatch):
     serving_backends.compare_offload(results, SIZES)
     held, away = seen.values()
     assert torch.equal(held, away)
-    assert value(results, "offload_memory") < 0.2 and results.metrics["backends.offload_speedup.disk"]["n"] == 2
+    assert value(results, "offload_weights_held") < 0.2 and results.metrics["backends.offload_speedup.disk"]["n"] == 2
 
 
 def test_a_mixture_reads_two_experts_a_token(tmp_path, tokenizer):
@@ -100,17 +132,40 @@ def test_what_a_profile_leaves_out_is_said(results, bench, capsys):
     assert all(min(sizes.users) == 1 for sizes in BACKENDS.values())
 
 
-def test_a_server_that_stops_is_told_by_its_own_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(vllm_server.vllm_baseline, "installed", lambda: True)
-    monkeypatch.setattr(vllm_server.sys, "executable", "/bin/sh")  # which knows no -m
-    with (
-        pytest.raises(CourseError, match="vLLM's server stopped: "),
-        vllm_server.vllm_serve(tmp_path, dtype="float32", longest=64),
-    ):
-        pass
+def test_without_vllm_the_rest_goes_on(results, bench, monkeypatch, capsys):
     monkeypatch.setattr(vllm_server.vllm_baseline, "installed", lambda: False)
-    with (
-        pytest.raises(CourseError, match="vLLM is not installed here"),
-        vllm_server.vllm_serve(tmp_path, dtype="float32", longest=64),
-    ):
-        pass
+    monkeypatch.setattr(serving_backends, "written_folder", lambda *model: "nowhere")
+    with_vllm = replace(bench, sizes=replace(SIZES, vllm=True, experts=2))
+    monkeypatch.setattr(BackendsBench, "ours", lambda self, medusa=None: nullcontext("http://127.0.0.1:9"))
+    monkeypatch.setattr(serving_backends.httpx, "post", lambda *asked, **more: answered("a"))
+    serving_backends.compare_beams(results, with_vllm)
+    assert serving_backends.compare_experts(results, with_vllm) == {} and not results.metrics
+    assert capsys.readouterr().out.count("vLLM is not installed here") == 2
+
+
+def answered(text):
+    return httpx.Response(200, json={"choices": [{"text": text}]})
+
+
+def test_a_server_that_stops_is_told_by_its_own_words(monkeypatch):
+    with pytest.raises(CourseError, match="It stopped: .*No module named"):
+        with own_process.server_process("It", "helpers.no_such_module", {}, {}, own_process.free_port()):
+            pass
+    log = io.StringIO("a\nRuntimeError: the reason\nRuntimeError: failed. See root cause above\n")
+    assert own_process._last_error(log) == "RuntimeError: the reason"
+    monkeypatch.setattr(own_process, "PATIENCE", 0.5)
+    with pytest.raises(CourseError, match=r"It was not there after 0.5 s"):
+        with own_process.server_process("It", "http.server", {}, {}, own_process.free_port()):
+            pass
+
+
+def test_the_course_s_server_in_a_process_of_its_own(tmp_path, model, tokenizer):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with course_serve(str(tmp_path), dtype="float32", longest=128, seats=2) as url:
+        body = {"model": "served", "prompt": "Who?", "max_tokens": 4, "temperature": 0}
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
+    ids = plain_greedy(model, tokenizer("Who?", add_special_tokens=False)["input_ids"], 4)
+    assert answer["choices"][0]["text"] == tokenizer.decode(ids, skip_special_tokens=True)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/ping")

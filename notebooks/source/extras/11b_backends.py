@@ -1,14 +1,12 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 14
+#     minutes: 20
 #     headline: >-
-#       The same client, SmolLM2-135M fine-tuned, bfloat16, 16 users: vLLM's server writes
-#       {backends.tokens_per_second.vllm.users_16:.0f} tokens a second and llama.cpp's
-#       {backends.tokens_per_second.llama_cpp.users_16:.0f}, where ours beside them writes
-#       {backends.tokens_per_second_of_ours.vllm.users_16:.0f} and
-#       {backends.tokens_per_second_of_ours.llama_cpp.users_16:.0f}. Weights that come from the disk make a step
-#       {backends.offload_speedup.disk:.2f} times as fast
+#       The same client, SmolLM2-135M fine-tuned, bfloat16: our server writes {backends.vs_vllm.users_1:.2f} times the
+#       tokens a second of vLLM's with one user and {backends.vs_vllm.users_16:.2f} with 16,
+#       {backends.vs_llama_cpp.users_1:.2f} and {backends.vs_llama_cpp.users_16:.2f} times llama.cpp's. Weights that
+#       come from the disk make a step {backends.offload_speedup.disk:.2f} times as fast
 # ---
 
 # %% [markdown] tags=["card"]
@@ -21,7 +19,7 @@
 # | belongs to | 11 serving (an extra: skip it if you like) |
 # | the term it attacks | all of them: a server is where the course's ideas meet |
 # | you will be able to | start other servers with the same model; compare them fairly; say what offloading costs, and what experts change |
-# | time | 20 minutes for you; about 14 for the machine under the profile `cpu` |
+# | time | 20 minutes for you; about 20 for the machine under the profile `cpu` |
 # | memory | 10 GiB |
 
 # %% [markdown] tags=["predict"]
@@ -38,7 +36,7 @@ GUESS_MANY: float = 0.9  # your guess: the same with 16 users
 
 # %%
 import helpers
-from helpers.notebook.serving_sizes import BACKENDS
+from helpers.notebook.backend_sizes import BACKENDS
 
 options = dict(profile=PROFILE, model_id=MODEL_ID, seed=SEED)
 lesson = helpers.start("11b_backends", **options)
@@ -63,17 +61,17 @@ for name, server in SERVERS.items():
 # %% [markdown] tags=["library"]
 # ## Side by side
 #
-# `vllm serve` and llama.cpp's server beside ours. Each is asked in OpenAI's language by the same client: first one user at a time, then many. Those that can guess (07, 08) do it once more with guesses: ours with Medusa's heads in a tree, vLLM with the same heads in a chain, and by prompt lookup.
+# vLLM's server (compiled where that works here) and llama.cpp's beside ours. Each is asked in OpenAI's language by the same client: first one user at a time, then many. Those that can guess (07, 08) do it once more with guesses: ours with Medusa's heads in a tree, vLLM with the same heads in a chain, and by prompt lookup.
 #
-# Answers are greedy, in bfloat16. The last column counts those that are ours, letter for letter: a near tie may fall either way.
+# Nobody keeps prompts from one request to the next, and all are in processes of their own, except llama.cpp, which is in this one. Tokens a second are those of whole requests, prefill and all. Answers are greedy, in bfloat16; some differ from ours in a few letters, since a near tie may fall either way.
 
 # %%
-from helpers.notebook.serving_backends import BackendsBench, compare_backends
+from helpers.notebook.serving_backends import WORDS, BackendsBench, compare_backends
 from helpers.notebook.serving_charts import draw_backends
 
 bench = BackendsBench.of(lesson, sizes)
 found = compare_backends(results, bench)
-draw_backends(found)
+draw_backends(found, WORDS)
 
 # %% [markdown]
 # Do two servers find the same answer by beam search?
@@ -86,7 +84,7 @@ compare_beams(results, bench)
 # %% [markdown] tags=["measure"]
 # ## A model that doesn't fit
 #
-# **Offloading** (Accelerate, DeepSpeed's ZeRO-Inference) keeps weights where there is room: in main memory beside a GPU, or on the disk. Each layer is fetched when its turn comes, and forgotten behind it. Notebook 00's equation says what that must cost: a step reads all weights, now through a narrower pipe.
+# **Offloading** (Accelerate, DeepSpeed's ZeRO-Inference) keeps weights where there is room: in main memory beside a GPU, or on the disk. Each module is fetched when its turn comes, and forgotten behind it. Notebook 00's equation says what that must cost: a step reads all weights, now through a narrower pipe.
 
 # %%
 from helpers.notebook.serving_backends import compare_offload
@@ -109,13 +107,13 @@ results.write()
 results.assert_invariants()
 
 # %% [markdown]
-# All experts have to be in memory, whoever is asked. And a batch asks many of them: two tokens that go to different experts read different weights. The more users, the more of the experts each step has to read, until it reads all.
+# All experts have to be in memory, whoever is asked. And a batch asks many of them: two tokens that go to different experts read different weights. The more users, the more of the experts a step may have to read.
 
 # %% [markdown] tags=["limits"]
 # ## When it loses
 #
 # * **A comparison of servers ages quickly.** Measure again, with your model and your questions: `python -m helpers bench` (11).
-# * **On a GPU the order is another one.** vLLM's and TensorRT-LLM's kernels are made for that, ours are not.
+# * **This is a CPU with two cores.** vLLM's and TensorRT-LLM's kernels are made for GPUs; there measure anew.
 #
 # | you see | do |
 # |---|---|
