@@ -38,10 +38,8 @@ def server_process(
     Raises:
         CourseError: it stops, with the last error of its log, or isn't there in time.
     """
-    words = [
-        word for key, value in options.items() for word in ([f"--{key}"] if value is True else [f"--{key}", value])
-    ]
-    command = [sys.executable, "-m", module, *map(str, words)]
+    pairs = ([f"--{key}"] if value is True else [f"--{key}", str(value)] for key, value in options.items())
+    command = [sys.executable, "-m", module, *(word for pair in pairs for word in pair)]
     environment = os.environ | {"PYTHONPATH": str(files.ROOT)} | dict(environment)
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

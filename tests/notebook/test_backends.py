@@ -148,7 +148,7 @@ def answered(text):
 
 
 def test_a_server_that_stops_is_told_by_its_own_words(monkeypatch):
-    with pytest.raises(CourseError, match="It stopped: .*No module named"):
+    with pytest.raises(CourseError, match=r"It stopped: .*No module named"):
         with own_process.server_process("It", "helpers.no_such_module", {}, {}, own_process.free_port()):
             pass
     log = io.StringIO("a\nRuntimeError: the reason\nRuntimeError: failed. See root cause above\n")
