@@ -21,7 +21,7 @@ class BackendSizes:
 
 
 BACKENDS = {
-    "smoke": BackendSizes(3, 8, (1, 2), 1, 2, 2, "llama-tiny", False, 0),
+    "smoke": BackendSizes(3, 8, (1, 2), 2, 2, 2, "llama-tiny", False, 0),
     "cpu": BackendSizes(64, 64, (1, 16), 3, 8, 7, "llama-300m", True, 8),
     "full": BackendSizes(64, 96, (1, 4, 16), 5, 50, 15, "llama-500m", True, 8),
     "gpu": BackendSizes(64, 96, (1, 16, 64), 5, 50, 15, "llama-500m", True, 8),

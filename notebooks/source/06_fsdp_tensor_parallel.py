@@ -129,6 +129,12 @@ from helpers.notebook.parallel_charts import draw_heads
 draw_heads(9, 3, (2, 3, 4))
 
 # %% [markdown]
+# Larger models have numbers that come out even. With 8 heads and 4 key-value heads, 2 and 4 ranks share them with no copy; 8 ranks have a head each, and keep each key-value head twice.
+
+# %%
+draw_heads(8, 4, (2, 4, 8))
+
+# %% [markdown]
 # ## Processes
 #
 # `on_ranks` starts processes as `torchrun` does, and they meet in a **process group**. All of them run the same function. This one adds up 1, 10 and 100:

@@ -24,7 +24,7 @@ from helpers.serving.worker import Worker
 from helpers.speculation.medusa_heads import ReducedMedusaHeads
 from tests.serving.conftest import engine_of
 
-SIZES = BackendSizes(3, 6, (1, 2), 1, 2, 2, "llama-tiny", False, 0)
+SIZES = BackendSizes(3, 6, (1, 2), 2, 2, 2, "llama-tiny", False, 0)
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
     found = serving_backends.compare_backends(results, bench)
     assert set(found) == {"llama_cpp"} and "It doesn't start" in capsys.readouterr().out
     ours, other, *_ = asked
-    assert asked == [ours, other, other, ours] * 2 and ours != other
+    assert asked == [ours, other, other, ours, ours, other] * 2 and ours != other
     assert value(results, "same_answers.llama_cpp.users_2") == 1.0
-    assert results.metrics["backends.vs_llama_cpp.users_1"]["n"] == 1
+    assert results.metrics["backends.vs_llama_cpp.users_1"]["n"] == 2
     serving_charts.draw_backends(found, serving_backends.WORDS)
 
 
@@ -90,7 +90,7 @@ def test_a_pair_is_ours_over_theirs_and_counts_what_differs(results, bench, monk
 def test_requests_that_aren_t_answered_are_no_speed(bench, model, tokenizer, monkeypatch):
     monkeypatch.setattr(serving_backends, "CALM", 0.0)
     with running(Worker(engine_of(model), tokenizer, max_open=1), "served") as url:
-        with pytest.raises(CourseError, match=r"of 8 requests were not answered"):
+        with pytest.raises(CourseError, match=r"of 16 requests were not answered"):
             bench.ask(url, 4)
 
 
