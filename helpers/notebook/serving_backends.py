@@ -109,7 +109,7 @@ class BackendsBench:
         spoken, count = LANGUAGES["openai"], max(8, 4 * users)
         texts = [self.prompts[k % len(self.prompts)] for k in range(count)]
         bodies = [spoken.body(text, self.sizes.longest, "served") | more for text in texts]
-        time.sleep(CALM)
+        time.sleep(CALM if self.sizes.vllm else 0)
         load = offer(url + spoken.path, bodies, 1.0, spoken.piece, in_flight=users)
         if len(load.done) < count:
             raise CourseError(f"{count - len(load.done)} of {count} requests were not answered.")

@@ -59,7 +59,6 @@ def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
     def start():
         return running(Worker(engine_of(model), tokenizer), "served")
 
-    monkeypatch.setattr(serving_backends, "CALM", 0.0)
     monkeypatch.setattr(BackendsBench, "ours", lambda self, medusa=None: start())
     monkeypatch.setattr(BackendsBench, "servers", lambda self: {"llama_cpp": start, "vllm": broken})
     asked, ask = [], BackendsBench.ask
@@ -88,7 +87,6 @@ def test_a_pair_is_ours_over_theirs_and_counts_what_differs(results, bench, monk
 
 
 def test_requests_that_aren_t_answered_are_no_speed(bench, model, tokenizer, monkeypatch):
-    monkeypatch.setattr(serving_backends, "CALM", 0.0)
     with running(Worker(engine_of(model), tokenizer, max_open=1), "served") as url:
         with pytest.raises(CourseError, match=r"of 16 requests were not answered"):
             bench.ask(url, 4)
