@@ -12,6 +12,7 @@ from helpers import models
 from helpers.engine.engine import Engine
 from helpers.engine.paged_cache import BLOCK
 from helpers.kernels.fastest_step import fastest_step
+from helpers.serving.app import make_app
 from helpers.serving.own_process import free_port, server_process
 from helpers.serving.run import listening_socket, server_of
 from helpers.serving.worker import Worker
@@ -41,7 +42,7 @@ def main() -> None:
     proposer = Medusa(load_heads(asked.medusa, model)) if asked.medusa else None
     blocks = asked.seats * -(-asked.longest // BLOCK)
     engine = Engine(fastest_step(model), blocks, proposer=proposer, max_sequences=asked.seats, share_prefixes=False)
-    server = server_of(Worker(engine, tokenizer, 4 * asked.seats, asked.longest), "served")
+    server = server_of(make_app(Worker(engine, tokenizer, 4 * asked.seats, asked.longest), "served"))
     server.run(sockets=[listening_socket(asked.port)])
 
 

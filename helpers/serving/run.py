@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import uvicorn
+from fastapi import FastAPI
 
 from helpers import models
 from helpers.decoding.proposer import Proposer
@@ -82,30 +83,28 @@ def listening_socket(port: int = 0) -> socket.socket:
     return listening
 
 
-def server_of(worker: Worker, model: str, dialect: str = "lmi") -> uvicorn.Server:
-    """uvicorn with our application. On SIGTERM it takes no new requests, and ends when those that it has are done, or
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """uvicorn with an application. On SIGTERM it takes no new requests, and ends when those that it has are done, or
     after PATIENCE."""
     options = dict(log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE)
-    return uvicorn.Server(uvicorn.Config(make_app(worker, model, dialect=dialect), **options))
+    return uvicorn.Server(uvicorn.Config(app, **options))
 
 
 def serve(settings: Settings, port: int) -> None:
     """Until a signal comes."""
     listening = listening_socket(port)
-    server = server_of(make_worker(settings), settings.model, settings.dialect)
+    server = server_of(make_app(make_worker(settings), settings.model, dialect=settings.dialect))
     print(f"http://{LOOPBACK}:{listening.getsockname()[1]} serves {settings.model}", flush=True)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 
 
 @contextmanager
-def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
-    """A server in a thread of this process, for as long as the block lasts; gives its address. The worker ends with
-    it."""
-    listening = server = thread = None
+def running_app(app: FastAPI) -> Iterator[str]:
+    """An application in a thread of this process, for as long as the block lasts; gives its address."""
+    listening, thread = listening_socket(), None
     try:
-        listening = listening_socket()
-        server = server_of(worker, model, dialect)
+        server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
@@ -117,6 +116,14 @@ def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> 
         if thread is not None:
             server.should_exit = True
             thread.join()
-        if listening is not None:
-            listening.close()
+        listening.close()
+
+
+@contextmanager
+def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
+    """The course's server over a worker, which ends with it."""
+    try:
+        with running_app(make_app(worker, model, dialect=dialect)) as url:
+            yield url
+    finally:
         worker.stop()
