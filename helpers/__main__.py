@@ -119,6 +119,12 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def cloud(arguments: argparse.Namespace) -> int:
+    from helpers.cloud.clients import left_over
+
+    return left_over(arguments.action, arguments.backend, sure=arguments.yes)
+
+
 COMMANDS = {
     "check": check,
     "run": run,
@@ -128,6 +134,7 @@ COMMANDS = {
     "models": models,
     "serve": serve,
     "bench": bench,
+    "cloud": cloud,
 }
 
 
@@ -166,6 +173,10 @@ def main() -> int:
     measuring.add_argument("--at-a-time", default="1,2,4,8", metavar="USERS", help="users at a time, as 1,4,16")
     measuring.add_argument("--max-new-tokens", type=int, default=128)
     measuring.add_argument("--model", default="", help="its name there; else the first that the server lists")
+    clearing = commands.add_parser("cloud", help="what notebook 12 has left on SageMaker, and delete it")
+    clearing.add_argument("action", choices=("list", "cleanup"))
+    clearing.add_argument("--backend", default="aws", help="aws; what was local ended with its notebook")
+    clearing.add_argument("--yes", action="store_true", help="don't ask before deleting")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments)

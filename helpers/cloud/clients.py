@@ -92,9 +92,8 @@ def connect(backend: str | None = None, folder: Path | None = None) -> Iterator[
         return
     store = LocalStore(place / "s3")
     with local_service(place / "service", store) as url:
-        options = dict(
-            endpoint_url=url, region_name="us-east-1", config=PATIENCE.merge(Config(signature_version=UNSIGNED))
-        )
+        unsigned = PATIENCE.merge(Config(signature_version=UNSIGNED))
+        options = dict(endpoint_url=url, region_name="us-east-1", config=unsigned)
         sagemaker, runtime = (boto3.client(name, **options) for name in ("sagemaker", "sagemaker-runtime"))
         cloud = Cloud("local", sagemaker, runtime, "course", "arn:aws:iam::000000000000:role/local", records, store)
         try:
@@ -117,3 +116,20 @@ def _aws(records: Records) -> Cloud:
     except (BotoCoreError, ClientError) as reason:
         raise CourseError(f"AWS can't be reached ({reason}).") from None
     return Cloud("aws", sagemaker, runtime, bucket, role, records, _s3=s3)
+
+
+def left_over(action: str, backend: str, sure: bool = False) -> int:
+    """List what was created there and may be there still, and delete it; 1 where something could not be deleted."""
+    records = Records(build_root() / "cloud" / "created.json")
+    found = [f"{kind} {name}" for of, kind, name in records.all() if of == backend]
+    print("\n".join(found) or f"Nothing is recorded on {backend}.")
+    if action == "list" or not found:
+        return 0
+    if not sure and input("Delete all of these? [y/N] ").strip().lower() != "y":
+        return 1
+    if backend == "local":
+        records.forget(backend)
+        return 0
+    deleted = _aws(records).clean_up()
+    print(f"{len(deleted)} of {len(found)} deleted.")
+    return 0 if not [entry for entry in records.all() if entry[0] == backend] else 1

@@ -56,12 +56,10 @@ def training_request(
         }
         for channel, uri in channels.items()
     ]
+    image = image or training_image(instance_type)
     request = {
         "TrainingJobName": name,
-        "AlgorithmSpecification": {
-            "TrainingImage": image or training_image(instance_type),
-            "TrainingInputMode": "File",
-        },
+        "AlgorithmSpecification": {"TrainingImage": image, "TrainingInputMode": "File"},
         "RoleArn": cloud.role,
         "OutputDataConfig": {"S3OutputPath": f"s3://{cloud.bucket}/output"},
         "CheckpointConfig": {"S3Uri": f"s3://{cloud.bucket}/checkpoints/{name}"},

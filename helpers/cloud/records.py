@@ -36,6 +36,10 @@ class Records:
         if entry not in (kept := self.all()):
             self._write([*kept, entry])
 
+    def forget(self, backend: str) -> None:
+        """Of a service that is gone with everything that it had."""
+        self._write([entry for entry in self.all() if entry[0] != backend])
+
     def delete_all(self, backend: str, sagemaker) -> list[str]:
         """Delete what was created there; returns what was deleted. What AWS doesn't know any more is forgotten, and
         what can't be deleted yet stays recorded."""

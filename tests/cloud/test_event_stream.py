@@ -29,5 +29,5 @@ def test_a_wrong_checksum_is_seen():
     damaged[-6] ^= 1
     buffer = EventStreamBuffer()
     buffer.add_data(bytes(damaged))
-    with pytest.raises(Exception, match="[Cc]hecksum"):
+    with pytest.raises(Exception, match=r"[Cc]hecksum"):
         list(buffer)

@@ -20,7 +20,7 @@ def test_by_the_clock():
 def test_prices_are_dated_and_missing_ones_named():
     prices = Prices.read()
     assert prices.of("ml.g5.2xlarge") == 1.515 and prices.date.startswith("2026")
-    with pytest.raises(CourseError, match="There is no price of ml.x1 from"):
+    with pytest.raises(CourseError, match=r"There is no price of ml\.x1 from"):
         prices.of("ml.x1")
 
 
