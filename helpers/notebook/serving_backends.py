@@ -174,7 +174,7 @@ def _note_pair(results: Results, name: str, users: int, pair: Pair) -> None:
     results.metric(f"backends.tokens_per_second.{name}.users_{users}", pair.rates[1], "tokens/s", n=n)
     results.metric(f"backends.tokens_per_second_of_ours.{name}.users_{users}", pair.rates[0], "tokens/s", n=n)
     results.metric(f"backends.same_answers.{name}.users_{users}", pair.same / pair.of, "share", n=pair.of)
-    note_speedup(results, f"backends.vs_{name}.users_{users}", pair.gain)
+    note_speedup(results, f"backends.speedup.{name}.users_{users}", pair.gain)
     theirs, ours = (f"{pair.rates[k]:.0f}, {pair.gaps[k]:.1f} ms" for k in (1, 0))
     print(f"{WORDS[name]:32}{users:6}{theirs:>14}{ours:>14}{f'{pair.same} of {pair.of}':>11}  {pair.gain.ratio:.2f}x")
 

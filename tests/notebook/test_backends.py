@@ -68,7 +68,7 @@ def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
     ours, other, *_ = asked
     assert asked == [ours, other, other, ours, ours, other] * 2 and ours != other
     assert value(results, "same_answers.llama_cpp.users_2") == 1.0
-    assert results.metrics["backends.vs_llama_cpp.users_1"]["n"] == 2
+    assert results.metrics["backends.speedup.llama_cpp.users_1"]["n"] == 2
     serving_charts.draw_backends(found, serving_backends.WORDS)
 
 
@@ -82,7 +82,7 @@ def test_a_pair_is_ours_over_theirs_and_counts_what_differs(results, bench, monk
     assert pair.rates == pytest.approx((4.0, 4 / 3)) and pair.gaps == pytest.approx((500, 1500))
     assert pair.gain.ratio == pytest.approx(3.0) and (pair.same, pair.of) == (1, 2)
     serving_backends._note_pair(results, "vllm", 16, pair)
-    assert value(results, "vs_vllm.users_16") == pytest.approx(3.0)
+    assert value(results, "speedup.vllm.users_16") == pytest.approx(3.0)
     assert value(results, "same_answers.vllm.users_16") == 0.5
 
 

@@ -131,7 +131,8 @@ def test_the_simulation_is_called_so(capsys):
     gpu = Device(80e9, 3e12, 1e15, 8, Link(1e-6, 4e11), Link(5e-6, 5e10))
     found = parallel_charts.simulate(Served(70e9, 80, 8192, 64, 8, 2, 327_680), gpu, (1, 8, 64), 2000, 0.05)
     parallel_charts.draw_simulation(found, "70 billion")
-    assert all("simulated" in ax.get_title() for ax in plt.gcf().axes)
+    for ax in plt.gcf().axes:  # the course's style puts titles to the left
+        assert "simulated" in ax.get_title() + ax.get_title("left")
     parallel_charts.read_simulation(found)
     head, one, *others = capsys.readouterr().out.splitlines()
     assert head.startswith("simulated") and "it doesn't fit" in one and max(map(len, (head, one, *others))) <= 92

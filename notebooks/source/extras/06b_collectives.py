@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 2
+#     minutes: 1
 #     headline: >-
 #       Rings from scratch: {parallel.rings_equal_torch.count} of {parallel.rings_equal_torch.of} collectives give the
 #       numbers of torch.distributed. Each of 4 processes sends {collectives.sent_share.all_reduce.ranks_4:.2f} times the
@@ -18,7 +18,7 @@
 # | belongs to | 06 FSDP and tensor parallelism (an extra: skip it if you like) |
 # | the term it attacks | what devices send each other |
 # | you will be able to | say how the collectives work, and what each rank sends; compute their time; split ranks into groups |
-# | time | 25 minutes for you; about 2 for the machine under the profile `cpu` |
+# | time | 25 minutes for you; about 1 for the machine under the profile `cpu` |
 # | memory | 6 GiB |
 
 # %% [markdown] tags=["predict"]
