@@ -5,16 +5,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import httpx
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from helpers.decoding.generate import plain_greedy
 from helpers.errors import CourseError
-from helpers.notebook import serving_backends, serving_charts
+from helpers.notebook import backend_charts, serving_backends
 from helpers.notebook.backend_sizes import BACKENDS, BackendSizes
-from helpers.notebook.results import Results
 from helpers.notebook.serving_backends import BackendsBench
 from helpers.serving import own_process, vllm_server
 from helpers.serving.course_server import course_serve
@@ -24,24 +22,14 @@ from helpers.serving.worker import Worker
 from helpers.speculation.medusa_heads import ReducedMedusaHeads
 from tests.serving.conftest import engine_of
 
+NOTEBOOK = "11b_backends"
+
 SIZES = BackendSizes(3, 6, (1, 2), 2, 2, 2, "llama-tiny", False, 0)
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("11b_backends", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 @pytest.fixture
 def bench(model, tokenizer):
     return BackendsBench(model, tokenizer, "tiny", "cpu", ["How many?", "Who is it?", "When?"], SIZES)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def value(results, key):
@@ -69,7 +57,7 @@ def test_servers_are_asked_in_turns_and_one_that_fails_is_left_out(
     assert asked == [ours, other, other, ours, ours, other] * 2 and ours != other
     assert value(results, "same_answers.llama_cpp.users_2") == 1.0
     assert results.metrics["backends.speedup.llama_cpp.users_1"]["n"] == 2
-    serving_charts.draw_backends(found, serving_backends.WORDS)
+    backend_charts.draw_backends(found, serving_backends.WORDS)
 
 
 def test_a_pair_is_ours_over_theirs_and_counts_what_differs(results, bench, monkeypatch):

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import pytest
 
 from helpers.engine import check
@@ -13,16 +12,11 @@ from helpers.measuring.timing import Comparison
 from helpers.notebook import batching_bench, batching_charts, batching_engines, batching_speculation
 from helpers.notebook.batching_bench import BatchingBench
 from helpers.notebook.batching_sizes import BATCHING
-from helpers.notebook.results import Results
+
+NOTEBOOK = "05_continuous_batching"
 
 SIZES = replace(BATCHING["smoke"], schedules=2)
 TRACE = [Request(0.0, [5 + k, 17, 60], n) for k, n in enumerate((2, 9, 1, 4))]
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("05_continuous_batching", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +26,6 @@ def bench():
             return [replace(each, arrival=k / per_second) for k, each in enumerate(TRACE)]
 
     return Bench(batching_bench.tiny_model(), None, "float64", "tiny", SIZES, 40, 8)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_the_largest_profile_tries_more_of_everything():

@@ -13,11 +13,12 @@ from helpers.models.shapes import shape_only
 from helpers.notebook import activation_sizes, formats_shown, gradient_sizes, precision_costs, precision_library
 from helpers.notebook import precision_speed as speed
 from helpers.notebook.plots import use_style
-from helpers.notebook.results import Results
 from helpers.training.mixed_precision import TrainStep
 from helpers.weights.precision.autocast import under_autocast
 from helpers.weights.precision.formats import rounded
 from tests.tiny_models import tiny
+
+NOTEBOOK = "01_half_precision"
 
 plt.switch_backend("Agg")
 FULL = Shape(30, 134_000_000, 536_000_000, 46_080)
@@ -30,12 +31,6 @@ def _figures():
     use_style()
     yield
     plt.close("all")
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("01_half_precision", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 def cut_off(x, fmt):

@@ -8,20 +8,15 @@ from helpers.errors import CourseError
 from helpers.kernels.fastest_step import ways
 from helpers.kernels.native.library import PRODUCTS, why_not
 from helpers.notebook.kernel_parts import draw_shares, named, note_gains, show_same_bits, show_ways
-from helpers.notebook.results import Results
 from helpers.notebook.source import lines_of
 from helpers.profiling.same_bits import ALL_AT_ONCE, AS_GUESSES, Differences
 from tests.notebook.test_start import steps_of
 from tests.tiny_models import tiny
 
+NOTEBOOK = "00c_kernels"
+
 plt.switch_backend("Agg")
 SAME, OTHER = Differences(0, 97, 0.0), Differences(5, 97, 0.25)
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("00c_kernels", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 def by_way(*milliseconds, dtype="float32"):

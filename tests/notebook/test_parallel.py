@@ -11,29 +11,18 @@ from helpers.models import shape_only
 from helpers.notebook import parallel_bench, parallel_charts, parallel_collectives
 from helpers.notebook.parallel_bench import Found, ParallelBench
 from helpers.notebook.parallel_sizes import PARALLEL
-from helpers.notebook.results import Results
 from helpers.parallel.layouts import Device, Served
 from helpers.parallel.links import Link
 from helpers.parallel.runs import Which
+
+NOTEBOOK = "06_fsdp_tensor_parallel"
 
 SIZES = PARALLEL["smoke"]
 
 
 @pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("06_fsdp_tensor_parallel", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
-
-
-@pytest.fixture
 def bench():
     return ParallelBench(Which("tiny"), None, [[1, 2]], SIZES, SimpleNamespace(seed=0, profile="smoke", device="cpu"))
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def answer(worst=1e-6, same=2, gathered=0, local=50):

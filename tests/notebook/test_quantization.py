@@ -25,7 +25,6 @@ from helpers.notebook import quantization_speed as speed
 from helpers.notebook.plots import use_style
 from helpers.notebook.quantization_models import Opened, Texts, copy_of, in_bfloat16
 from helpers.notebook.quantization_sizes import QUANTIZATION, QuantizationSizes
-from helpers.notebook.results import Results
 from helpers.profiling.quantized_steps import PROMPT, QuantizedSteps
 from helpers.profiling.served_checkpoint import Served
 from helpers.text_to_sql.dataset import load_split
@@ -43,6 +42,8 @@ from helpers.weights.quantization.qat import straight_through_step
 from helpers.weights.quantization.smoothquant import w8a8
 from tests.tiny_folders import target_and_draft
 
+NOTEBOOK = "02_quantization"
+
 plt.switch_backend("Agg")
 SIZES = QuantizationSizes(None, 2, 3, (3, 2), 2, 6, 2, 1, "llama-50m", 2, 0, 2, 0, 3, 2)
 
@@ -52,12 +53,6 @@ def _figures():
     use_style()
     yield
     plt.close("all")
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("02_quantization", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 @pytest.fixture(scope="module")

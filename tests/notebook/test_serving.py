@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from helpers.notebook import serving_bench, serving_charts, serving_others
-from helpers.notebook.results import Results
 from helpers.notebook.serving_bench import ServingBench
 from helpers.notebook.serving_sizes import SERVING, ServingSizes
 from helpers.serving import client
@@ -16,13 +15,9 @@ from helpers.serving.load_test import Load, Sample
 from helpers.serving.run import running
 from helpers.text_to_sql.dataset import load_split
 
+NOTEBOOK = "11_serving"
+
 SIZES = ServingSizes(2, 5, 4, 2, 6, 2, 2, (0.25, 0.75, 1.5), 4, False, 0)
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("11_serving", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 @pytest.fixture
@@ -36,12 +31,6 @@ def bench(model, tokenizer):
 def url(bench):
     with running(bench.worker(), "tiny") as url:
         yield url
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def value(results, key):

@@ -12,11 +12,12 @@ from helpers.measuring.fitted_equation import Fitted, load_equation
 from helpers.measuring.timing import Timed
 from helpers.notebook import answers, equation, generate_comparison, step_times
 from helpers.notebook.plots import use_style
-from helpers.notebook.results import Results
 from helpers.profiling.against_generate import AS_IT_COMES, OURS, SAME_LAYERS
 from helpers.profiling.model_steps import Steps
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.example import Example
+
+NOTEBOOK = "00_start_here"
 
 plt.switch_backend("Agg")
 SHAPE = Shape(30, 134_000_000, 538_000_000, 46_080)
@@ -33,12 +34,6 @@ def _figures():
     use_style()
     yield
     plt.close("all")
-
-
-@pytest.fixture
-def results(tmp_path):
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 8, "accelerator": None}
-    return Results("00_start_here", "smoke", tmp_path, [], "0" * 16, "1" * 16, machine)
 
 
 def steps_of(name, milliseconds, dtype="float32"):
