@@ -30,6 +30,7 @@ from helpers.serving import client
 from helpers.serving.bench import LANGUAGES
 from helpers.serving.course_server import course_serve
 from helpers.serving.load_test import Load, offer
+from helpers.serving.run import Settings
 from helpers.serving.vllm_server import vllm_serve
 from helpers.speculation.medusa_files import load as load_heads
 from helpers.speculation.medusa_files import save as save_heads
@@ -73,8 +74,9 @@ class BackendsBench:
         return max(self.sizes.users)
 
     def ours(self, medusa: str | None = None) -> AbstractContextManager[str]:
-        options = dict(dtype=DTYPE, longest=ROOM, seats=self.seats, device=self.device)
-        return course_serve(self.name, medusa=medusa, **options)
+        places = dict(longest=ROOM, seats=self.seats, max_open=4 * self.seats)
+        own = dict(dtype=DTYPE, device=self.device, share_prefixes=False)
+        return course_serve(Settings(self.name, medusa, name="served", **places, **own))
 
     def vllm(self, folder: Path | None = None, speculative: Mapping | None = None) -> AbstractContextManager[str]:
         place = folder or written_folder(self.model, self.tokenizer, self.name)

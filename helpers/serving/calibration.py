@@ -6,6 +6,8 @@ Guo et al., "On Calibration of Modern Neural Networks", 2017.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from helpers.errors import CourseError
@@ -20,15 +22,14 @@ class Bin(NamedTuple):
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool], bins: int) -> list[Bin]:
-    """The answers in `bins` groups of equal width from 0 to 1, the least confident first;
-    empty groups are left out. A confidence of 1 is in the last one."""
-    groups: dict[int, list[tuple[float, bool]]] = {}
-    for pair in zip(confidences, right, strict=True):
-        groups.setdefault(min(int(pair[0] * bins), bins - 1), []).append(pair)
-    return [
-        Bin(sum(c for c, _ in one) / len(one), sum(r for _, r in one) / len(one), len(one))
-        for _, one in sorted(groups.items())
-    ]
+    """The answers, the least confident first, in `bins` groups of as equal counts as can be; with fewer answers each
+    is a group of its own. (Groups of equal width would put nearly all answers of a sure model into the last one;
+    Nguyen and O'Connor, "Posterior calibration", 2015.)"""
+    pairs = sorted(zip(confidences, right, strict=True), key=itemgetter(0))
+    groups = min(bins, len(pairs))
+    borders = [len(pairs) * place // groups for place in range(groups + 1)] if groups else [0]
+    cut = (pairs[begin:end] for begin, end in pairwise(borders))
+    return [Bin(sum(c for c, _ in one) / len(one), sum(r for _, r in one) / len(one), len(one)) for one in cut]
 
 
 def calibration_error(found: Sequence[Bin]) -> float:

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for as long as a block lasts: vLLM's, or the course's (notebook 11b)."""
+"""A server in a process of its own: vLLM's, or the course's (notebooks 11b and 12)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO
 
 import httpx
 
@@ -28,55 +28,72 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
+class ServerProcess:
+    """`python -m module --option value ...`, started at once. An option whose value is True stands alone."""
+
+    def __init__(
+        self, name: str, module: str, options: Mapping[str, object], environment: Mapping[str, str], port: int
+    ):
+        pairs = ([f"--{key}"] if value is True else [f"--{key}", str(value)] for key, value in options.items())
+        command = [sys.executable, "-m", module, *(word for pair in pairs for word in pair)]
+        environment = os.environ | {"PYTHONPATH": str(files.ROOT)} | dict(environment)
+        self.name, self.url = name, f"http://{LOOPBACK}:{port}"
+        self._log = tempfile.TemporaryFile("w+", errors="replace")
+        pipes = dict(stdin=subprocess.PIPE, stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+
+    def wait(self) -> None:
+        """Until it answers /health.
+
+        Raises:
+            CourseError: it stops, with the last error of its log, or isn't there in time.
+        """
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                raise CourseError(f"{self.name} stopped: {self._last_error()}")
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
+                    return
+            time.sleep(0.2)
+        raise CourseError(f"{self.name} was not there after {PATIENCE} s.")
+
+    def end(self) -> None:
+        """What was accepted is answered; then all of its processes end."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(FAREWELL)
+        self._process.stdin.close()
+
+    def _last_error(self) -> str:
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log if line.strip()] or ["it left no message"]
+        errors = [line for line in reversed(lines) if "Error: " in line]
+        # vLLM's engine fails first, and its server only says so.
+        return next((line for line in errors if "See root cause above" not in line), lines[-1])
+
+
 @contextmanager
 def server_process(
     name: str, module: str, options: Mapping[str, object], environment: Mapping[str, str], port: int
 ) -> Iterator[str]:
-    """`python -m module --option value ...`, once it answers /health at this port; gives its address. An option whose
-    value is True stands alone.
-
-    Raises:
-        CourseError: it stops, with the last error of its log, or isn't there in time.
-    """
-    pairs = ([f"--{key}"] if value is True else [f"--{key}", str(value)] for key, value in options.items())
-    command = [sys.executable, "-m", module, *(word for pair in pairs for word in pair)]
-    environment = os.environ | {"PYTHONPATH": str(files.ROOT)} | dict(environment)
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            _wait(name, process, f"http://{LOOPBACK}:{port}", log)
-            yield f"http://{LOOPBACK}:{port}"
-        finally:
-            _end(process)
+    """A server for as long as the block lasts; gives its address once it answers."""
+    process = ServerProcess(name, module, options, environment, port)
+    try:
+        process.wait()
+        yield process.url
+    finally:
+        process.end()
 
 
-def _wait(name: str, process: subprocess.Popen, url: str, log: IO[str]) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise CourseError(f"{name} stopped: {_last_error(log)}")
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        time.sleep(0.2)
-    raise CourseError(f"{name} was not there after {PATIENCE} s.")
+def end_with_the_starter(status: int = 0) -> None:
+    """In the new process: end at once when whoever started it is gone, even if it was killed. Its end of the pipe to
+    our standard input is closed then."""
 
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(status)
 
-def _last_error(log: IO[str]) -> str:
-    log.seek(0)
-    lines = [line.strip() for line in log if line.strip()] or ["it left no message"]
-    return _first([line for line in reversed(lines) if "Error: " in line]) or lines[-1]
-
-
-def _first(lines: Sequence[str]) -> str:
-    """vLLM's engine fails first, and its server only says so."""
-    return next((line for line in lines if "See root cause above" not in line), "")
-
-
-def _end(process: subprocess.Popen) -> None:
-    """All of its processes."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(FAREWELL)
+    threading.Thread(target=watch, daemon=True).start()

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import uvicorn
+from fastapi import FastAPI
 
 from helpers import models
 from helpers.decoding.proposer import Proposer
@@ -32,7 +33,8 @@ PATIENCE = 600  # seconds in which accepted requests may end
 @dataclass(frozen=True)
 class Settings:
     """What is served: a model by name, Medusa's heads or none; tokens of the longest text, sequences at a time, and
-    requests that may be open; how /invocations answers; adapters by name that requests may ask for."""
+    requests that may be open; how /invocations answers; adapters by name that requests may ask for. The dtype is the
+    one that runs fastest here, unless one is named."""
 
     model: str = "fine-tuned"
     medusa: str | None = None
@@ -42,12 +44,19 @@ class Settings:
     dialect: str = "lmi"
     device: str = "cpu"
     adapters: Mapping[str, str] = field(default_factory=dict)
+    dtype: str | None = None
+    share_prefixes: bool = True
+    name: str | None = None  # that it goes by
+
+    @property
+    def goes_by(self) -> str:
+        return self.name or self.model
 
 
 def make_worker(settings: Settings) -> Worker:
     """The model as it runs fastest here, its engine, and the thread that drives it."""
     native = settings.device == "cuda" or describe_machine().bf16_is_native
-    dtype = "bfloat16" if native else "float32"
+    dtype = settings.dtype or ("bfloat16" if native else "float32")
     if settings.adapters and settings.medusa:
         raise CourseError("Heads are trained for one model, and each adapter makes another: leave --medusa out.")
     for name, place in settings.adapters.items():
@@ -60,7 +69,8 @@ def make_worker(settings: Settings) -> Worker:
     if settings.adapters:
         engine = engine_with_adapters(model, settings.adapters, blocks, **options)
     else:
-        engine = Engine(fastest_step(model), blocks, proposer=_proposer(settings, model), **options)
+        options |= dict(proposer=_proposer(settings, model), share_prefixes=settings.share_prefixes)
+        engine = Engine(fastest_step(model), blocks, **options)
     return Worker(engine, tokenizer, settings.max_open, settings.longest)
 
 
@@ -82,30 +92,28 @@ def listening_socket(port: int = 0) -> socket.socket:
     return listening
 
 
-def server_of(worker: Worker, model: str, dialect: str = "lmi") -> uvicorn.Server:
-    """uvicorn with our application. On SIGTERM it takes no new requests, and ends when those that it has are done, or
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """uvicorn with an application. On SIGTERM it takes no new requests, and ends when those that it has are done, or
     after PATIENCE."""
     options = dict(log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE)
-    return uvicorn.Server(uvicorn.Config(make_app(worker, model, dialect=dialect), **options))
+    return uvicorn.Server(uvicorn.Config(app, **options))
 
 
 def serve(settings: Settings, port: int) -> None:
     """Until a signal comes."""
     listening = listening_socket(port)
-    server = server_of(make_worker(settings), settings.model, settings.dialect)
+    server = server_of(make_app(make_worker(settings), settings.goes_by, dialect=settings.dialect))
     print(f"http://{LOOPBACK}:{listening.getsockname()[1]} serves {settings.model}", flush=True)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 
 
 @contextmanager
-def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
-    """A server in a thread of this process, for as long as the block lasts; gives its address. The worker ends with
-    it."""
-    listening = server = thread = None
+def running_app(app: FastAPI) -> Iterator[str]:
+    """An application in a thread of this process, for as long as the block lasts; gives its address."""
+    listening, thread = listening_socket(), None
     try:
-        listening = listening_socket()
-        server = server_of(worker, model, dialect)
+        server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
@@ -117,6 +125,14 @@ def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> 
         if thread is not None:
             server.should_exit = True
             thread.join()
-        if listening is not None:
-            listening.close()
+        listening.close()
+
+
+@contextmanager
+def running(worker: Worker, model: str = "fine-tuned", dialect: str = "lmi") -> Iterator[str]:
+    """The course's server over a worker, which ends with it."""
+    try:
+        with running_app(make_app(worker, model, dialect=dialect)) as url:
+            yield url
+    finally:
         worker.stop()

@@ -150,7 +150,7 @@ print(f"confidence {confidence(told.log_probs):.3f}, ended by {told.finish_reaso
 #
 # **Exercise 11.3** (10 minutes) *Why it matters: a threshold on confidence is worth what this curve says.*
 #
-# Put the answers into `bins` groups of equal width between 0 and 1 (a confidence of 1 belongs to the last). Return for each group that isn't empty, the least confident first, a tuple: mean confidence, share of right answers, number of answers.
+# Sort the `n` answers by confidence, and cut them into `bins` groups: group `k` begins at `n * k // bins`, so that all are of a size. (Fewer answers than `bins`? Then each is a group.) Return a tuple for each group, the least confident first: mean confidence, share of right answers, number of answers.
 
 
 # %%

@@ -1,6 +1,5 @@
 """Notebook 11b: servers are compared in turns, a model comes from the disk, experts are many and few are asked."""
 
-import io
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
@@ -9,13 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from helpers.decoding.generate import plain_greedy
 from helpers.errors import CourseError
 from helpers.notebook import backend_charts, serving_backends
 from helpers.notebook.backend_sizes import BACKENDS, BackendSizes
 from helpers.notebook.serving_backends import BackendsBench
-from helpers.serving import own_process, vllm_server
-from helpers.serving.course_server import course_serve
+from helpers.serving import vllm_server
 from helpers.serving.load_test import Load, Sample
 from helpers.serving.run import running
 from helpers.serving.worker import Worker
@@ -131,27 +128,3 @@ def test_without_vllm_the_rest_goes_on(results, bench, monkeypatch, capsys):
 
 def answered(text):
     return httpx.Response(200, json={"choices": [{"text": text}]})
-
-
-def test_a_server_that_stops_is_told_by_its_own_words(monkeypatch):
-    with pytest.raises(CourseError, match=r"It stopped: .*No module named"):
-        with own_process.server_process("It", "helpers.no_such_module", {}, {}, own_process.free_port()):
-            pass
-    log = io.StringIO("a\nRuntimeError: the reason\nRuntimeError: failed. See root cause above\n")
-    assert own_process._last_error(log) == "RuntimeError: the reason"
-    monkeypatch.setattr(own_process, "PATIENCE", 0.5)
-    with pytest.raises(CourseError, match=r"It was not there after 0.5 s"):
-        with own_process.server_process("It", "http.server", {}, {}, own_process.free_port()):
-            pass
-
-
-def test_the_course_s_server_in_a_process_of_its_own(tmp_path, model, tokenizer):
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with course_serve(str(tmp_path), dtype="float32", longest=128, seats=2) as url:
-        body = {"model": "served", "prompt": "Who?", "max_tokens": 4, "temperature": 0}
-        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
-    ids = plain_greedy(model, tokenizer("Who?", add_special_tokens=False)["input_ids"], 4)
-    assert answer["choices"][0]["text"] == tokenizer.decode(ids, skip_special_tokens=True)
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/ping")

@@ -320,6 +320,7 @@ def reached(url):
 
 
 def test_counts_for_prometheus(server):
+    httpx.post(server.url + "/generate", json={"inputs": PROMPT, "parameters": {"max_new_tokens": 2}}, timeout=60)
     lines = httpx.get(server.url + "/metrics").text.splitlines()
     values = dict(line.split() for line in lines if not line.startswith("#"))
     assert float(values["course_requests_total"]) >= 1 and values["course_kv_blocks"] == "400"

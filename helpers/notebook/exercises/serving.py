@@ -25,10 +25,10 @@ def log_probs() -> list[tuple]:
 def answers() -> list[tuple]:
     """Confidences, right or wrong, groups."""
     return [
-        ([0.05, 0.95, 1.0, 0.52, 0.58], [False, True, False, True, True], 10),
-        ([1.0, 1.0, 1.0], [True, True, False], 4),
+        ([0.05, 0.95, 1.0, 0.52, 0.58], [False, True, False, True, True], 2),
         ([0.1, 0.9], [True, False], 1),
         ([0.5, 0.25, 0.75], [True, False, True], 4),
+        ([], [], 3),
     ]
 
 
@@ -66,10 +66,10 @@ EXERCISES: tuple[Exercise, ...] = (
         "helpers.serving.calibration:reliability",
         answers,
         (
-            "int(confidence * bins) is the group, but for a confidence of 1.",
-            "min(int(confidence * bins), bins - 1) puts that one into the last group.",
-            "For each group in order: the mean of its confidences, the mean of its right answers, and how many.",
+            "Sort the pairs of confidence and right by their confidence; then cut the list.",
+            "Never more groups than answers: groups = min(bins, n); none if there are no answers.",
+            "For each group: the mean of its confidences, the mean of its right answers, and how many.",
         ),
-        case_names=("ten groups", "all sure", "one group", "on the border"),
+        case_names=("two groups", "one group", "more groups than answers", "no answers"),
     ),
 )

@@ -1,6 +1,7 @@
 """Wrong answers to the exercises of notebook 11."""
 
 import math
+from itertools import pairwise
 
 from helpers.serving.calibration import Bin, reliability
 
@@ -31,16 +32,21 @@ def no_exp(log_probs):
     return sum(log_probs) / len(log_probs)
 
 
-def with_empty_groups(confidences, right, bins):
-    found = {int(one.confidence * bins): one for one in reliability(confidences, right, bins)}
-    return [found.get(k, Bin(0.0, 0.0, 0)) for k in range(bins)]
+def in_the_order_in_which_they_come(confidences, right, bins):
+    groups = min(bins, len(right))
+    borders = [len(right) * k // groups for k in range(groups + 1)] if groups else [0]
+    cut = [(confidences[a:b], right[a:b]) for a, b in pairwise(borders)]
+    return [Bin(sum(c) / len(c), sum(r) / len(r), len(c)) for c, r in cut]
 
 
-def one_is_a_group_of_its_own(confidences, right, bins):
-    sure = [(c, r) for c, r in zip(confidences, right, strict=True) if c == 1]
-    rest = [(c, r) for c, r in zip(confidences, right, strict=True) if c < 1]
-    found = reliability(*zip(*rest, strict=True), bins) if rest else []
-    return found + ([Bin(1.0, sum(r for _, r in sure) / len(sure), len(sure))] if sure else [])
+def of_equal_width(confidences, right, bins):
+    groups = {}
+    for c, r in zip(confidences, right, strict=True):
+        groups.setdefault(min(int(c * bins), bins - 1), []).append((c, r))
+    return [
+        Bin(sum(c for c, _ in one) / len(one), sum(r for _, r in one) / len(one), len(one))
+        for _, one in sorted(groups.items())
+    ]
 
 
 def counts_the_right_ones(confidences, right, bins):
@@ -59,8 +65,8 @@ WRONG = {
         (no_exp, "(two tokens), it is -0.2, it should be"),
     ],
     "11.3": [
-        (with_empty_groups, "(ten groups), its length is 10, it should be 3"),
-        (one_is_a_group_of_its_own, "(ten groups), its length is 4, it should be 3"),
-        (counts_the_right_ones, "(ten groups), at [1]"),
+        (in_the_order_in_which_they_come, "(two groups), at [0][0], it is 0.5,"),
+        (of_equal_width, "(two groups), at [0][0], it is 0.05,"),
+        (counts_the_right_ones, "(two groups), at [0][1]"),
     ],
 }
