@@ -119,6 +119,13 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def cloud(arguments: argparse.Namespace) -> int:
+    from helpers.cloud.clients import left_over
+
+    options = dict(session=arguments.session, sure=arguments.yes, after=arguments.after)
+    return left_over(arguments.action, **options)
+
+
 COMMANDS = {
     "check": check,
     "run": run,
@@ -128,6 +135,7 @@ COMMANDS = {
     "models": models,
     "serve": serve,
     "bench": bench,
+    "cloud": cloud,
 }
 
 
@@ -166,6 +174,11 @@ def main() -> int:
     measuring.add_argument("--at-a-time", default="1,2,4,8", metavar="USERS", help="users at a time, as 1,4,16")
     measuring.add_argument("--max-new-tokens", type=int, default=128)
     measuring.add_argument("--model", default="", help="its name there; else the first that the server lists")
+    clearing = commands.add_parser("cloud", help="what notebook 12 may have left on AWS, and delete it")
+    clearing.add_argument("action", choices=("list", "cleanup"))
+    clearing.add_argument("--session", help="of one session of the notebook alone")
+    clearing.add_argument("--after", type=float, default=0.0, metavar="SECONDS", help="wait so long first")
+    clearing.add_argument("--yes", action="store_true", help="don't ask before deleting")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments)

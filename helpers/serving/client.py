@@ -7,7 +7,7 @@ only "length" means that an answer was cut off.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,11 +58,15 @@ def ask(url: str, prompt: str, *, path: str = "/invocations", client: httpx.Clie
     body = {"inputs": prompt, "parameters": parameters | {"details": True}}
     with _in_words(url):
         response = (client or httpx).post(url + path, json=body, timeout=TIMEOUT)
-    told = checked(response).json()
-    details = told["details"]
+    return told_of(checked(response).json())
+
+
+def told_of(answer: dict) -> Told:
+    """A whole answer with details."""
+    details = answer["details"]
     tokens = details["tokens"]
     return Told(
-        told["generated_text"],
+        answer["generated_text"],
         [token["text"] for token in tokens],
         [log_prob_of(token) for token in tokens],
         details["finish_reason"],
@@ -82,22 +86,28 @@ def stream(url: str, prompt: str, *, path: str = "/invocations", **parameters) -
         CourseError: the server isn't there, refuses, or ends in the middle.
     """
     body = {"inputs": prompt, "parameters": parameters | {"details": True}, "stream": True}
-    told = Told()
     with _in_words(url), httpx.stream("POST", url + path, json=body, timeout=TIMEOUT) as response:
         if response.status_code != 200:
             response.read()
             checked(response)
-        for event in events_of(response.iter_bytes()):
-            if not event.get("token") or (event.get("details") or {}).get("finish_reason") == "error":
-                raise CourseError(MIDDLE)
-            token = event["token"]
-            told.pieces.append(token["text"])
-            told.log_probs.append(log_prob_of(token))
-            told.text += token["text"]
-            if event.get("details"):
-                told.finish_reason = event["details"]["finish_reason"]
-                told.text = event["generated_text"]
-            yield told
+        yield from told_by(events_of(response.iter_bytes()))
+
+
+def told_by(events: Iterable[dict]) -> Iterator[Told]:
+    """The answer after each event of its stream; CourseError where one tells of a failure, or the last one is
+    missing."""
+    told = Told()
+    for event in events:
+        if not event.get("token") or (event.get("details") or {}).get("finish_reason") == "error":
+            raise CourseError(MIDDLE)
+        token = event["token"]
+        told.pieces.append(token["text"])
+        told.log_probs.append(log_prob_of(token))
+        told.text += token["text"]
+        if event.get("details"):
+            told.finish_reason = event["details"]["finish_reason"]
+            told.text = event["generated_text"]
+        yield told
     if told.finish_reason is None:
         raise CourseError(MIDDLE)
 
@@ -118,9 +128,14 @@ def chained(url: str, prompt: str, each: int, longest: int, **parameters) -> lis
     in."""
     if parameters.keys() & {"return_full_text", "stop", "stop_sequences"}:
         raise CourseError("Chained requests take no return_full_text and no stop strings: these may fall between two.")
+    return chain(lambda text, most: ask(url, text, max_new_tokens=most, **parameters), prompt, each, longest)
+
+
+def chain(ask_for: Callable[[str, int], Told], prompt: str, each: int, longest: int) -> list[Told]:
+    """As `chained`; `ask_for` takes a text and the most tokens that its answer may have."""
     parts: list[Told] = []
     while longest > 0 and (not parts or parts[-1].cut_off):
-        parts.append(ask(url, prompt, max_new_tokens=min(each, longest), **parameters))
+        parts.append(ask_for(prompt, min(each, longest)))
         prompt += parts[-1].text
         longest -= len(parts[-1].pieces)
     return parts

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from helpers.serving.own_process import ServerProcess, end_with_the_starter, free_port
+from helpers.serving.own_process import ServerProcess, free_port
 from helpers.serving.run import Settings, serve
 
 MODULE = "helpers.serving.course_server"
 
 
 def start(settings: Settings) -> ServerProcess:
-    """Begin to serve; the process ends with this one."""
+    """Begin to serve."""
     port = free_port()
     options = {"settings": json.dumps(asdict(settings)), "port": port}
     return ServerProcess("The course's server", MODULE, options, {}, port)
@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads)
     parser.add_argument("--port", type=int)
     asked = parser.parse_args()
-    end_with_the_starter()
     serve(Settings(**asked.settings), asked.port)
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import httpx
 
 from helpers import files
 from helpers.errors import CourseError
+from helpers.serving import watched_process
 from helpers.serving.run import LOOPBACK, listening_socket
 
 PATIENCE = 600  # seconds until it serves: vLLM compiles first
@@ -29,18 +29,19 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """`python -m module --option value ...`, started at once. An option whose value is True stands alone."""
+    """`python -m module --option value ...`, started at once; it ends with this process. An option whose value is True
+    stands alone."""
 
     def __init__(
         self, name: str, module: str, options: Mapping[str, object], environment: Mapping[str, str], port: int
     ):
         pairs = ([f"--{key}"] if value is True else [f"--{key}", str(value)] for key, value in options.items())
-        command = [sys.executable, "-m", module, *(word for pair in pairs for word in pair)]
-        environment = os.environ | {"PYTHONPATH": str(files.ROOT)} | dict(environment)
+        command = [sys.executable, watched_process.__file__, "-m", module, *(word for pair in pairs for word in pair)]
+        environment = os.environ | dict(environment)
         self.name, self.url = name, f"http://{LOOPBACK}:{port}"
         self._log = tempfile.TemporaryFile("w+", errors="replace")
         pipes = dict(stdin=subprocess.PIPE, stdout=self._log, stderr=self._log)
-        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+        self._process = subprocess.Popen(command, env=environment, cwd=files.ROOT, start_new_session=True, **pipes)
 
     def wait(self) -> None:
         """Until it answers /health.
@@ -86,14 +87,3 @@ def server_process(
         yield process.url
     finally:
         process.end()
-
-
-def end_with_the_starter(status: int = 0) -> None:
-    """In the new process: end at once when whoever started it is gone, even if it was killed. Its end of the pipe to
-    our standard input is closed then."""
-
-    def watch() -> None:
-        sys.stdin.read()
-        os._exit(status)
-
-    threading.Thread(target=watch, daemon=True).start()
