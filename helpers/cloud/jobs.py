@@ -11,18 +11,19 @@ from pathlib import Path
 
 from helpers import files
 from helpers.cloud.clients import Cloud
+from helpers.cloud.local_logs import GROUP
 from helpers.cloud.store import pack, unpack
 from helpers.errors import CourseError
 
 PROGRAM = "train.py"
 PARTS = ("helpers", "data/text_to_sql", "data/models")  # of the course, that its training scripts read
-REQUIREMENTS = ("peft", "accelerate", "safetensors", "tensorboard")  # beside what AWS' PyTorch containers have
-LOGS = "/aws/sagemaker/TrainingJobs"
+REQUIREMENTS = ("transformers", "peft", "accelerate", "safetensors", "tensorboard", "sqlglot", "psutil")
 ENDED = ("Completed", "Failed", "Stopped")
+FIGURES = "/opt/ml/tensorboard"  # where the scripts write TensorBoard's, beside their checkpoints
 
 
 def pack_code(module: str, archive: Path) -> Path:
-    """The course's package, and a script at the top that runs one of its modules: `helpers.training.fine_tune_llm`."""
+    """The course's package, and a script at the top that runs one of its modules: "helpers.training.fine_tune_llm"."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for part in PARTS:
@@ -40,34 +41,29 @@ def training_request(
     hyperparameters: Mapping[str, object],
     channels: Mapping[str, str],
     *,
-    instance_type: str = "ml.g5.2xlarge",
-    image: str | None = None,
+    instance_type: str,
     longest: int = 3600,
 ) -> dict:
-    """What CreateTrainingJob takes; `code` and the channels are addresses in S3. An instance type costs on AWS, and is
-    recorded here."""
+    """What CreateTrainingJob takes; `code` and the channels are addresses in S3, `longest` is in seconds. A channel is a
+    folder of the container, /opt/ml/input/data/<channel>, and SM_CHANNEL_<CHANNEL> names it."""
     own = {"sagemaker_program": PROGRAM, "sagemaker_submit_directory": code}
-    data = [
-        {
-            "ChannelName": channel,
-            "DataSource": {
-                "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
-            },
-        }
-        for channel, uri in channels.items()
-    ]
-    image = image or training_image(instance_type)
-    request = {
+    return {
         "TrainingJobName": name,
-        "AlgorithmSpecification": {"TrainingImage": image, "TrainingInputMode": "File"},
+        "AlgorithmSpecification": {"TrainingImage": training_image(instance_type), "TrainingInputMode": "File"},
         "RoleArn": cloud.role,
+        "InputDataConfig": [_channel(name, uri) for name, uri in channels.items()],
         "OutputDataConfig": {"S3OutputPath": f"s3://{cloud.bucket}/output"},
         "CheckpointConfig": {"S3Uri": f"s3://{cloud.bucket}/checkpoints/{name}"},
+        "TensorBoardOutputConfig": {"LocalPath": FIGURES, "S3OutputPath": f"s3://{cloud.bucket}/figures/{name}"},
         "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 100},
         "StoppingCondition": {"MaxRuntimeInSeconds": longest},
         "HyperParameters": {key: json.dumps(value) for key, value in {**own, **hyperparameters}.items()},
     }
-    return request | ({"InputDataConfig": data} if data else {})
+
+
+def _channel(name: str, uri: str) -> dict:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
 def training_image(instance_type: str, region: str = "us-east-1") -> str:
@@ -78,52 +74,55 @@ def training_image(instance_type: str, region: str = "us-east-1") -> str:
     return image_uris.retrieve("pytorch", region, **options)
 
 
-def follow(cloud: Cloud, name: str, log_folder: Path | None = None, every: float = 1.0) -> Iterator[str]:
+def follow(cloud: Cloud, name: str, every: float = 1.0) -> Iterator[str]:
     """The job's log, line by line, until it ends.
 
     Raises:
         CourseError: it failed, or was stopped; says why, as SageMaker does.
     """
-    seen, token = 0, None
+    token = None
     while True:
-        described = cloud.sagemaker.describe_training_job(TrainingJobName=name)
-        if cloud.store:
-            text = (log_folder / name / "log.txt").read_text(errors="replace")
-            yield from text[seen:].splitlines()
-            seen = len(text)
-        else:
-            lines, token = _from_cloudwatch(name, token)
-            yield from lines
+        described = cloud.sagemaker.describe_training_job(TrainingJobName=name)  # ahead of its last lines
+        lines, token = _new_lines(cloud, name, token)
+        yield from lines
         if described["TrainingJobStatus"] in ENDED:
             break
         time.sleep(every)
     if described["TrainingJobStatus"] != "Completed":
         reason = described.get("FailureReason", "it was stopped")
-        raise CourseError(f"The job {name} is {described['TrainingJobStatus']}: {reason}.")
+        raise CourseError(f"The job {name} is {described['TrainingJobStatus']}: {reason}")
 
 
-def _from_cloudwatch(name: str, token: str | None) -> tuple[list[str], str | None]:
-    import boto3
-
-    logs = boto3.client("logs")
-    streams = logs.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=name)["logStreams"]
-    if not streams:
-        return [], token
-    options = {"nextToken": token} if token else {"startFromHead": True}
-    found = logs.get_log_events(logGroupName=LOGS, logStreamName=streams[0]["logStreamName"], **options)
-    return [event["message"] for event in found["events"]], found["nextForwardToken"]
+def _new_lines(cloud: Cloud, name: str, token: str | None) -> tuple[list[str], str | None]:
+    """All that was written since the token."""
+    streams = cloud.logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["logStreams"]
+    lines: list[str] = []
+    while streams:
+        options = {"nextToken": token} if token else {"startFromHead": True}
+        found = cloud.logs.get_log_events(logGroupName=GROUP, logStreamName=streams[0]["logStreamName"], **options)
+        lines += [event["message"] for event in found["events"]]
+        if found["nextForwardToken"] == token:
+            break
+        token = found["nextForwardToken"]
+    return lines, token
 
 
 def artifact(cloud: Cloud, name: str, folder: Path) -> Path:
     """What a job has made, unpacked."""
-    described = cloud.sagemaker.describe_training_job(TrainingJobName=name)
-    uri = described["ModelArtifacts"]["S3ModelArtifacts"]
-    if cloud.store:
-        return unpack(cloud.store.path(uri), folder)
-    import boto3
-
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    uri = cloud.sagemaker.describe_training_job(TrainingJobName=name)["ModelArtifacts"]["S3ModelArtifacts"]
     with tempfile.TemporaryDirectory() as place:
-        archive = Path(place) / "model.tar.gz"
-        boto3.client("s3").download_file(bucket, key, str(archive))
-        return unpack(archive, folder)
+        cloud.store.download(uri, Path(place))
+        return unpack(Path(place) / "model.tar.gz", folder)
+
+
+def losses(cloud: Cloud, name: str, folder: Path) -> list[tuple[int, float]]:
+    """(step, loss) of a job that fine-tuned, from TensorBoard's files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    cloud.store.download(f"s3://{cloud.bucket}/figures/{name}", folder)
+    found = []
+    for place in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
+        events = EventAccumulator(str(place)).Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            found += [(event.step, event.value) for event in events.Scalars("train/loss")]
+    return found

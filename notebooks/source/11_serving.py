@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | previous, next | 08 Medusa (09 compilation, 10 long context: planned), 12 SageMaker (planned) |
+# | previous, next | 08 Medusa (09 compilation, 10 long context: planned), 12 SageMaker |
 # | the term it attacks | none: it must not add one |
 # | you will be able to | stream tokens with their probabilities and put them together again; read a load test; say when a queue grows; choose a server, and write its configuration |
 # | time | 45 minutes for you without the exercises, which take 25 more; about 5 for the machine under the profile `cpu` |
