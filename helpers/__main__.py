@@ -93,7 +93,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from helpers.serving.run import Settings
     from helpers.serving.run import serve as serving
 
-    names = ("model", "medusa", "longest", "seats", "max_open", "dialect", "device")
+    names = ("model", "medusa", "guesses", "longest", "seats", "max_open", "dialect", "device")
     wrong = next((pair for pair in arguments.adapter if not all(pair.partition("="))), None)
     if wrong:
         raise CourseError(f"--adapter {wrong}: write NAME=FOLDER, or NAME=fine-tuned for the course's own.")
@@ -122,7 +122,7 @@ def bench(arguments: argparse.Namespace) -> int:
 def cloud(arguments: argparse.Namespace) -> int:
     from helpers.cloud.clients import left_over
 
-    options = dict(session=arguments.session, sure=arguments.yes, after=arguments.after)
+    options = dict(session=arguments.session, sure=arguments.yes, after=arguments.after, folder=arguments.records)
     return left_over(arguments.action, **options)
 
 
@@ -160,6 +160,7 @@ def main() -> int:
     serving = commands.add_parser("serve", help="serve a model over HTTP on the loopback interface")
     serving.add_argument("--model", default="fine-tuned", help="base, fine-tuned, a folder, or owner/name of the Hub")
     serving.add_argument("--medusa", help="heads that guess: medusa, or a folder")
+    serving.add_argument("--guesses", type=int, default=5, help="tokens that the heads guess in a step")
     serving.add_argument("--port", type=int, default=8080)
     serving.add_argument("--longest", type=int, default=2048, help="tokens of prompt and answer together")
     serving.add_argument("--seats", type=int, default=16, help="sequences at a time")
@@ -176,7 +177,8 @@ def main() -> int:
     measuring.add_argument("--model", default="", help="its name there; else the first that the server lists")
     clearing = commands.add_parser("cloud", help="what notebook 12 may have left on AWS, and delete it")
     clearing.add_argument("action", choices=("list", "cleanup"))
-    clearing.add_argument("--session", help="of one session of the notebook alone")
+    clearing.add_argument("--session", default="*", help="of one session of the notebook alone")
+    clearing.add_argument("--records", metavar="FOLDER", help="where it was written down, if not in the course's")
     clearing.add_argument("--after", type=float, default=0.0, metavar="SECONDS", help="wait so long first")
     clearing.add_argument("--yes", action="store_true", help="don't ask before deleting")
     arguments = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ class Budget:
     planned: Mapping[str, int]
     prices: Prices = field(default_factory=Prices.read)
     taken: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def estimate(self) -> float:
@@ -28,7 +30,7 @@ class Budget:
 
     def __str__(self) -> str:
         plan = ", ".join(f"{count} x {kind}" for kind, count in self.planned.items())
-        return f"{plan} for {self.hours:g} h: ${self.estimate:.2f} at most (prices of {self.prices.date})"
+        return f"{plan} for {self.hours:g} h: ${self.estimate:.2f} at most (prices of {self.prices.date}, us-east-1)"
 
     def confirm(self, ask: Callable[[str], str] = input) -> None:
         """Raises CourseError where the estimate is over the limit, or nobody says yes."""
@@ -43,8 +45,14 @@ class Budget:
         if answer.strip().lower() != "yes":
             raise CourseError("Nobody said yes, so nothing was sent: type it, or set COURSE_AWS_CONFIRMED=yes.")
 
-    def take(self, instance_type: str, count: int, hours: float | None = None) -> None:
-        """Count an endpoint or a job before it is created; CourseError where it would go over the limit."""
+    def take(self, instance_type: str, count: int, hours: float | None = None) -> float:
+        """Count an endpoint or a job before it is created; returns its dollars.
+
+        Raises:
+            CourseError: it would go over the limit, or the hours are over: nobody would delete it then.
+        """
+        if time.monotonic() - self.began > 3600 * self.hours:
+            raise CourseError(f"The {self.hours:g} hours are over, and nothing new is created: connect again.")
         cost = self._cost(instance_type, count, hours or self.hours)
         if self.taken + cost > self.at_most:
             raise CourseError(
@@ -52,6 +60,7 @@ class Budget:
                 f"before: more than the ${self.at_most:.2f} that you allow. Nothing was sent."
             )
         self.taken += cost
+        return cost
 
     def _cost(self, instance_type: str, count: int, hours: float) -> float:
         return self.prices.of(instance_type) * count * hours

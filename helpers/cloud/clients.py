@@ -19,27 +19,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import psutil
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from helpers import files
 from helpers.cloud.budget import Budget
-from helpers.cloud.records import NAMES, Entry, Records, delete
+from helpers.cloud.records import FILES, NAMES, Entry, Records, delete
 from helpers.cloud.service import local_service
 from helpers.cloud.store import LocalStore, S3Store, Store
 from helpers.errors import CourseError
+from helpers.files import build_root
 
 BACKENDS = ("local", "aws")
-CONFIG = Config(read_timeout=600, retries={"max_attempts": 1})
-SERVICES = ("sagemaker", "sagemaker-runtime", "logs")
+MANY = Config(read_timeout=600, max_pool_connections=64)
+ONCE = MANY.merge(Config(retries={"total_max_attempts": 1}))  # a question that is asked twice is answered twice
+UNSIGNED_ONCE = ONCE.merge(Config(signature_version=UNSIGNED))
 ROLE = "arn:aws:iam::000000000000:role/local"
-DELETION = 900  # seconds: an endpoint of AWS is gone some minutes after it was asked to go
+DELETION = {"local": (120, 0.5), "aws": (900, 15)}  # seconds until all has to be gone, and between two tries
+NIGHT = 86_400  # seconds for which the process beside the kernel tries
 
 
 @dataclass
 class Cloud:
-    """`sagemaker`, `runtime` and `logs` are boto3's clients, `store` holds files by their S3 addresses. What is created
-    by `create` is deleted by `clean_up`."""
+    """`sagemaker`, `runtime` and `logs` are boto3's clients, `store` holds files by their S3 addresses. What comes by
+    `create` and `upload` is deleted by `clean_up`."""
 
     backend: str
     sagemaker: object
@@ -53,31 +58,54 @@ class Cloud:
     url: str | None = None  # of the local service
     budget: Budget | None = None
 
+    @property
+    def region(self) -> str:
+        return self.sagemaker.meta.region_name
+
+    def address(self, key: str) -> str:
+        """An address in S3 that goes with this session."""
+        return f"s3://{self.bucket}/{self.session}/{key}"
+
     def upload(self, source: Path, key: str) -> str:
         """A file or a folder into the bucket; returns its address."""
-        return self.store.upload(source, f"s3://{self.bucket}/{key}")
+        self.note(FILES, f"s3://{self.bucket}/{self.session}")
+        return self.store.upload(source, self.address(key))
+
+    def note(self, kind: str, name: str) -> Entry:
+        """Record what is about to be created."""
+        entry = Entry(self.backend, self.session, kind, name)
+        self.records.add(entry)
+        return entry
 
     def create(self, kind: str, **request) -> dict:
         """`create_<kind>` of the control plane. It is recorded first: a kernel that dies in between leaves nothing
         behind that `python -m helpers cloud cleanup` doesn't know."""
-        if self.budget:
-            self._take(kind, request)
-        self.records.add(Entry(self.backend, self.session, kind, request[NAMES[kind]]))
-        return getattr(self.sagemaker, f"create_{kind}")(**request)
+        cost = self._take(kind, request) if self.budget else 0.0
+        entry = self.note(kind, request[NAMES[kind]])
+        try:
+            return getattr(self.sagemaker, f"create_{kind}")(**request)
+        except ClientError as reason:
+            if self.budget:
+                self.budget.taken -= cost
+            if "exist" in str(reason):  # it is somebody else's
+                self.records.forget(entry)
+            raise
 
     def clean_up(self) -> list[Entry]:
         """Delete everything that was created and is there still; returns what could not be deleted."""
-        mine = self.records.all(self.backend, self.session)
-        return delete(self.records, mine, self.sagemaker, DELETION if self.backend == "aws" else 0.0)
+        mine, (patience, every) = self.records.all(self.backend, self.session), DELETION[self.backend]
+        return delete(self.records, mine, self.sagemaker, self.store, patience, every)
 
-    def _take(self, kind: str, request: dict) -> None:
+    def _take(self, kind: str, request: dict) -> float:
+        """Dollars for what costs."""
         if kind == "training_job":
             asked, limit = request["ResourceConfig"], request["StoppingCondition"]["MaxRuntimeInSeconds"]
-            self.budget.take(asked["InstanceType"], asked["InstanceCount"], limit / 3600)
+            return self.budget.take(asked["InstanceType"], asked["InstanceCount"], limit / 3600)
         if kind == "endpoint":
             config = self.sagemaker.describe_endpoint_config(EndpointConfigName=request["EndpointConfigName"])
-            for variant in config["ProductionVariants"]:
-                self.budget.take(variant["InstanceType"], variant["InitialInstanceCount"])
+            [variant] = config["ProductionVariants"]
+            return self.budget.take(variant["InstanceType"], variant["InitialInstanceCount"])
+        return 0.0
 
 
 def backend_of(name: str | None) -> str:
@@ -100,11 +128,9 @@ def connect(
     """
     chosen, records = backend_of(backend), records or Records()
     with _local(records) if chosen == "local" else _aws(records, budget) as cloud:
-        atexit.register(cloud.clean_up)  # a kernel that is shut down in the middle
         try:
             yield cloud
         finally:
-            atexit.unregister(cloud.clean_up)
             if left := cloud.clean_up():
                 names = ", ".join(f"{entry.kind} {entry.name}" for entry in left)
                 print(f"Not deleted yet: {names}. Run `python -m helpers cloud cleanup`.")
@@ -112,34 +138,47 @@ def connect(
 
 @contextmanager
 def _local(records: Records) -> Iterator[Cloud]:
-    session = uuid.uuid4().hex[:8]
-    place, store = records.path.parent / session, LocalStore(records.path.parent / "s3")
-    options = dict(region_name="us-east-1", config=CONFIG.merge(Config(signature_version=UNSIGNED)))
+    session, root = uuid.uuid4().hex[:8], build_root() / "cloud"
+    _forget_the_dead(root, records)
+    place = root / f"local-{os.getpid()}-{session}"
+    store = LocalStore(place / "s3")
     try:
         with local_service(place, store) as url:
-            clients = (boto3.client(name, endpoint_url=url, **options) for name in SERVICES)
-            yield Cloud(
-                "local", *clients, store, "course", "arn:aws:iam::000000000000:role/local", records, session, url
-            )
+            options, own = dict(endpoint_url=url, region_name="us-east-1", config=UNSIGNED_ONCE), boto3.Session()
+            clients = (own.client(name, **options) for name in ("sagemaker", "sagemaker-runtime", "logs"))
+            yield Cloud("local", *clients, store, "course", ROLE, records, session, url)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _forget_the_dead(root: Path, records: Records) -> None:
+    """What local services of processes that were killed have left: folders and records."""
+    for folder in root.glob("local-*-*"):
+        _, process, session = folder.name.split("-")
+        if not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+            for entry in records.all("local", session):
+                records.forget(entry)
 
 
 @contextmanager
 def _aws(records: Records, budget: Budget | None) -> Iterator[Cloud]:
     """Real clients. Credentials are found by boto3's own chain; they are never read, printed or kept here."""
-    session, role, bucket = _account()
+    account, role, bucket = _account()
     if budget is None:
         raise CourseError("AWS costs money: say by a Budget what may be spent, and for how long.")
     budget.confirm()
-    clients, name = (session.client(service, config=CONFIG) for service in SERVICES), uuid.uuid4().hex[:8]
-    store = S3Store(session.client("s3", config=CONFIG))
-    cloud = Cloud("aws", *clients, store, bucket, role, records, name, budget=budget)
+    session = uuid.uuid4().hex[:8]
+    sagemaker, logs, s3 = (account.client(service, config=MANY) for service in ("sagemaker", "logs", "s3"))
+    runtime = account.client("sagemaker-runtime", config=ONCE)
+    cloud = Cloud("aws", sagemaker, runtime, logs, S3Store(s3), bucket, role, records, session, budget=budget)
     stop = _stop_later(cloud, budget.hours)
+    atexit.register(cloud.clean_up)  # a kernel that is shut down in the middle
     try:
         yield cloud
     finally:
-        if not records.all("aws", name):
+        atexit.unregister(cloud.clean_up)
+        if not records.all("aws", session):
             stop.kill()
             stop.wait()
 
@@ -155,17 +194,23 @@ def _account() -> tuple[boto3.Session, str, str]:
 
 
 def _stop_later(cloud: Cloud, hours: float) -> subprocess.Popen:
-    """A process that outlives the kernel, and deletes what is left of this session when its hours are over."""
-    words = ["cloud", "cleanup", "--yes", "--session", cloud.session, "--after", str(3600 * hours)]
-    places = dict(cwd=files.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return subprocess.Popen([sys.executable, "-m", "helpers", *words], start_new_session=True, **places)
+    """A process that outlives the kernel. When the hours are over it deletes what is left of this session, and tries
+    for a day; what it does is in a log beside the records."""
+    words = ["cloud", "cleanup", "--yes", "--session", cloud.session, "--records", str(cloud.records.folder)]
+    cloud.records.folder.mkdir(parents=True, exist_ok=True)
+    with (cloud.records.folder / f"{cloud.session}.log").open("w") as log:
+        places = dict(cwd=files.ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        command = [sys.executable, "-m", "helpers", *words, "--after", str(3600 * hours)]
+        return subprocess.Popen(command, **places)
 
 
-def left_over(action: str, *, session: str | None = None, sure: bool = False, after: float = 0.0) -> int:
+def left_over(
+    action: str, *, session: str = "*", sure: bool = False, after: float = 0.0, folder: str | None = None
+) -> int:
     """List what may be left on AWS, or delete it, now or later; 1 where something could not be deleted. (What was
     local ended with its notebook.)"""
     time.sleep(after)
-    records = Records()
+    records = Records(Path(folder) if folder else None)
     found = records.all("aws", session)
     print("\n".join(f"{entry.kind} {entry.name}" for entry in found) or "Nothing is recorded on AWS.")
     if action == "list" or not found:
@@ -173,6 +218,8 @@ def left_over(action: str, *, session: str | None = None, sure: bool = False, af
     if not sure and input("Delete all of these? [y/N] ").strip().lower() != "y":
         return 1
     account, _, _ = _account()
-    left = delete(records, found, account.client("sagemaker", config=CONFIG), DELETION)
+    patience, every = DELETION["aws"]
+    clients = account.client("sagemaker", config=MANY), S3Store(account.client("s3", config=MANY))
+    left = delete(records, found, *clients, NIGHT if after else patience, every)
     print(f"{len(found) - len(left)} of {len(found)} deleted.")
     return 1 if left else 0

@@ -27,7 +27,7 @@ def options_of(environment: Mapping[str, str], folder: Path | None) -> dict[str,
     file = folder / "serving.properties" if folder else None
     if file and file.exists():
         for line in file.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.strip().partition("=")
+            key, _, value = (part.strip() for part in line.partition("="))
             if key.startswith("option."):
                 found[key.removeprefix("option.")] = value
     return found
@@ -51,31 +51,34 @@ def settings_of(options: Mapping[str, str], folder: Path | None, store: LocalSto
     dtype = options.get("dtype", "auto")
     if dtype not in DTYPES:
         raise CourseError(f"There is no dtype {dtype!r} in LMI; there are {', '.join(DTYPES)}.")
-    numbers = {}
+    found: dict[str, object] = {}
     for option, field in (("max_model_len", "longest"), ("max_num_seqs", "seats")):
         if option in options:
             if not options[option].isdigit() or not int(options[option]):
                 raise CourseError(f"{option} is a number above 0, not {options[option]!r}.")
-            numbers[field] = int(options[option])
-    heads = _heads_of(options["speculative_config"]) if "speculative_config" in options else None
+            found[field] = int(options[option])
+    if "speculative_config" in options:
+        heads, found["guesses"] = _speculation(options["speculative_config"])
+        found["medusa"] = _here(heads, folder, store)
     return Settings(
         model=_here(place, folder, store),
-        medusa=_here(heads, folder, store) if heads else None,
         device="cuda" if torch.cuda.is_available() else "cpu",
         dtype=DTYPES[dtype],
-        **numbers,
+        **found,
     )
 
 
-def _heads_of(config: str) -> str:
+def _speculation(config: str) -> tuple[str, int]:
+    """Where the heads are, and how many tokens they guess."""
     try:
         asked = json.loads(config)
-        method, heads = asked["method"], str(asked["model"])
+        method, heads, guesses = asked["method"], str(asked["model"]), int(asked["num_speculative_tokens"])
     except (ValueError, KeyError, TypeError):
-        raise CourseError('speculative_config is JSON: {"method": "medusa", "model": ...}.') from None
+        example = '{"method": "medusa", "model": ..., "num_speculative_tokens": 4}'
+        raise CourseError(f"speculative_config is JSON: {example}.") from None
     if method != "medusa":
         raise CourseError(f"This server has no speculation by {method!r}: take medusa.")
-    return heads
+    return heads, guesses
 
 
 def _here(name: str, folder: Path | None, store: LocalStore) -> str:

@@ -15,13 +15,17 @@ STRING = 7  # the type of a header's value
 PRELUDE, CHECKSUM = 12, 4  # bytes
 
 
+def frame(headers: bytes, payload: bytes) -> bytes:
+    """One message of encoded headers and a payload."""
+    total = PRELUDE + len(headers) + len(payload) + CHECKSUM
+    prelude = _number(total, 4) + _number(len(headers), 4)
+    whole = prelude + _number(crc32(prelude), 4) + headers + payload
+    return whole + _number(crc32(whole), 4)
+
+
 def message(headers: Mapping[str, str], payload: bytes) -> bytes:
     """One message; header values are strings."""
-    encoded = b"".join(_header(name, value) for name, value in headers.items())
-    total = PRELUDE + len(encoded) + len(payload) + CHECKSUM
-    prelude = _number(total, 4) + _number(len(encoded), 4)
-    whole = prelude + _number(crc32(prelude), 4) + encoded + payload
-    return whole + _number(crc32(whole), 4)
+    return frame(b"".join(_header(name, value) for name, value in headers.items()), payload)
 
 
 def payload_part(payload: bytes) -> bytes:

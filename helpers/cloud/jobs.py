@@ -17,7 +17,15 @@ from helpers.errors import CourseError
 
 PROGRAM = "train.py"
 PARTS = ("helpers", "data/text_to_sql", "data/models")  # of the course, that its training scripts read
-REQUIREMENTS = ("transformers", "peft", "accelerate", "safetensors", "tensorboard", "sqlglot", "psutil")
+REQUIREMENTS = (  # as pyproject.toml has them; the base model comes by a channel
+    "transformers>=5.16.1,<5.20",
+    "peft>=0.21",
+    "bitsandbytes>=0.50",
+    "accelerate",
+    "safetensors",
+    "tensorboard",
+    "psutil",
+)
 ENDED = ("Completed", "Failed", "Stopped")
 FIGURES = "/opt/ml/tensorboard"  # where the scripts write TensorBoard's, beside their checkpoints
 
@@ -44,21 +52,22 @@ def training_request(
     instance_type: str,
     longest: int = 3600,
 ) -> dict:
-    """What CreateTrainingJob takes; `code` and the channels are addresses in S3, `longest` is in seconds. A channel is a
-    folder of the container, /opt/ml/input/data/<channel>, and SM_CHANNEL_<CHANNEL> names it."""
+    """What CreateTrainingJob takes; `code` and the channels are addresses in S3, `longest` is in seconds. A channel
+    becomes a folder of the container, /opt/ml/input/data/<channel>, which SM_CHANNEL_<CHANNEL> names."""
     own = {"sagemaker_program": PROGRAM, "sagemaker_submit_directory": code}
+    image = training_image(instance_type, cloud.region)
+    data = [_channel(channel, uri) for channel, uri in channels.items()]
     return {
         "TrainingJobName": name,
-        "AlgorithmSpecification": {"TrainingImage": training_image(instance_type), "TrainingInputMode": "File"},
+        "AlgorithmSpecification": {"TrainingImage": image, "TrainingInputMode": "File"},
         "RoleArn": cloud.role,
-        "InputDataConfig": [_channel(name, uri) for name, uri in channels.items()],
-        "OutputDataConfig": {"S3OutputPath": f"s3://{cloud.bucket}/output"},
-        "CheckpointConfig": {"S3Uri": f"s3://{cloud.bucket}/checkpoints/{name}"},
-        "TensorBoardOutputConfig": {"LocalPath": FIGURES, "S3OutputPath": f"s3://{cloud.bucket}/figures/{name}"},
+        "OutputDataConfig": {"S3OutputPath": cloud.address("output")},
+        "CheckpointConfig": {"S3Uri": cloud.address(f"checkpoints/{name}")},
+        "TensorBoardOutputConfig": {"LocalPath": FIGURES, "S3OutputPath": cloud.address(f"figures/{name}")},
         "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 100},
         "StoppingCondition": {"MaxRuntimeInSeconds": longest},
         "HyperParameters": {key: json.dumps(value) for key, value in {**own, **hyperparameters}.items()},
-    }
+    } | ({"InputDataConfig": data} if data else {})
 
 
 def _channel(name: str, uri: str) -> dict:
@@ -66,7 +75,7 @@ def _channel(name: str, uri: str) -> dict:
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
-def training_image(instance_type: str, region: str = "us-east-1") -> str:
+def training_image(instance_type: str, region: str) -> str:
     """AWS' PyTorch container for training, by the SDK's own list (no network)."""
     from sagemaker.core import image_uris
 
@@ -74,13 +83,13 @@ def training_image(instance_type: str, region: str = "us-east-1") -> str:
     return image_uris.retrieve("pytorch", region, **options)
 
 
-def follow(cloud: Cloud, name: str, every: float = 1.0) -> Iterator[str]:
+def follow(cloud: Cloud, name: str, every: float | None = None) -> Iterator[str]:
     """The job's log, line by line, until it ends.
 
     Raises:
         CourseError: it failed, or was stopped; says why, as SageMaker does.
     """
-    token = None
+    token, every = None, every or {"local": 0.5, "aws": 10.0}[cloud.backend]
     while True:
         described = cloud.sagemaker.describe_training_job(TrainingJobName=name)  # ahead of its last lines
         lines, token = _new_lines(cloud, name, token)
@@ -95,11 +104,14 @@ def follow(cloud: Cloud, name: str, every: float = 1.0) -> Iterator[str]:
 
 def _new_lines(cloud: Cloud, name: str, token: str | None) -> tuple[list[str], str | None]:
     """All that was written since the token."""
-    streams = cloud.logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["logStreams"]
+    try:
+        streams = cloud.logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["logStreams"]
+    except cloud.logs.exceptions.ResourceNotFoundException:  # an account's first job has not written yet
+        return [], token
     lines: list[str] = []
     while streams:
-        options = {"nextToken": token} if token else {"startFromHead": True}
-        found = cloud.logs.get_log_events(logGroupName=GROUP, logStreamName=streams[0]["logStreamName"], **options)
+        options = dict(logGroupName=GROUP, logStreamName=streams[0]["logStreamName"], startFromHead=True)
+        found = cloud.logs.get_log_events(**options, **({"nextToken": token} if token else {}))
         lines += [event["message"] for event in found["events"]]
         if found["nextForwardToken"] == token:
             break
@@ -108,8 +120,10 @@ def _new_lines(cloud: Cloud, name: str, token: str | None) -> tuple[list[str], s
 
 
 def artifact(cloud: Cloud, name: str, folder: Path) -> Path:
-    """What a job has made, unpacked."""
-    uri = cloud.sagemaker.describe_training_job(TrainingJobName=name)["ModelArtifacts"]["S3ModelArtifacts"]
+    """What a job has made, unpacked; CourseError where it has made nothing."""
+    described = cloud.sagemaker.describe_training_job(TrainingJobName=name)
+    if not (uri := described.get("ModelArtifacts", {}).get("S3ModelArtifacts")):
+        raise CourseError(f"The job {name} has no artifact: it is {described['TrainingJobStatus']}.")
     with tempfile.TemporaryDirectory() as place:
         cloud.store.download(uri, Path(place))
         return unpack(Path(place) / "model.tar.gz", folder)
@@ -119,7 +133,7 @@ def losses(cloud: Cloud, name: str, folder: Path) -> list[tuple[int, float]]:
     """(step, loss) of a job that fine-tuned, from TensorBoard's files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    cloud.store.download(f"s3://{cloud.bucket}/figures/{name}", folder)
+    cloud.store.download(cloud.address(f"figures/{name}"), folder)
     found = []
     for place in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
         events = EventAccumulator(str(place)).Reload()

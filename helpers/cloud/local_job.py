@@ -40,8 +40,11 @@ class LocalJob:
         threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self, why: str = "") -> None:
-        """The script ends at once, and what it has made isn't kept."""
+        """The script ends at once, and what it has made isn't kept. (SageMaker lets it end by itself for two minutes,
+        and keeps it.)"""
         with self._lock:
+            if self.status != "InProgress":
+                return
             self._stopped, self.reason = True, why
             if self._process:
                 with suppress(ProcessLookupError):
@@ -50,25 +53,28 @@ class LocalJob:
     def _run(self) -> None:
         limit = self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86_400)
         timer = threading.Timer(limit, self.stop, ["it ran as long as MaxRuntimeInSeconds allows"])
+        timer.daemon = True
         timer.start()
         try:
-            code = self._script()
-            self._keep_figures()
-            if self._stopped:
-                self.status = "Stopped"
-            elif code:
-                self.reason = f'AlgorithmError: ExecuteUserScriptError: ExitCode {code} ErrorMessage "{self._error()}"'
-                self.status = "Failed"
-            else:
-                out = self.request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
-                self.artifact = f"{out}/{self.request['TrainingJobName']}/output/model.tar.gz"
-                pack(self.folder / "model", self.store.path(self.artifact))
-                self.status = "Completed"
-        except (CourseError, OSError, KeyError, ValueError) as reason:
-            self.reason, self.status = f"ClientError: {reason}", "Failed"
-        finally:
-            timer.cancel()
-            self.ended = time.time()
+            status, reason = self._outcome()
+        except Exception as error:  # whatever the request lacks; nobody must wait for ever
+            status, reason = "Failed", f"ClientError: {error}"
+        timer.cancel()
+        with self._lock:
+            self.ended, self.reason, self.status = time.time(), reason, status  # the status last: who sees it looks on
+
+    def _outcome(self) -> tuple[str, str]:
+        """Status, and the reason of a failure."""
+        code = self._script()
+        self._keep_figures()
+        if self._stopped:
+            return "Stopped", self.reason
+        if code:
+            return "Failed", f'AlgorithmError: ExecuteUserScriptError: ExitCode {code} ErrorMessage "{self._error()}"'
+        out = self.request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+        self.artifact = f"{out}/{self.request['TrainingJobName']}/output/model.tar.gz"
+        pack(self.folder / "model", self.store.path(self.artifact))
+        return "Completed", ""
 
     def _keep_figures(self) -> None:
         """TensorBoard's, also of a job that failed. Scripts write them beside the checkpoints."""

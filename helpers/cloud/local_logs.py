@@ -17,8 +17,9 @@ def read_logs(plane: ControlPlane, operation: str, request: Mapping) -> dict:
     if request.get("logGroupName") != GROUP:
         return {"logStreams": [], "events": []}
     if operation == "DescribeLogStreams":
+        streams = [f"{name}/algo-1" for name in _jobs(plane)]
         prefix = request.get("logStreamNamePrefix", "")
-        return {"logStreams": [{"logStreamName": f"{name}/algo-1"} for name in _jobs(plane) if name.startswith(prefix)]}
+        return {"logStreams": [{"logStreamName": stream} for stream in streams if stream.startswith(prefix)]}
     if operation != "GetLogEvents":
         raise ServiceFault("UnknownOperationException", f"{operation} is not done locally.")
     name = request["logStreamName"].removesuffix("/algo-1")

@@ -1,7 +1,7 @@
 """What a million tokens cost, in two ways (notebook 12).
 
-The published one divides by a throughput that is made of the time between tokens; it leaves prefill and queues out. The
-other takes the wall clock. Prices an hour are dated (data/prices.json), and anybody may put in his own.
+The published one takes a throughput that is made of the time between tokens; it leaves prefill and queues out. The
+other takes the tokens that the clock saw. Prices an hour are dated (data/prices.json), and anybody may put in his own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def throughput_of(concurrency: int, inter_token_latency: float) -> float:
 
 
 def blended_price(
-    per_hour: float, tokens_per_second: float, *, input_to_output: float = 3.0, discount: float = 0.0
+    per_hour: float,
+    tokens_per_second: float,
+    input_to_output: float = 3.0,
+    discount: float = 0.0,
 ) -> float:
     """Dollars for a million tokens of prompts and answers together.
 
@@ -63,10 +66,3 @@ def blended_price(
         raise CourseError("A price needs tokens a second above 0, a discount from 0 to 1, and a ratio of at least 0.")
     millions_an_hour = tokens_per_second * HOUR / MILLION
     return (1 - discount) * per_hour / millions_an_hour / (1 + input_to_output)
-
-
-def price_by_the_clock(per_hour: float, seconds: float, tokens: int, *, discount: float = 0.0) -> float:
-    """Dollars for a million tokens, of prompts and answers, that took so many seconds in all."""
-    if seconds <= 0 or tokens < 1:
-        raise CourseError("A price by the clock needs seconds and tokens.")
-    return (1 - discount) * per_hour * seconds / HOUR / tokens * MILLION

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from botocore.exceptions import ClientError, WaiterError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from helpers.cloud.store import Store
 from helpers.files import build_root, write_whole
 
 NAMES = {  # in boto3's words; in the order in which they are deleted
@@ -20,6 +20,7 @@ NAMES = {  # in boto3's words; in the order in which they are deleted
     "model": "ModelName",
     "training_job": "TrainingJobName",
 }
+FILES = "files"  # an address in S3, and all below it
 
 
 class Entry(NamedTuple):
@@ -32,54 +33,66 @@ class Entry(NamedTuple):
 
 
 class Records:
-    """A file of entries: build/cloud/created.json, or another one."""
+    """A file for each session, which nobody else writes: in build/cloud/created, or another folder."""
 
-    def __init__(self, path: Path | None = None):
-        self.path = path or build_root() / "cloud" / "created.json"
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder or build_root() / "cloud" / "created"
 
-    def all(self, backend: str, session: str | None = None) -> list[Entry]:
+    def all(self, backend: str, session: str = "*") -> list[Entry]:
         """What may be there, in the order in which it is to be deleted; of one session, or of all."""
-        found = [entry for entry in self._read() if entry.backend == backend and session in (None, entry.session)]
-        return sorted(found, key=lambda entry: list(NAMES).index(entry.kind))
+        found = [entry for path in sorted(self.folder.glob(f"{backend}-{session}.json")) for entry in _read(path)]
+        order = [*NAMES, FILES]
+        return sorted(found, key=lambda entry: order.index(entry.kind))
 
     def add(self, entry: Entry) -> None:
-        self._write({*self._read(), entry})
+        path = self._path(entry)
+        write_whole(path, json.dumps(list(dict.fromkeys([*_read(path), entry]))))
 
-    def forget(self, entries: Iterable[Entry]) -> None:
-        self._write(set(self._read()) - set(entries))
+    def forget(self, entry: Entry) -> None:
+        path = self._path(entry)
+        if left := [other for other in _read(path) if other != entry]:
+            write_whole(path, json.dumps(left))
+        else:
+            path.unlink(missing_ok=True)
 
-    def _read(self) -> list[Entry]:
-        return [Entry(*each) for each in json.loads(self.path.read_text())] if self.path.exists() else []
-
-    def _write(self, entries: Iterable[Entry]) -> None:
-        write_whole(self.path, json.dumps(sorted(entries)))
+    def _path(self, entry: Entry) -> Path:
+        return self.folder / f"{entry.backend}-{entry.session}.json"
 
 
-def delete(records: Records, entries: Iterable[Entry], sagemaker, patience: float = 0.0) -> list[Entry]:
-    """Delete these, and forget what is gone. What can't be deleted yet is tried again for so many seconds. Returns
-    what is left."""
+def _read(path: Path) -> list[Entry]:
+    return [Entry(*each) for each in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+
+def delete(
+    records: Records, entries: Iterable[Entry], sagemaker, store: Store, patience: float, every: float = 1.0
+) -> list[Entry]:
+    """Delete these, and forget what is gone. What can't be deleted yet is tried again `every` so many seconds, for
+    `patience` seconds in all. Returns what is left."""
     left, end = list(entries), time.monotonic() + patience
     while True:
-        for entry in left:
-            try:
-                _delete(sagemaker, entry.kind, {NAMES[entry.kind]: entry.name})
-            except ClientError as reason:
-                if "not find" not in str(reason) and "not found" not in str(reason):
-                    continue  # in use; else it was never made, or is gone
-            records.forget([entry])
-        kept = set(records.all(left[0].backend)) if left else set()
-        left = [entry for entry in left if entry in kept]
+        for entry in list(left):
+            if _delete(sagemaker, store, entry):
+                records.forget(entry)
+                left.remove(entry)
         if not left or time.monotonic() > end:
             return left
-        time.sleep(15)
+        time.sleep(every)
 
 
-def _delete(sagemaker, kind: str, named: dict[str, str]) -> None:
-    if kind == "training_job":  # a job stays in the list for ever; one that runs costs
-        if sagemaker.describe_training_job(**named)["TrainingJobStatus"] == "InProgress":
-            sagemaker.stop_training_job(**named)
-        return
-    if kind == "endpoint" and sagemaker.describe_endpoint(**named)["EndpointStatus"] == "Creating":
-        with suppress(WaiterError):  # it failed: that can be deleted
-            sagemaker.get_waiter("endpoint_in_service").wait(**named, WaiterConfig={"Delay": 2, "MaxAttempts": 600})
-    getattr(sagemaker, f"delete_{kind}")(**named)
+def _delete(sagemaker, store: Store, entry: Entry) -> bool:
+    """Whether it is gone, or was never made."""
+    try:
+        if entry.kind == FILES:
+            store.remove(entry.name)
+            return True
+        named = {NAMES[entry.kind]: entry.name}
+        if entry.kind == "training_job":  # a job stays in the list for ever; one that runs costs
+            if sagemaker.describe_training_job(**named)["TrainingJobStatus"] == "InProgress":
+                sagemaker.stop_training_job(**named)
+        else:
+            getattr(sagemaker, f"delete_{entry.kind}")(**named)
+    except ClientError as reason:
+        return "not find" in str(reason) or "not found" in str(reason)  # else it is in use, or just being created
+    except BotoCoreError:  # nobody answers: the next one may
+        return False
+    return True

@@ -19,6 +19,9 @@ class Store(Protocol):
     def download(self, uri: str, folder: Path) -> Path:
         """Copy a file, or what lies under an address, into a folder; returns the folder."""
 
+    def remove(self, uri: str) -> None:
+        """Delete a file, or what lies under an address, if it is there."""
+
 
 class LocalStore:
     """`s3://bucket/key` is a file under a folder."""
@@ -42,6 +45,13 @@ class LocalStore:
         _copy(source, folder if source.is_dir() else folder / source.name)
         return folder
 
+    def remove(self, uri: str) -> None:
+        place = self.path(uri)
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
 
 class S3Store:
     """S3 by boto3's client."""
@@ -58,16 +68,23 @@ class S3Store:
 
     def download(self, uri: str, folder: Path) -> Path:
         bucket, key = split(uri)
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        names = [each["Key"] for page in pages for each in page.get("Contents", [])]
-        names = [name for name in names if name == key or name.startswith(f"{key}/")]
-        if not names:
+        if not (names := self._names(bucket, key)):
             raise CourseError(f"There is nothing at {uri}.")
         for name in names:
             target = folder / (Path(key).name if name == key else name.removeprefix(f"{key}/"))
             target.parent.mkdir(parents=True, exist_ok=True)
             self.s3.download_file(bucket, name, str(target))
         return folder
+
+    def remove(self, uri: str) -> None:
+        bucket, key = split(uri)
+        for name in self._names(bucket, key):
+            self.s3.delete_object(Bucket=bucket, Key=name)
+
+    def _names(self, bucket: str, key: str) -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        names = [each["Key"] for page in pages for each in page.get("Contents", [])]
+        return [name for name in names if name == key or name.startswith(f"{key}/")]
 
 
 def split(uri: str) -> tuple[str, str]:

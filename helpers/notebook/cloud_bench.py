@@ -1,130 +1,119 @@
-"""What notebook 12 measures: endpoints asked through boto3, and what a million tokens would cost."""
+"""What notebook 12 puts behind endpoints: the base, the fine-tuned model, and the latter with heads."""
 
 from __future__ import annotations
 
 import json
-import time
+import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
+from torch import nn
 
-from helpers.cloud import streams
+from helpers import models
 from helpers.cloud.clients import Cloud
-from helpers.cloud.prices import Prices, blended_price, price_by_the_clock, throughput_of
-from helpers.measuring.timing import speedup
-from helpers.notebook.results import Results
-from helpers.notebook.step_times import note_speedup
+from helpers.cloud.store import pack
+from helpers.files import build_root
+from helpers.notebook.cloud_sizes import CloudSizes
+from helpers.notebook.lesson import Lesson
+from helpers.notebook.serving_backends import over_all_tokens
+from helpers.profiling.opponents import heads_for, written_folder
+from helpers.serving.backends import serving_properties
+from helpers.speculation.medusa_files import load as load_heads
+from helpers.speculation.medusa_files import save as save_heads
+from helpers.text_to_sql.dataset import Example, load_split
+from helpers.text_to_sql.prompts import prompt_for
 
-ENDPOINTS = ("fine_tuned", "medusa")
-
-
-def endpoint_name(name: str) -> str:
-    return f"course-{name.replace('_', '-')}"
-
-
-def create_endpoint(
-    cloud: Cloud, name: str, model: str, medusa: str | None = None, instance: str = "ml.g5.2xlarge"
-) -> None:
-    """Model, configuration and endpoint of one name, not waited for: several start at the same time."""
-    name, environment = endpoint_name(name), {"HF_MODEL_ID": model, "OPTION_MAX_MODEL_LEN": "1024"}
-    if medusa:
-        speculation = {"method": "medusa", "model": medusa, "num_speculative_tokens": 4}
-        environment["OPTION_SPECULATIVE_CONFIG"] = json.dumps(speculation)
-    container = {"Image": "course", "Environment": environment}
-    cloud.create("model", ModelName=name, PrimaryContainer=container, ExecutionRoleArn=cloud.role)
-    variant = dict(VariantName="AllTraffic", ModelName=name, InitialInstanceCount=1, InstanceType=instance)
-    cloud.create("endpoint_config", EndpointConfigName=name, ProductionVariants=[variant])
-    cloud.create("endpoint", EndpointName=name, EndpointConfigName=name)
-
-
-def wait_for(cloud: Cloud, names: Sequence[str]) -> None:
-    """Until all are in service."""
-    waiter = cloud.sagemaker.get_waiter("endpoint_in_service")
-    for name in map(endpoint_name, names):
-        waiter.wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 1800})
-        print(f"{name} is in service")
+ROOM = 1024  # tokens of a prompt and its answer
+DTYPE = "fp32"  # by LMI's name: in 16 bits near ties may fall either way, and answers could not be compared
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Answers of an endpoint, and the seconds of each request."""
+class CloudBench:
+    """Questions, and the models that answer them."""
 
-    texts: list[str]
-    seconds: list[float]
+    cloud: Cloud
+    name: str
+    model: nn.Module
+    tokenizer: object
+    examples: Sequence[Example]
+    prompts: Sequence[str]
+    instance_type: str
+    image: str
+    heads: str | None
+    sizes: CloudSizes
+
+    @classmethod
+    def of(cls, lesson: Lesson, cloud: Cloud, instance_type: str, sizes: CloudSizes) -> CloudBench:
+        name = "fine-tuned" if lesson.model_id == "base" else lesson.model_id
+        lesson.results.add_models(models.parts_of(name))
+        model, tokenizer = models.load(name)
+        examples = load_split("test", limit=max(sizes.prompts, sizes.requests))
+        prompts = [prompt_for(tokenizer, example) for example in examples]
+        image = serving_image(instance_type, cloud.region)
+        return cls(cloud, name, model, tokenizer, examples, prompts, instance_type, image, heads_for(name), sizes)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The fine-tuned model, and the same with heads where there are some."""
+        return ("fine_tuned", "medusa") if self.heads else ("fine_tuned",)
+
+    def named(self, name: str) -> str:
+        """A name that nobody else in the account has."""
+        return f"{name.replace('_', '-')}-{self.cloud.session}"
+
+    def variant(self, model: str | None = None) -> dict:
+        """One instance for a model, or for inference components. A container with CUDA 13 wants a driver of its time,
+        which comes with AWS' newer system images."""
+        found = dict(VariantName="AllTraffic", InitialInstanceCount=1, InstanceType=self.instance_type)
+        newer = {"InferenceAmiVersion": "al2023-ami-sagemaker-inference-gpu-4-1"} if "cu13" in self.image else {}
+        return found | newer | ({"ModelName": model} if model else {})
 
 
-def compare_endpoints(results: Results, cloud: Cloud, prompts: Sequence[str], longest: int) -> dict[str, Asked]:
-    """The same requests to both endpoints, in turns; writes mean and P90 latency, the speedup and the invariant."""
-    found = {name: Asked([], []) for name in ENDPOINTS}
-    for name in ENDPOINTS:
-        streams.invoke(cloud.runtime, endpoint_name(name), prompts[0], max_new_tokens=4)
-    for number, prompt in enumerate(prompts):
-        for name in ENDPOINTS if number % 2 else reversed(ENDPOINTS):
-            began = time.perf_counter()
-            told = streams.invoke(cloud.runtime, endpoint_name(name), prompt, max_new_tokens=longest)
-            found[name].seconds.append(time.perf_counter() - began)
-            found[name].texts.append(told.text)
-    for name, asked in found.items():
-        mean, p90 = float(np.mean(asked.seconds)), float(np.percentile(asked.seconds, 90))
-        results.metric(f"sagemaker.average_latency_s.{name}", mean, "s", n=len(prompts))
-        results.metric(f"sagemaker.p90_latency_s.{name}", p90, "s", n=len(prompts))
-        print(f"{name:12} mean {1e3 * mean:6.0f} ms, P90 {1e3 * p90:6.0f} ms")
-    plain, heads = found["fine_tuned"], found["medusa"]
-    print(note_speedup(results, "sagemaker.speedup", speedup(plain.seconds, heads.seconds, of=np.mean)))
-    same = sum(a == b for a, b in zip(plain.texts, heads.texts, strict=True))
-    results.invariant("sagemaker.identical_outputs", same == len(prompts), same, len(prompts))
-    print(f"{same} of {len(prompts)} answers are the same.")
+def serving_image(instance_type: str, region: str) -> str:
+    """AWS' container for large models (LMI, with vLLM inside), by the SDK's own list (no network)."""
+    from sagemaker.core import image_uris
+
+    return image_uris.retrieve("djl-lmi", region, instance_type=instance_type)
+
+
+def upload_models(bench: CloudBench) -> dict[str, dict[str, str]]:
+    """The models into the bucket; returns the options of each endpoint's serving.properties. Weights lie beside each
+    other, unpacked: a container reads them from there, and no archive of gigabytes is made."""
+    common = {"max_model_len": str(ROOM), "dtype": DTYPE}
+    tuned = bench.cloud.upload(written_folder(bench.model, bench.tokenizer, bench.name), "models/fine-tuned")
+    base = upload_base(bench)
+    found = {"base": common | {"model_id": base}, "fine_tuned": common | {"model_id": tuned}}
+    if bench.heads:
+        speculation = {"method": "medusa", "model": "/opt/ml/model/heads", "num_speculative_tokens": 4}
+        found["medusa"] = found["fine_tuned"] | {"speculative_config": json.dumps(speculation)}
     return found
 
 
-@dataclass(frozen=True)
-class Point:
-    """At so many users: seconds between tokens at p50, seconds in all, tokens of answers, and of prompts, too."""
-
-    users: int
-    inter_token: float
-    seconds: float
-    written: int
-    tokens: int
+def upload_base(bench: CloudBench) -> str:
+    """The base model's folder; returns its address."""
+    return bench.cloud.upload(Path(models.folder_of("base")), "models/base")
 
 
-def over_concurrency(
-    cloud: Cloud, name: str, prompts: Sequence[str], tokenizer, users: Sequence[int], longest: int
-) -> list[Point]:
-    """Streams of an endpoint at each number of users at a time."""
-
-    def one(prompt: str) -> list[float]:
-        told = streams.invoke_stream(cloud.runtime, endpoint_name(name), prompt, max_new_tokens=longest)
-        return [time.perf_counter() for _ in told]
-
-    points, read = [], sum(len(tokenizer(prompt).input_ids) for prompt in prompts)
-    for count in users:
-        began = time.perf_counter()
-        with ThreadPoolExecutor(count) as pool:
-            times = list(pool.map(one, prompts))
-        seconds = time.perf_counter() - began
-        gaps = [(each[-1] - each[0]) / (len(each) - 1) for each in times if len(each) > 1]
-        written = sum(map(len, times))
-        points.append(Point(count, float(np.median(gaps)), seconds, written, written + read))
-    return points
+def pack_container(bench: CloudBench, options: Mapping[str, str]) -> str:
+    """The archive that a container unpacks into /opt/ml/model: its serving.properties, and heads where it speculates;
+    returns its address."""
+    with tempfile.TemporaryDirectory(dir=build_root()) as place:
+        folder = Path(place) / "model"
+        folder.mkdir()
+        (folder / "serving.properties").write_text(serving_properties(options))
+        if "speculative_config" in options:
+            heads = load_heads(bench.heads, bench.model)
+            if bench.cloud.backend == "aws":  # vLLM's server doesn't read heads that guess among fewer tokens
+                heads = over_all_tokens(heads, bench.model.get_output_embeddings().weight)
+            save_heads(heads, folder / "heads", bench.name)
+        archive = pack(folder, Path(place) / "model.tar.gz")
+        kind = "medusa" if "speculative_config" in options else Path(options["model_id"]).name
+        return bench.cloud.upload(archive, f"containers/{kind}/model.tar.gz")
 
 
-def note_prices(
-    results: Results, points: Mapping[str, Sequence[Point]], prices: Prices, instance: str, discount: float
-) -> None:
-    """Dollars for a million tokens at each number of users, by the published formula and by the clock; writes those at
-    the most users."""
-    per_hour = prices.of(instance)
-    print(f"{instance}, ${per_hour}/h ({prices.date}), {discount:.0%} off; dollars for a million tokens")
-    print(f"{'':12}{'users':>6}{'tokens/s':>10}{'blended':>10}{'by the clock':>14}")
-    for name, of_name in points.items():
-        for point in of_name:
-            rate = throughput_of(point.users, point.inter_token)
-            blended = blended_price(per_hour, rate, discount=discount)
-            clock = price_by_the_clock(per_hour, point.seconds, point.tokens, discount=discount)
-            print(f"{name:12}{point.users:6}{rate:10.0f}{blended:10.2f}{clock:14.2f}")
-        which = "baseline" if name == "fine_tuned" else "optimized"
-        results.metric(f"sagemaker.blended_price.{which}", blended, "$", n=len(of_name))
-        results.metric(f"sagemaker.clock_price.{which}", clock, "$", n=len(of_name))
+def create_model(bench: CloudBench, name: str, archive: str) -> str:
+    """SageMaker's "model": a container, and the archive that it unpacks; returns its name."""
+    container, model = {"Image": bench.image, "ModelDataUrl": archive}, bench.named(name)
+    bench.cloud.create("model", ModelName=model, PrimaryContainer=container, ExecutionRoleArn=bench.cloud.role)
+    return model

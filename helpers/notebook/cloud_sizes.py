@@ -9,17 +9,17 @@ from dataclasses import dataclass
 class CloudSizes:
     """How much of everything."""
 
+    steps: int  # of the job that fine-tunes
+    examples: int  # that the job for the heads learns from
     prompts: int  # that both endpoints are asked
     longest: int  # tokens of an answer
-    users: tuple[int, ...]  # at a time, for the price over concurrency
+    users: tuple[int, ...]  # at a time
     requests: int  # of each number of users
-    steps: int  # of the training jobs
-    base: bool  # whether the base has an endpoint, too
 
 
 CLOUD = {
-    "smoke": CloudSizes(3, 8, (1, 2), 4, 1, False),
-    "cpu": CloudSizes(60, 96, (1, 4, 16), 32, 4, True),
-    "full": CloudSizes(450, 128, (1, 2, 4, 8, 16), 64, 20, True),
-    "gpu": CloudSizes(450, 128, (1, 2, 4, 8, 16), 64, 200, True),
+    "smoke": CloudSizes(2, 4, 3, 16, (1, 2), 4),
+    "cpu": CloudSizes(8, 32, 60, 96, (1, 2, 4, 8, 16), 64),
+    "full": CloudSizes(20, 64, 450, 128, (1, 2, 4, 8, 16), 128),
+    "gpu": CloudSizes(200, 512, 450, 128, (1, 2, 4, 8, 16), 128),
 }

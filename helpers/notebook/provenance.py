@@ -23,6 +23,7 @@ SEEN = (
     "batching_sizes batching_bench batching_engines batching_speculation "
     "parallel_sizes parallel_bench parallel_collectives "
     "serving_sizes serving_bench serving_others serving_backends backend_sizes "
+    "cloud_sizes cloud_bench cloud_jobs cloud_requests cloud_library cloud_toolkit "
     "pruning_sizes pruning_layers pruning_quality pruning_rescaling pruning_structured pruning_speed pruning_library"
 )
 MEASURED = tuple(f"notebook.{name}" for name in SEEN.split())

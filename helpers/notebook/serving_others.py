@@ -40,6 +40,8 @@ def compare_servers(results: Results, bench: ServingBench) -> None:
                 found[name] = offer(address + "/v1/completions", bodies, 1.0, openai_piece, in_flight=SEATS)
     print(f"{'':12}{'tokens/s':>9}{'to first token, p50 (s)':>26}{'between tokens, p50 (ms)':>27}")
     for name, load in found.items():
+        if len(load.done) < len(bodies):
+            print(f"{name}: {len(bodies) - len(load.done)} of {len(bodies)} requests were not answered.")
         note_load(results, name, load)
         first, between = (load.statistics(what)["p50"] for what in ("time_to_first_token", "inter_token_latency"))
         print(f"{name:12}{load.output_token_throughput:9.0f}{first:26.2f}{1e3 * between:27.1f}")

@@ -170,20 +170,26 @@ def arrivals(count: int, per_second: float, seed: int) -> list[float]:
 
 
 async def _send(client: httpx.AsyncClient, url: str, body: dict, due: float, began: float, piece: Pieces) -> Sample:
-    times, text, counted = [], "", None
-    try:
-        async with client.stream("POST", url, json=body) as response:
-            if response.status_code != 200:
-                await response.aread()
-                return Sample(due, (), response.status_code)
-            async for event in _events(response):
-                counted = (event.get("usage") or {}).get("completion_tokens", counted)
-                if (new := piece(event)) is not None:
-                    times.append(time.perf_counter() - began)
-                    text += new
-    except (httpx.HTTPError, ValueError, KeyError):  # it broke off, or tells of an error in the middle
-        return Sample(due, (), 0)
-    return Sample(due, tuple(times), 200, text, counted)
+    for last in (False, True):
+        times, text, counted = [], "", None
+        try:
+            async with client.stream("POST", url, json=body) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    return Sample(due, (), response.status_code)
+                async for event in _events(response):
+                    counted = (event.get("usage") or {}).get("completion_tokens", counted)
+                    if (new := piece(event)) is not None:
+                        times.append(time.perf_counter() - began)
+                        text += new
+            return Sample(due, tuple(times), 200, text, counted)
+        except httpx.RemoteProtocolError:
+            if last or times:
+                break
+            # The server has closed a connection that was kept, as it may: llama.cpp's does after some requests.
+        except (httpx.HTTPError, ValueError, KeyError):  # it broke off, or tells of an error in the middle
+            break
+    return Sample(due, (), 0)
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict]:

@@ -17,13 +17,14 @@ from helpers.decoding.proposer import Proposer
 from helpers.engine.engine import Engine
 from helpers.engine.paged_cache import BLOCK
 from helpers.errors import CourseError
+from helpers.kernels import packed_linear
 from helpers.kernels.fastest_step import fastest_step
 from helpers.measuring.machine import describe_machine
 from helpers.models.places import base_of
 from helpers.serving.adapters import engine_with_adapters
 from helpers.serving.app import make_app
 from helpers.serving.worker import Worker
-from helpers.speculation.medusa import Medusa
+from helpers.speculation.medusa import CHAIN, Medusa
 from helpers.speculation.medusa_files import load as load_heads
 
 LOOPBACK = "127.0.0.1"
@@ -34,10 +35,11 @@ PATIENCE = 600  # seconds in which accepted requests may end
 class Settings:
     """What is served: a model by name, Medusa's heads or none; tokens of the longest text, sequences at a time, and
     requests that may be open; how /invocations answers; adapters by name that requests may ask for. The dtype is the
-    one that runs fastest here, unless one is named."""
+    one that runs fastest here, unless one is named. With heads each step guesses a chain of so many tokens."""
 
     model: str = "fine-tuned"
     medusa: str | None = None
+    guesses: int = len(CHAIN)
     longest: int = 2048
     seats: int = 16
     max_open: int = 128
@@ -75,7 +77,11 @@ def make_worker(settings: Settings) -> Worker:
 
 
 def _proposer(settings: Settings, model) -> Proposer | None:
-    return Medusa(load_heads(settings.medusa, model)) if settings.medusa else None
+    if not settings.medusa:
+        return None
+    if not 1 <= settings.guesses <= len(CHAIN):
+        raise CourseError(f"A step guesses 1 to {len(CHAIN)} tokens, not {settings.guesses}: correct --guesses.")
+    return Medusa(packed_linear.install(load_heads(settings.medusa, model)), CHAIN[: settings.guesses])
 
 
 def listening_socket(port: int = 0) -> socket.socket:

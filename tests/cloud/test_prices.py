@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.cloud.prices import Prices, blended_price, price_by_the_clock, throughput_of
+from helpers.cloud.prices import Prices, blended_price, throughput_of
 from helpers.errors import CourseError
 
 
@@ -11,10 +11,7 @@ def test_the_published_values():
     assert blended_price(63.296, 1200) == pytest.approx(3.66, abs=0.005)
     assert blended_price(63.296, 2400, discount=0.5) == pytest.approx(1.83 / 2, abs=0.005)
     assert throughput_of(16, 0.008) == 2000.0
-
-
-def test_by_the_clock():
-    assert price_by_the_clock(3.6, 1000, 1_000_000) == pytest.approx(1.0)
+    assert blended_price(3.6, 1000, 0.0) == pytest.approx(1.0)  # a dollar buys 1000 s, and a million tokens
 
 
 def test_prices_are_dated_and_missing_ones_named():
@@ -28,3 +25,10 @@ def test_prices_are_dated_and_missing_ones_named():
 def test_what_makes_no_price_is_refused(wrong):
     with pytest.raises(CourseError, match="A price needs"):
         blended_price(1.0, **wrong)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"date": "2026", "per_hour": {"ml.g5": "much"}}', "no JSON"])
+def test_a_list_of_prices_that_is_none(tmp_path, text):
+    (tmp_path / "prices.json").write_text(text)
+    with pytest.raises(CourseError, match="holds no prices"):
+        Prices.read(tmp_path / "prices.json")

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 
 import pytest
 
@@ -78,3 +79,28 @@ def test_also_where_an_event_loop_runs(server):
         return offer(server.url + "/invocations", [body("Ship?", 2)], 1.0, tgi_piece)
 
     assert len(asyncio.run(cell()).done) == 1
+
+
+def test_a_kept_connection_that_the_server_has_closed_is_no_failure():
+    """Two requests over one connection, which the server closes when the second one comes; then it answers."""
+
+    async def answer(reader, writer):
+        nonlocal connections
+        connections += 1
+        for _ in range(1 if connections == 1 else 9):
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(2)
+            event = b'data: {"token": {"text": "a"}}\n\n'
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {len(event)}\r\n\r\n"
+            writer.write(head.encode() + event)
+            await writer.drain()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    connections, loop = 0, asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0))
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    port = server.sockets[0].getsockname()[1]
+    load = offer(f"http://127.0.0.1:{port}/", [{}, {}, {}], 1.0, tgi_piece, in_flight=1)
+    loop.call_soon_threadsafe(loop.stop)
+    assert [sample.text for sample in load.done] == ["a", "a", "a"] and connections == 2

@@ -13,6 +13,7 @@ from helpers.errors import CourseError
 from helpers.notebook.exercises import (
     adapters,
     batching,
+    cloud,
     fp8,
     half_precision,
     kernels,
@@ -50,6 +51,7 @@ NOTEBOOKS = (
     medusa,
     opponents,
     serving,
+    cloud,
 )
 EXERCISES: dict[str, Exercise] = {exercise.id: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
 _hints_given: dict[str, int] = {}

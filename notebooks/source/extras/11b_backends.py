@@ -66,8 +66,8 @@ for name, server in SERVERS.items():
 # Nobody keeps prompts from one request to the next, and all are in processes of their own, except llama.cpp, which is in this one. Tokens a second are those of whole requests, prefill and all. Answers are greedy, in bfloat16; some differ from ours in a few letters, since a near tie may fall either way.
 
 # %%
-from helpers.notebook.serving_backends import WORDS, BackendsBench, compare_backends
 from helpers.notebook.backend_charts import draw_backends
+from helpers.notebook.serving_backends import WORDS, BackendsBench, compare_backends
 
 bench = BackendsBench.of(lesson, sizes)
 found = compare_backends(results, bench)
