@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import boto3
 from botocore import UNSIGNED
@@ -14,14 +17,16 @@ from botocore.exceptions import EndpointConnectionError, ParamValidationError
 
 from helpers import models
 from helpers.cloud import streams
-from helpers.cloud.clients import connect
+from helpers.cloud.clients import Cloud, connect
 from helpers.cloud.optimization import Recipe, benchmark_requests, optimization_request
 from helpers.cloud.sdk import local_sdk
+from helpers.cloud.store import pack
 from helpers.cloud.validate import validate
 from helpers.errors import CourseError
 from helpers.notebook.cloud_bench import serving_image
 from helpers.notebook.results import Results
 from helpers.notebook.sentences import say
+from helpers.serving.backends import serving_properties
 from helpers.text_to_sql.dataset import load_split
 from helpers.text_to_sql.prompts import prompt_for
 
@@ -105,19 +110,17 @@ def check_benchmarks(results: Results, where: Pair, who: Pair) -> None:
     results.invariant("toolkit.requests_are_valid", count == of, count, of)
 
 
-def deploy_and_ask(results: Results, deploy: Callable[[str, str, dict, str], None], instance_type: str) -> None:
-    """An endpoint on the local service that `deploy` makes with the SDK (by a name, an image, a container's environment
-    and a role), found again by the SDK's resources, and asked; writes the invariant."""
-    logging.getLogger("sagemaker").setLevel(logging.ERROR)
+def deploy_and_ask(results: Results, deploy: Callable[[str, str, str, str], None], instance_type: str) -> None:
+    """An endpoint on the local service that `deploy` makes with the SDK (by a name, an image, an archive with
+    serving.properties, and a role), found again by the SDK's resources, and asked; writes the invariant."""
     name, example = "by-the-sdk", load_split("test", limit=1)[0]
     prompt = prompt_for(models.tokenizer_of("fine-tuned"), example)
-    environment = {"HF_MODEL_ID": "fine-tuned", "OPTION_MAX_MODEL_LEN": "1024"}
-    with connect("local") as cloud, local_sdk(cloud):
+    with connect("local") as cloud, local_sdk(cloud), quiet():
         from sagemaker.core.resources import Endpoint
 
         for kind in ("model", "endpoint_config", "endpoint"):
             cloud.note(kind, name)
-        deploy(name, serving_image(instance_type, cloud.region), environment, cloud.role)
+        deploy(name, serving_image(instance_type, cloud.region), _archive(cloud), cloud.role)
         cloud.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1})
         endpoint = Endpoint.get(endpoint_name=name)
         told = streams.invoke(cloud.runtime, name, prompt, max_new_tokens=64)
@@ -125,3 +128,23 @@ def deploy_and_ask(results: Results, deploy: Callable[[str, str, dict, str], Non
     print(f"{example.question}\n{' '.join(told.text.split())}")
     works = endpoint.endpoint_status == "InService" and told.finish_reason == "stop"
     results.invariant("toolkit.sdk_works_locally", works, int(works), 1)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The SDK tells all that it does; here what it has done is looked at instead."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _archive(cloud: Cloud) -> str:
+    """The fine-tuned model's container; returns its address."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        folder.mkdir()
+        options = {"model_id": "fine-tuned", "max_model_len": "1024"}
+        (folder / "serving.properties").write_text(serving_properties(options))
+        return cloud.upload(pack(folder, Path(place) / "model.tar.gz"), "by-the-sdk/model.tar.gz")

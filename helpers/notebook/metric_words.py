@@ -175,6 +175,7 @@ NAMES = {
         "tokens_per_second": "tokens a second of a server",
         "tokens_per_second_of_ours": "tokens a second of our server in turns with it",
         "same_answers": "answers that are our server's, letter for letter",
+        "heads_against_heads": "tokens a second of our server with heads, over vLLM's with heads",
         "same_beams": "best answers of a beam search that are our server's",
         "offload_speedup": "a step with weights in memory, over one that fetches them",
         "offload_weights_held": "share of the weights that is held between steps",

@@ -17,6 +17,7 @@ from torch import nn
 from helpers import models
 from helpers.errors import CourseError
 from helpers.files import build_root
+from helpers.kernels import torch_compile
 from helpers.measuring.timing import Comparison, speedup, take_turns
 from helpers.notebook.backend_sizes import BackendSizes
 from helpers.notebook.lesson import Lesson
@@ -143,7 +144,10 @@ class Pair:
 def compare_backends(results: Results, bench: BackendsBench) -> dict[str, dict[int, Pair]]:
     """Each server beside ours, with the same client and questions, in turns. Writes tokens a second, how many times as
     fast ours is, and how many answers are the same."""
-    print(f"{'tokens/s and ms between tokens':32}{'users':>6}{'its own':>14}{'ours':>14}{'the same':>11}  ours over it")
+    if bench.sizes.vllm:
+        print("vLLM runs", f"uncompiled: {why}" if (why := torch_compile.why_not()) else "compiled.")
+    columns = f"{'users':>6}{'the other':>14}{'ours, plain':>14}{'the same':>11}"
+    print(f"{'tokens/s and ms between tokens':32}{columns}  ours over it")
     found: dict[str, dict[int, Pair]] = {}
     with bench.ours() as url:
         for name, start in bench.servers().items():
@@ -155,7 +159,17 @@ def compare_backends(results: Results, bench: BackendsBench) -> dict[str, dict[i
                 continue
             for users, pair in found[name].items():
                 _note_pair(results, name, users, pair)
+    _note_heads(results, found)
     return found
+
+
+def _note_heads(results: Results, found: Mapping[str, Mapping[int, Pair]]) -> None:
+    """Heads against heads: each side was measured beside our server without them."""
+    for users, ours in found.get("ours_medusa", {}).items():
+        if theirs := found.get("vllm_medusa", {}).get(users):
+            ratio = theirs.gain.ratio / ours.gain.ratio
+            results.metric(f"backends.heads_against_heads.users_{users}", ratio, "ratio", n=theirs.gain.n)
+            print(f"Heads on both sides, {users} at a time: ours writes {ratio:.2f} times vLLM's tokens a second.")
 
 
 def _beside(bench: BackendsBench, url: str, other: str, users: int) -> Pair:

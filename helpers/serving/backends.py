@@ -40,7 +40,7 @@ BACKENDS = {
         Backend(
             "NeuronX", "AWS Inferentia and Trainium", "active as vLLM's plug-in; gone from LMI since November 2025"
         ),
-        Backend("the course's server", "reading how it is done, and CPUs with few users", "this notebook"),
+        Backend("the course's server", "reading how it is done, and CPUs with few users", "notebook 11's"),
     )
 }
 LEGACY = {  # options of LMI that today's containers rewrite or don't know

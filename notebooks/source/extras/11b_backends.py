@@ -1,12 +1,12 @@
 # ---
 # jupyter:
 #   course:
-#     minutes: 20
+#     minutes: 24
 #     headline: >-
 #       The same client, SmolLM2-135M fine-tuned, bfloat16: our server writes {backends.speedup.vllm.users_1:.2f} times the
 #       tokens a second of vLLM's with one user and {backends.speedup.vllm.users_16:.2f} with 16,
 #       {backends.speedup.llama_cpp.users_1:.2f} and {backends.speedup.llama_cpp.users_16:.2f} times llama.cpp's. Weights that
-#       come from the disk make a step {backends.offload_speedup.disk:.2f} times as fast
+#       are fetched in each step make it {backends.offload_speedup.disk:.2f} times as fast
 # ---
 
 # %% [markdown] tags=["card"]
@@ -19,13 +19,13 @@
 # | belongs to | 11 serving (an extra: skip it if you like) |
 # | the term it attacks | all of them: a server is where the course's ideas meet |
 # | you will be able to | start other servers with the same model; compare them fairly; say what offloading costs, and what experts change |
-# | time | 20 minutes for you; about 20 for the machine under the profile `cpu` |
+# | time | 20 minutes for you; about 24 for the machine under the profile `cpu` |
 # | memory | 10 GiB |
 
 # %% [markdown] tags=["predict"]
 # ## Before you measure
 #
-# A **mixture of experts** has 8 MLPs in each layer, and each token uses two of them. Beside it a dense model whose MLP is as large as two experts: the same work for each token. With one user, and then with 16 at a time: how many times the dense model's tokens a second does the mixture write?
+# A **mixture of experts** has 8 MLPs in each layer, and each token uses two of them. Beside it stands a **dense** model: one MLP in each layer, as large as two of the experts. So both do the same work for each token. With one user, and then with 16 at a time: how many times the dense model's tokens a second does the mixture write?
 
 # %% tags=["parameters"]
 PROFILE: str = "cpu"  # how much is measured: smoke, cpu, full or gpu
@@ -47,7 +47,7 @@ results.prediction("backends.experts_speed.users_16", GUESS_MANY, "ratio")
 # %% [markdown] tags=["build"]
 # ## Who is there
 #
-# What each server is made for, and how it is doing (November 2026):
+# Servers, and libraries that do a server's work; what each is made for, and how it is doing (November 2026):
 
 # %%
 from helpers.serving.backends import BACKENDS as SERVERS
@@ -57,13 +57,22 @@ for name, server in SERVERS.items():
 
 # %% [markdown]
 # A **fair comparison** of servers is the same weights, the same questions, the same client, and as many users at a time. And they take turns: a machine is not equally fast all day.
+#
+# How one starts them in a terminal:
+
+# %%
+from helpers.serving.backends import vllm_command
+
+print("python -m helpers serve --model fine-tuned --medusa medusa")
+print(vllm_command("owner/model"))
+print("llama-server -m model.gguf --parallel 16")
 
 # %% [markdown] tags=["library"]
 # ## Side by side
 #
-# vLLM's server (compiled where that works here) and llama.cpp's beside ours. Each is asked in OpenAI's language by the same client: first one user at a time, then many. Those that can guess (07, 08) do it once more with guesses: ours with Medusa's heads in a tree, vLLM with the same heads in a chain, and by prompt lookup.
+# Each server is asked in OpenAI's language by the same client: first one user at a time, then many. Each line is another server beside ours without guesses. Ours and vLLM's are asked once more with guesses: with Medusa's heads (08), vLLM by prompt lookup (07), too. (vLLM's server wants heads that guess among all tokens; ours guess among fewer. llama.cpp's own guessing is left out.)
 #
-# Nobody keeps prompts from one request to the next, and all are in processes of their own, except llama.cpp, which is in this one. Tokens a second are those of whole requests, prefill and all. Answers are greedy, in bfloat16; some differ from ours in a few letters, since a near tie may fall either way.
+# No server keeps a prompt for the next request. llama.cpp runs inside this process and shares it with the client, which can only slow it down. Tokens a second are those of whole requests, prefill and all. Answers are greedy, in bfloat16, where near ties may fall either way; *the same* counts equal ones.
 
 # %%
 from helpers.notebook.backend_charts import draw_backends
@@ -74,7 +83,9 @@ found = compare_backends(results, bench)
 draw_backends(found, WORDS)
 
 # %% [markdown]
-# Do two servers find the same answer by beam search?
+# Right of the dotted line our server without guesses is faster. Who gains from one user to many? That is batching (05). And who gains by guesses: with one user, with many, or never?
+#
+# Beam search is easy to get subtly wrong: lengths, ends, scores. Is our best answer vLLM's, too?
 
 # %%
 from helpers.notebook.serving_backends import compare_beams
@@ -84,7 +95,7 @@ compare_beams(results, bench)
 # %% [markdown] tags=["measure"]
 # ## A model that doesn't fit
 #
-# **Offloading** (Accelerate, DeepSpeed's ZeRO-Inference) keeps weights where there is room: in main memory beside a GPU, or on the disk. Each module is fetched when its turn comes, and forgotten behind it. Notebook 00's equation says what that must cost: a step reads all weights, now through a narrower pipe.
+# **Offloading** (Accelerate, DeepSpeed's ZeRO-Inference) keeps weights where there is room: in main memory beside a GPU, or on the disk. Each module is fetched when its turn comes, and forgotten behind it. A step reads all weights (00), now from there. *Held* is the share that stays in the process.
 
 # %%
 from helpers.notebook.serving_backends import compare_offload
@@ -92,11 +103,11 @@ from helpers.notebook.serving_backends import compare_offload
 compare_offload(results, sizes)
 
 # %% [markdown]
-# Here the operating system still has the file in memory, so this is the best case. From a real disk it is slower by as much as the disk is slower than memory. It pays where one reading serves many tokens: large batches, whose users can wait.
+# Here the operating system still has the file in memory. So what you see is the cost of fetching itself: open, copy, forget. A real disk adds the weights' bytes over its bandwidth to every step. (Seven billion weights in 16 bits, two gigabytes a second: seven seconds a token.) It pays where one reading serves many tokens: large batches, whose users can wait.
 #
 # ## Experts
 #
-# In Mixtral's architecture a **router** sends each token to two experts of eight. So a token reads few weights, of a model that knows more. (The weights here are random: only speed and memory are measured.)
+# In Mixtral's architecture a **router** sends each token to two experts of eight. So a token reads few of the weights that the model has. (The weights here are random: only speed and memory are measured.)
 
 # %%
 from helpers.notebook.serving_backends import compare_experts
@@ -107,17 +118,19 @@ results.write()
 results.assert_invariants()
 
 # %% [markdown]
-# All experts have to be in memory, whoever is asked. And a batch asks many of them: two tokens that go to different experts read different weights. The more users, the more of the experts a step may have to read.
+# The mixture's MLPs are four times as large as the dense model's. The whole model isn't, since embeddings and attention are the same in both. All experts have to be in memory, whichever is asked.
+#
+# With one user both models read as many weights for a token; what is missing to 1 is the router and the kernel for experts. With more users a step asks more of the experts, and reads more weights, so the ratio should fall. Does yours?
 
 # %% [markdown] tags=["limits"]
 # ## When it loses
 #
 # * **A comparison of servers ages quickly.** Measure again, with your model and your questions: `python -m helpers bench` (11).
-# * **This is a CPU with two cores.** vLLM's and TensorRT-LLM's kernels are made for GPUs; there measure anew.
+# * **A CPU is not where they are at home.** vLLM's and TensorRT-LLM's kernels are made for GPUs; there measure anew.
 #
 # | you see | do |
 # |---|---|
-# | "vLLM's server stopped" | the sentence behind it is vLLM's own; less `--max-model-len`, or fewer seats |
+# | "vLLM's server stopped" | read the sentence behind it: it is vLLM's own. If it is about memory, close other notebooks |
 # | answers differ in a few places | near ties of 16 bits: compare in float32 |
 
 # %% [markdown] tags=["decide"]
@@ -146,4 +159,4 @@ results.assert_invariants()
 #
 # **The rule:** choose by what it is for, then measure with your own questions.
 #
-# References: Jiang et al., *Mixtral of Experts* (2024); Rajbhandari et al., *DeepSpeed-Inference* and *ZeRO-Inference* (2022).
+# References: Jiang et al., *Mixtral of Experts* (2024); Aminabadi et al., *DeepSpeed-Inference* (2022), which has ZeRO-Inference.

@@ -107,7 +107,7 @@ check_benchmarks(results, where, who)
 #
 # The service of notebook 12 speaks SageMaker's protocol. So the SDK's own classes work on it, without an account. In version 2 one wrote
 #
-#     HuggingFaceModel(image_uri=..., role=..., env=...).deploy(1, "ml.g5.2xlarge")
+#     HuggingFaceModel(image_uri=..., model_data=..., role=...).deploy(1, "ml.g5.2xlarge")
 #
 # and in version 3 it is:
 
@@ -115,13 +115,14 @@ check_benchmarks(results, where, who)
 from helpers.notebook.cloud_toolkit import deploy_and_ask
 
 
-def by_the_sdk(name, image, environment, role):
+def by_the_sdk(name, image, archive, role):
     from sagemaker.serve import ModelBuilder
     from sagemaker.serve.utils.types import ModelServer
 
-    own = dict(env_vars=environment, model_server=ModelServer.DJL_SERVING)
-    common = dict(role_arn=role, instance_type=INSTANCE_TYPE)
-    builder = ModelBuilder(image_uri=image, **own, **common)
+    what = dict(image_uri=image, s3_model_data_url=archive)
+    where = dict(role_arn=role, instance_type=INSTANCE_TYPE)
+    server = ModelServer.DJL_SERVING  # LMI
+    builder = ModelBuilder(**what, **where, model_server=server)
     builder.build(model_name=name)
     builder.deploy(endpoint_name=name, initial_instance_count=1, wait=False)
 
