@@ -17,7 +17,15 @@ from helpers.serving.run import Settings
 
 INSIDE = "/opt/ml/model"  # where a container finds the model's archive
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "auto": None}  # by LMI's names
-KNOWN = {"model_id", "speculative_config", "max_model_len", "max_num_seqs", "dtype"}  # what changes anything here
+TRUTHS = {"true": True, "false": False}
+KNOWN = {  # what changes anything here
+    "model_id",
+    "speculative_config",
+    "max_model_len",
+    "max_num_seqs",
+    "dtype",
+    "enable_prefix_caching",
+}
 
 
 def options_of(environment: Mapping[str, str], folder: Path | None) -> dict[str, str]:
@@ -57,6 +65,9 @@ def settings_of(options: Mapping[str, str], folder: Path | None, store: LocalSto
             if not options[option].isdigit() or not int(options[option]):
                 raise CourseError(f"{option} is a number above 0, not {options[option]!r}.")
             found[field] = int(options[option])
+    if (shares := options.get("enable_prefix_caching", "true")) not in TRUTHS:
+        raise CourseError(f"enable_prefix_caching is true or false, not {shares!r}.")
+    found["share_prefixes"] = TRUTHS[shares]
     if "speculative_config" in options:
         heads, found["guesses"] = _speculation(options["speculative_config"])
         found["medusa"] = _here(heads, folder, store)

@@ -48,7 +48,7 @@ class CloudBench:
         name = "fine-tuned" if lesson.model_id == "base" else lesson.model_id
         lesson.results.add_models(models.parts_of(name))
         model, tokenizer = models.load(name)
-        examples = load_split("test", limit=max(sizes.prompts, sizes.requests))
+        examples = load_split("test", limit=max(sizes.prompts, sizes.requests * len(sizes.users)))
         prompts = [prompt_for(tokenizer, example) for example in examples]
         image = serving_image(instance_type, cloud.region)
         return cls(cloud, name, model, tokenizer, examples, prompts, instance_type, image, heads_for(name), sizes)
@@ -80,7 +80,7 @@ def serving_image(instance_type: str, region: str) -> str:
 def upload_models(bench: CloudBench) -> dict[str, dict[str, str]]:
     """The models into the bucket; returns the options of each endpoint's serving.properties. Weights lie beside each
     other, unpacked: a container reads them from there, and no archive of gigabytes is made."""
-    common = {"max_model_len": str(ROOM), "dtype": DTYPE}
+    common = {"max_model_len": str(ROOM), "dtype": DTYPE, "enable_prefix_caching": "false"}
     tuned = bench.cloud.upload(written_folder(bench.model, bench.tokenizer, bench.name), "models/fine-tuned")
     base = upload_base(bench)
     found = {"base": common | {"model_id": base}, "fine_tuned": common | {"model_id": tuned}}

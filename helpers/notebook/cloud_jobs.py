@@ -15,7 +15,7 @@ from helpers.notebook import plots
 from helpers.notebook.cloud_bench import CloudBench, upload_base
 from helpers.notebook.results import Results
 
-LAST = 4  # lines of a log that are shown
+WIDTH = 85  # of a log's line
 
 
 def upload_data(bench: CloudBench) -> str:
@@ -36,7 +36,7 @@ def upload_code(bench: CloudBench, module: str) -> str:
 def run_job(
     results: Results, bench: CloudBench, name: str, hyperparameters: Mapping[str, object], channels: Mapping[str, str]
 ) -> Path:
-    """A job from its creation to its artifact, with the end of its log; writes its seconds. Returns the folder of what
+    """A job from its creation to its artifact, with its log; writes its seconds. Returns the folder of what
     it made."""
     code = upload_code(bench, f"helpers.training.{name}")
     job = bench.named(name)
@@ -44,10 +44,8 @@ def run_job(
     limits = dict(instance_type=bench.instance_type, longest=int(3600 * min(hours, 1.0)))
     request = jobs.training_request(bench.cloud, job, code, hyperparameters, channels, **limits)
     bench.cloud.create("training_job", **request)
-    lines = [line for line in jobs.follow(bench.cloud, job) if line.strip()]
-    print(f"{len(lines)} lines of its log; the last ones:")
-    for line in lines[-LAST:]:
-        print(f"  {line[:85]}")
+    for line in jobs.follow(bench.cloud, job):
+        print(f"  {line[:WIDTH]}")
     described = bench.cloud.sagemaker.describe_training_job(TrainingJobName=job)
     seconds = (described["TrainingEndTime"] - described["CreationTime"]).total_seconds()
     results.metric(f"sagemaker.job_seconds.{name}", seconds, "s", n=1)

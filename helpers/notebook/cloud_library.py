@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
+from unittest import mock
 
 from helpers.notebook.results import Results
 
@@ -62,7 +64,9 @@ def exists(name: str) -> bool:
 
 def show_calls(results: Results, calls: Sequence[Call] = CALLS) -> None:
     """Which of the published names are still there, and whether their successors are; writes both counts."""
-    old, new = [exists(call.v2) for call in calls], [exists(call.v3) for call in calls]
+    region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")  # importing the SDK wants one
+    with mock.patch.dict(os.environ, {"AWS_DEFAULT_REGION": region}):
+        old, new = [exists(call.v2) for call in calls], [exists(call.v3) for call in calls]
     for call, there in zip(calls, old, strict=True):
         print(f"{'still there' if there else 'gone':12}{call.v2}")
         print(f"{'':12}{call.v3}" + (f"; boto3: {call.boto3}" if call.boto3 != "-" else ""))

@@ -80,11 +80,11 @@ def busy_throughput(load: Load) -> float:
 
 
 def over_concurrency(bench: CloudBench, name: str) -> dict[int, Load]:
-    """Streams of an endpoint at each number of users at a time."""
-    prompts, more = bench.prompts[: bench.sizes.requests], dict(max_new_tokens=bench.sizes.longest)
+    """Streams of an endpoint at each number of users at a time, each time with other prompts."""
+    count, more = bench.sizes.requests, dict(max_new_tokens=bench.sizes.longest)
     loads = {}
-    for users in bench.sizes.users:
-        began = time.perf_counter()
+    for place, users in enumerate(bench.sizes.users):
+        prompts, began = bench.prompts[place * count : (place + 1) * count], time.perf_counter()
 
         def one(prompt: str, began: float = began) -> Sample:
             due = time.perf_counter() - began

@@ -20,6 +20,6 @@ class CloudSizes:
 CLOUD = {
     "smoke": CloudSizes(2, 4, 3, 16, (1, 2), 4),
     "cpu": CloudSizes(8, 32, 60, 96, (1, 2, 4, 8, 16), 64),
-    "full": CloudSizes(20, 64, 450, 128, (1, 2, 4, 8, 16), 128),
-    "gpu": CloudSizes(200, 512, 450, 128, (1, 2, 4, 8, 16), 128),
+    "full": CloudSizes(20, 64, 450, 128, (1, 2, 4, 8, 16), 90),
+    "gpu": CloudSizes(200, 512, 450, 128, (1, 2, 4, 8, 16), 90),
 }

@@ -260,7 +260,7 @@ for name, properties in containers.items():
 print(serving_properties(properties))
 
 # %% [markdown]
-# Everything is in float32: in 16 bits near ties may fall either way, and answers could not be compared word for word.
+# Everything is in float32: in 16 bits near ties may fall either way, and answers could not be compared word for word. And no server keeps a prompt for the next request, so that each answer counts its own prefill.
 #
 # All endpoints start at the same time:
 

@@ -26,6 +26,8 @@ def test_places_inside_the_container_are_places_here(tmp_path):
     assert found.model == str((tmp_path / "s3" / "course" / "models" / "one").resolve())
     assert found.medusa == str(tmp_path / "in" / "heads")
     assert (found.longest, found.seats, found.dtype, found.guesses) == (512, 3, "bfloat16", 5)
+    assert found.share_prefixes
+    assert not settings_of(options | {"enable_prefix_caching": "false"}, None, store).share_prefixes
     assert settings_of({}, tmp_path / "in", store).model == str(tmp_path / "in")
     assert settings_of({"model_id": "owner/model"}, None, store).model == "owner/model"
 
@@ -35,6 +37,7 @@ def test_places_inside_the_container_are_places_here(tmp_path):
     [
         ({}, "names no model"),
         ({"model_id": "a", "dtype": "float32"}, "no dtype 'float32' in LMI; there are fp32"),
+        ({"model_id": "a", "enable_prefix_caching": "False"}, "true or false, not 'False'"),
         ({"model_id": "a", "max_model_len": "-1"}, "max_model_len is a number above 0"),
         ({"model_id": "a", "speculative_config": "{"}, "speculative_config is JSON"),
         ({"model_id": "a", "speculative_config": "[]"}, "speculative_config is JSON"),
