@@ -12,19 +12,15 @@ from helpers.serving.load_test import Load
 
 
 def draw_reliability(found: Sequence[Bin]) -> None:
-    """The share of right answers over their confidence, the points as large as their groups; the diagonal is what a
-    calibrated model does."""
+    """The share of right answers over their confidence, group by group; the diagonal is what a calibrated model does."""
     _, ax = plt.subplots(figsize=(5.5, 4.2))
-    ax.plot([0, 1], [0, 1], color="#555555", linestyle=":", marker="", label="calibrated")
-    most = max(one.count for one in found)
-    sizes = [20 + 180 * one.count / most for one in found]
-    ax.scatter([one.confidence for one in found], [one.right for one in found], s=sizes, color=plots.COLORS[0])
-    for one in found:
-        ax.annotate(
-            str(one.count), (one.confidence, one.right), textcoords="offset points", xytext=(8, -10), fontsize=8
-        )
-    ax.set(title="Is a confident answer right? (numbers: answers)", xlim=(0, 1.05), ylim=(-0.05, 1.05))
-    ax.set(xlabel="confidence (probability)", ylabel="right answers (share)")
+    least, most = min(one.confidence for one in found), max(one.count for one in found)
+    left = max(0.0, least - 0.25 * (1 - least) - 0.005)
+    ax.plot([left, 1], [left, 1], color="#555555", linestyle=":", marker="", label="calibrated")
+    points = [(one.confidence, one.right) for one in found]
+    ax.plot(*zip(*points, strict=True), color=plots.COLORS[0], marker="o", linestyle="", label="measured")
+    ax.set(title=f"Is a confident answer right? ({len(found)} groups of up to {most})", ylim=(-0.05, 1.05))
+    ax.set(xlabel="confidence (probability)", ylabel="right answers (share)", xlim=(left, 1 + 0.05 * (1 - left)))
     ax.legend()
 
 
