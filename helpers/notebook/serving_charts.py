@@ -12,7 +12,7 @@ from helpers.serving.load_test import Load
 
 
 def draw_reliability(found: Sequence[Bin]) -> None:
-    """The share of right answers over their confidence, group by group; the diagonal is what a calibrated model does."""
+    """The share of right answers over their confidence, by groups; the diagonal is what a calibrated model does."""
     _, ax = plt.subplots(figsize=(5.5, 4.2))
     least, most = min(one.confidence for one in found), max(one.count for one in found)
     left = max(0.0, least - 0.25 * (1 - least) - 0.005)
