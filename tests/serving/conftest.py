@@ -37,6 +37,15 @@ def model(tokenizer):
     return spread(LlamaForCausalLM(config)).float().eval()
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, model, tokenizer):
+    """The model with its tokenizer, as a folder."""
+    place = tmp_path_factory.mktemp("model")
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
 def engine_of(model, blocks=400, **options):
     """The model is a copy: each engine's thread hooks its output layer."""
     return Engine(copy.deepcopy(model), blocks, **options)

@@ -35,10 +35,8 @@ def test_one_that_does_not_come_is_ended(monkeypatch):
 
 
 @pytest.fixture
-def settings(tmp_path, model, tokenizer):
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    return Settings(str(tmp_path), longest=128, seats=2, dtype="float32", name="served")
+def settings(folder):
+    return Settings(str(folder), longest=128, seats=2, dtype="float32", name="served")
 
 
 def test_the_course_s_server_in_a_process_of_its_own(settings, model, tokenizer):
